@@ -1,0 +1,159 @@
+"""Pixel grids as values: where a raster lies, windows in it, and how a coarse grid lies on a fine one.
+
+Rows grow downwards, columns to the right; windows are half-open; a transform maps pixel *corners* (the centre of pixel
+(row, col) is at (col + 0.5, row + 0.5)). `ratio` is the number of fine (pan) pixels per coarse (ms) pixel and axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
+from adcdnet.errors import InputError
+
+MAX_RATIO = 8
+_TOLERANCE = 0.01  # in fine pixels: how far grid lines may miss each other and still count as meeting
+
+
+@dataclass(frozen=True)
+class Window:
+    """Pixels [row, row + height) × [col, col + width) of some grid; it may reach beyond that grid."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    def grow(self, margin: int) -> Window:
+        """The window with `margin` more pixels on every side (fewer, if negative)."""
+        return Window(self.row - margin, self.col - margin, self.height + 2 * margin, self.width + 2 * margin)
+
+    def scale(self, ratio: int) -> Window:
+        """The same ground on a grid `ratio` times finer."""
+        return Window(self.row * ratio, self.col * ratio, self.height * ratio, self.width * ratio)
+
+    def shift(self, rows: int, cols: int) -> Window:
+        """The window moved down by `rows` and right by `cols`."""
+        return Window(self.row + rows, self.col + cols, self.height, self.width)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Row and column slices; only meaningful for a window that does not begin before its grid."""
+        return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Size, place and coordinate system of a raster. `crs` is WKT, or None where the file has none."""
+
+    height: int
+    width: int
+    transform: Affine
+    crs: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    @property
+    def window(self) -> Window:
+        """All of it."""
+        return Window(0, 0, self.height, self.width)
+
+    def crop(self, window: Window) -> Grid:
+        """The grid of one window; the transform travels with it."""
+        return Grid(
+            window.height, window.width, self.transform @ Affine.translation(window.col, window.row), self.crs
+        )
+
+    def refine(self, ratio: int) -> Grid:
+        """The grid `ratio` times finer over the same ground."""
+        return Grid(self.height * ratio, self.width * ratio, self.transform @ Affine.scale(1 / ratio), self.crs)
+
+
+def mirror(index: NDArray[np.int64], size: int, *, repeat_edge: bool) -> NDArray[np.int64]:
+    """Indices beyond [0, size) folded back into it, as often as needed.
+
+    repeat_edge: ... 1 0 | 0 1 2 ... (symmetric), which keeps a mirrored fine grid on a mirrored coarse one;
+    otherwise ... 2 1 | 0 1 2 ... (reflect-101), as the paper profile has it.
+    """
+    if repeat_edge or size == 1:
+        folded = np.mod(index, 2 * size)
+        return np.minimum(folded, 2 * size - 1 - folded)
+    period = 2 * size - 2
+    folded = np.mod(index, period)
+    return np.minimum(folded, period - folded)
+
+
+def tiles(height: int, width: int, size: int) -> Iterator[Window]:
+    """Windows of at most `size` × `size` that cover (height, width) once, row by row."""
+    for row in range(0, height, size):
+        for col in range(0, width, size):
+            yield Window(row, col, min(size, height - row), min(size, width - col))
+
+
+@dataclass(frozen=True)
+class Match:
+    """How an ms grid and a pan grid lie on each other: what both cover, as windows of each."""
+
+    ratio: int
+    ms: Window
+    pan: Window
+
+
+def match(ms: Grid, pan: Grid) -> Match:
+    """The common extent of two north-up grids, in whole ms pixels.
+
+    Raises InputError when the coordinate systems differ, the ratio is not a whole number from 1 to 8, the edges of
+    ms pixels do not fall on edges of pan pixels, or nothing overlaps.
+    """
+    if (ms.crs is None) != (pan.crs is None):
+        with_crs, without = ("PAN", "MS") if ms.crs is None else ("MS", "PAN")
+        raise InputError(
+            f"{with_crs} has a coordinate system and {without} has none; both or neither must; "
+            f"assign it to {without}, e.g. with gdal_edit -a_srs"
+        )
+    for name, grid in (("MS", ms), ("PAN", pan)):
+        t = grid.transform
+        if t.b != 0 or t.d != 0 or t.a <= 0 or t.e >= 0:
+            raise InputError(
+                f"{name} is rotated or not north-up (transform {tuple(t)[:6]}); warp it to a north-up grid, "
+                "e.g. with gdalwarp"
+            )
+    ratio_col, ratio_row = ms.transform.a / pan.transform.a, ms.transform.e / pan.transform.e
+    ratio = round(ratio_col)
+    # the drift of the fine grid lines over the whole image, not the ratio alone, says whether the grids fit
+    drift = max(abs(ratio_col - ratio) * ms.width, abs(ratio_row - ratio) * ms.height)
+    if not 1 <= ratio <= MAX_RATIO or drift > 0.1:
+        raise InputError(
+            f"one MS pixel holds {ratio_col:.6g} × {ratio_row:.6g} PAN pixels; a whole number from 1 to {MAX_RATIO} "
+            "on both axes is needed; resample one image to fit the other, e.g. with gdalwarp -tr"
+        )
+    # where the ms corner lies on the pan grid, in pan pixels
+    col, row = ~pan.transform @ (ms.transform.c, ms.transform.f)
+    off_row, off_col = row - round(row), col - round(col)
+    if max(abs(off_row), abs(off_col)) > _TOLERANCE + drift:
+        raise InputError(
+            f"MS pixel edges miss PAN pixel edges by {off_row:+.2f} rows and {off_col:+.2f} columns (PAN pixels); "
+            "they must meet; shift or resample one image onto the other's grid, e.g. with gdalwarp -tap"
+        )
+    row, col = round(row), round(col)
+    first_row, first_col = max(0, -(row // ratio)), max(0, -(col // ratio))
+    stop_row = min(ms.height, (pan.height - row) // ratio)
+    stop_col = min(ms.width, (pan.width - col) // ratio)
+    if stop_row <= first_row or stop_col <= first_col:
+        raise InputError(
+            "MS and PAN have no ground in common: MS begins at "
+            f"({ms.transform.c:.10g}, {ms.transform.f:.10g}), PAN at ({pan.transform.c:.10g}, {pan.transform.f:.10g}); "
+            "check that both are of the same place and in the same coordinate system"
+        )
+    height, width = stop_row - first_row, stop_col - first_col
+    return Match(
+        ratio,
+        Window(first_row, first_col, height, width),
+        Window(row + first_row * ratio, col + first_col * ratio, height * ratio, width * ratio),
+    )
