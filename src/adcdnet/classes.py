@@ -63,7 +63,7 @@ class ClassTable:
         if not rows or not {"value", "name"} <= set(rows[0]):
             raise InputError(f"class table {path} needs a header 'value,name,color' and a row for each class")
         try:
-            numbered = sorted((int(row["value"]), row) for row in rows)
+            numbered = sorted(((int(row["value"]), row) for row in rows), key=lambda pair: pair[0])
         except (TypeError, ValueError) as error:
             raise InputError(f"class table {path}: column 'value' must hold whole numbers") from error
         values = [value for value, _ in numbered]
