@@ -1,0 +1,147 @@
+"""Deep temporal Mamba, DTM: the depths of a network read as time (ADCD-Net, IEEE TGRS 2025, document 10841446).
+
+b batch | l tokens: one per depth, and the prior if there is one | d = d_model | K classes
+depth k: a map (b, c_k, h_k, w_k) or a sequence (b, l_k, c_k) -> token ReLU(LayerNorm(Linear(...))) (b, d)
+tokens (b, l, d) -> LayerNorm -> Mamba -> (b, l, d_out) -> read-out position -> LayerNorm, ReLU -> Linear -> (b, K)
+
+Deviation: a map is averaged to 4×4 before its Linear (token="pool"); the paper flattens it whole (token="flatten").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adcdnet.nn.mamba import Mamba
+
+Token = Literal["pool", "flatten"]
+GRID = 4  # cells a side that a map is averaged to, and parts that a sequence is
+
+
+@dataclass(frozen=True)
+class MapDepth:
+    """A depth that is a map (b, channels, h, w); token="flatten" needs its size (h, w)."""
+
+    channels: int
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class SequenceDepth:
+    """A depth that is a sequence (b, any length, channels)."""
+
+    channels: int
+
+
+class MapToken(nn.Module):
+    """One map (b, c, h, w) -> one token (b, d_model) = ReLU(LayerNorm(Linear(...))).
+
+    token="pool": the map is first averaged to 4×4 (a 4×4 map passes unchanged), so h and w are free.
+    token="flatten": the whole map, for which `size` (h, w) is needed. ValueError without it.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int] | None, d_model: int, token: Token = "pool") -> None:
+        super().__init__()
+        if token not in ("pool", "flatten"):
+            raise ValueError(f"token is {token!r}; it must be 'pool' or 'flatten'")
+        if token == "flatten" and size is None:
+            raise ValueError("token='flatten' needs the size (h, w) of the map; give it, or take token='pool'")
+        self.token = token
+        cells = GRID * GRID if token == "pool" or size is None else size[0] * size[1]
+        self.linear = nn.Linear(channels * cells, d_model)
+        self.norm = nn.LayerNorm(d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.token == "pool":
+            x = F.adaptive_avg_pool2d(x, GRID)
+        return torch.relu(self.norm(self.linear(x.flatten(1))))
+
+
+class SequenceToken(nn.Module):
+    """One sequence (b, l, c) -> one token (b, d_model) = ReLU(LayerNorm(Linear(...))).
+
+    The sequence is averaged in 4 parts of equal length, which keeps what came early apart from what came late and
+    leaves l free (below 4 steps the parts overlap).
+    """
+
+    def __init__(self, channels: int, d_model: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels * GRID, d_model)
+        self.norm = nn.LayerNorm(d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = F.adaptive_avg_pool1d(x.transpose(1, 2), GRID)  # (b, c, 4)
+        return torch.relu(self.norm(self.linear(parts.flatten(1))))
+
+
+class DeepTemporalMamba(nn.Module):
+    """A classification head over the depths of a network, and over a prior token if there is one.
+
+    depths: one entry per depth, in the order of forward's: a number of channels (a map), MapDepth or SequenceDepth.
+    prior: where the prior token (b, d_model) stands, "last" or "first", or None for no prior.
+    read_out: "last" takes the last position, which has seen all; "mean" the mean over positions.
+    num_classes: K, or None for the Mamba outputs of all positions, (b, l, d_out), instead of logits.
+    """
+
+    def __init__(
+        self,
+        depths: Sequence[int | MapDepth | SequenceDepth],
+        *,
+        d_model: int,
+        num_classes: int | None,
+        d_out: int = 64,
+        prior: Literal["last", "first"] | None = None,
+        token: Token = "pool",
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 1,
+        read_out: Literal["last", "mean"] = "last",
+    ) -> None:
+        super().__init__()
+        if not depths:
+            raise ValueError("no depths; at least one is needed")
+        if prior not in ("last", "first", None):
+            raise ValueError(f"prior is {prior!r}; it must be 'last', 'first' or None")
+        if read_out not in ("last", "mean"):
+            raise ValueError(f"read_out is {read_out!r}; it must be 'last' or 'mean'")
+        self.prior, self.read_out = prior, read_out
+        self.tokens = nn.ModuleList(_token(depth, d_model, token) for depth in depths)
+        self.norm = nn.LayerNorm(d_model)
+        self.mamba = Mamba(d_model, d_out, d_state=d_state, d_conv=d_conv, expand=expand)
+        self.out_norm = nn.LayerNorm(d_out) if num_classes is not None else None
+        self.classifier = nn.Linear(d_out, num_classes) if num_classes is not None else None
+
+    def sequence(self, depths: Sequence[Tensor], prior: Tensor | None = None) -> Tensor:
+        """The tokens in the order Mamba reads them, (b, l, d_model), before the LayerNorm."""
+        if len(depths) != len(self.tokens):
+            raise ValueError(f"{len(depths)} depths came; this head was made for {len(self.tokens)}")
+        if (prior is None) != (self.prior is None):
+            raise ValueError(f"prior token {'missing' if prior is None else 'given'}, but prior={self.prior!r}")
+        tokens = [token(depth) for token, depth in zip(self.tokens, depths, strict=True)]
+        if prior is not None:
+            tokens.insert(0 if self.prior == "first" else len(tokens), prior)
+        return torch.stack(tokens, dim=1)
+
+    def forward(self, depths: Sequence[Tensor], prior: Tensor | None = None) -> Tensor:
+        """Logits (b, K), or the outputs of all positions (b, l, d_out) if num_classes is None."""
+        out: Tensor = self.mamba(self.norm(self.sequence(depths, prior)))
+        if self.out_norm is None or self.classifier is None:
+            return out
+        read = out[:, -1] if self.read_out == "last" else out.mean(1)
+        logits: Tensor = self.classifier(torch.relu(self.out_norm(read)))
+        return logits
+
+
+def _token(depth: int | MapDepth | SequenceDepth, d_model: int, token: Token) -> MapToken | SequenceToken:
+    match depth:
+        case SequenceDepth(channels):
+            return SequenceToken(channels, d_model)
+        case MapDepth(channels, size):
+            return MapToken(channels, size, d_model, token)
+        case channels:
+            return MapToken(channels, None, d_model, token)
