@@ -6,6 +6,7 @@ Rows grow downwards, columns to the right; windows are half-open; a transform ma
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -66,9 +67,7 @@ class Grid:
 
     def crop(self, window: Window) -> Grid:
         """The grid of one window; the transform travels with it."""
-        return Grid(
-            window.height, window.width, self.transform @ Affine.translation(window.col, window.row), self.crs
-        )
+        return Grid(window.height, window.width, self.transform @ Affine.translation(window.col, window.row), self.crs)
 
     def refine(self, ratio: int) -> Grid:
         """The grid `ratio` times finer over the same ground."""
@@ -81,12 +80,11 @@ def mirror(index: NDArray[np.int64], size: int, *, repeat_edge: bool) -> NDArray
     repeat_edge: ... 1 0 | 0 1 2 ... (symmetric), which keeps a mirrored fine grid on a mirrored coarse one;
     otherwise ... 2 1 | 0 1 2 ... (reflect-101), as the paper profile has it.
     """
-    if repeat_edge or size == 1:
-        folded = np.mod(index, 2 * size)
-        return np.minimum(folded, 2 * size - 1 - folded)
-    period = 2 * size - 2
-    folded = np.mod(index, period)
-    return np.minimum(folded, period - folded)
+    # the sequence repeats after `period`; its second half runs back from `last`
+    period, last = (2 * size, 2 * size - 1) if repeat_edge or size == 1 else (2 * size - 2, 2 * size - 2)
+    folded: NDArray[np.int64] = np.mod(index, period)
+    folded = np.minimum(folded, last - folded)
+    return folded
 
 
 def tiles(height: int, width: int, size: int) -> Iterator[Window]:
@@ -105,19 +103,26 @@ class Match:
     pan: Window
 
 
-def match(ms: Grid, pan: Grid) -> Match:
-    """The common extent of two north-up grids, in whole ms pixels.
+def match(ms: Grid, pan: Grid, *, names: tuple[str, str] = ("MS", "PAN")) -> Match:
+    """The common extent of two north-up grids, in whole ms pixels; `names` are for the error messages.
 
+    Coordinate systems are compared as text: give both grids the same spelling of the same system.
     Raises InputError when the coordinate systems differ, the ratio is not a whole number from 1 to 8, the edges of
     ms pixels do not fall on edges of pan pixels, or nothing overlaps.
     """
+    coarse, fine = names
     if (ms.crs is None) != (pan.crs is None):
-        with_crs, without = ("PAN", "MS") if ms.crs is None else ("MS", "PAN")
+        with_crs, without = (fine, coarse) if ms.crs is None else (coarse, fine)
         raise InputError(
             f"{with_crs} has a coordinate system and {without} has none; both or neither must; "
             f"assign it to {without}, e.g. with gdal_edit -a_srs"
         )
-    for name, grid in (("MS", ms), ("PAN", pan)):
+    if ms.crs != pan.crs:
+        raise InputError(
+            f"{coarse} is in {_crs_name(ms.crs)} and {fine} in {_crs_name(pan.crs)}; one coordinate system is needed; "
+            f"reproject {fine} onto the pixel edges of {coarse}, e.g. with gdalwarp -t_srs"
+        )
+    for name, grid in ((coarse, ms), (fine, pan)):
         t = grid.transform
         if t.b != 0 or t.d != 0 or t.a <= 0 or t.e >= 0:
             raise InputError(
@@ -130,15 +135,16 @@ def match(ms: Grid, pan: Grid) -> Match:
     drift = max(abs(ratio_col - ratio) * ms.width, abs(ratio_row - ratio) * ms.height)
     if not 1 <= ratio <= MAX_RATIO or drift > 0.1:
         raise InputError(
-            f"one MS pixel holds {ratio_col:.6g} × {ratio_row:.6g} PAN pixels; a whole number from 1 to {MAX_RATIO} "
-            "on both axes is needed; resample one image to fit the other, e.g. with gdalwarp -tr"
+            f"one {coarse} pixel holds {ratio_col:.6g} × {ratio_row:.6g} {fine} pixels; a whole number "
+            f"from 1 to {MAX_RATIO} on both axes is needed; resample one image to fit the other, e.g. with gdalwarp -tr"
         )
     # where the ms corner lies on the pan grid, in pan pixels
     col, row = ~pan.transform @ (ms.transform.c, ms.transform.f)
     off_row, off_col = row - round(row), col - round(col)
     if max(abs(off_row), abs(off_col)) > _TOLERANCE + drift:
         raise InputError(
-            f"MS pixel edges miss PAN pixel edges by {off_row:+.2f} rows and {off_col:+.2f} columns (PAN pixels); "
+            f"{coarse} pixel edges miss {fine} pixel edges by {off_row:+.2f} rows and {off_col:+.2f} columns ({fine} "
+            "pixels); "
             "they must meet; shift or resample one image onto the other's grid, e.g. with gdalwarp -tap"
         )
     row, col = round(row), round(col)
@@ -146,9 +152,9 @@ def match(ms: Grid, pan: Grid) -> Match:
     stop_row = min(ms.height, (pan.height - row) // ratio)
     stop_col = min(ms.width, (pan.width - col) // ratio)
     if stop_row <= first_row or stop_col <= first_col:
+        corners = [f"({grid.transform.c:.10g}, {grid.transform.f:.10g})" for grid in (ms, pan)]
         raise InputError(
-            "MS and PAN have no ground in common: MS begins at "
-            f"({ms.transform.c:.10g}, {ms.transform.f:.10g}), PAN at ({pan.transform.c:.10g}, {pan.transform.f:.10g}); "
+            f"{coarse} and {fine} have no ground in common: {coarse} begins at {corners[0]}, {fine} at {corners[1]}; "
             "check that both are of the same place and in the same coordinate system"
         )
     height, width = stop_row - first_row, stop_col - first_col
@@ -157,3 +163,9 @@ def match(ms: Grid, pan: Grid) -> Match:
         Window(first_row, first_col, height, width),
         Window(row + first_row * ratio, col + first_col * ratio, height * ratio, width * ratio),
     )
+
+
+def _crs_name(crs: str | None) -> str:
+    """The name in a WKT string, which comes first in it."""
+    found = re.search(r'"([^"]*)"', crs or "")
+    return found.group(1) if found else str(crs)

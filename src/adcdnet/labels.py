@@ -1,0 +1,230 @@
+"""Labels of a scene, from a raster or from polygons, as one class index for each MS pixel of the common extent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.features import rasterize
+
+from adcdnet.classes import ClassTable
+from adcdnet.errors import InputError
+from adcdnet.grid import Grid, match
+from adcdnet.scene import Scene, is_raster, read_band, same_crs
+
+_COLUMNS = ("class", "class_name", "classname", "label", "land_cover", "landcover", "name")  # in order of preference
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is known of a scene.
+
+    index (h, w) int16 on the MS grid of the common extent: class index 0..K-1, −1 where unlabelled.
+    polygons (h, w) int32: which polygon of the file, counted from 0, a labelled pixel lies in; −1 in none; None where
+    the labels are a raster. notes: what a user should know, one sentence each.
+    """
+
+    index: NDArray[np.int16]
+    classes: ClassTable
+    notes: tuple[str, ...] = ()
+    polygons: NDArray[np.int32] | None = None
+
+
+def read_labels(
+    path: Path | str, scene: Scene, *, classes: ClassTable | None = None, column: str | None = None
+) -> Labels:
+    """Labels from a raster on the scene's MS or PAN grid, or from any polygon file.
+
+    classes: without a table, the values of a raster or the names of polygons, in alphabetical order, are the classes.
+    column: which column of a polygon file holds the class; found by its name where not given.
+    A PAN-sized raster labels an MS pixel where all its PAN pixels are of one class; a polygon labels the MS pixels
+    whose centre lies in it. Raises InputError.
+    """
+    path = Path(path)
+    labels = _from_raster(path, scene, classes) if is_raster(path) else _from_polygons(path, scene, classes, column)
+    present = np.unique(labels.index[labels.index >= 0])
+    if present.size == 0:
+        raise InputError(f"{path} labels no pixel of the scene; check that it lies on the same ground")
+    if present.size == 1:
+        name = labels.classes.names[present[0]]
+        raise InputError(f"{path} labels only the class {name!r} in this scene; two classes at least are needed")
+    return labels
+
+
+def _from_raster(path: Path, scene: Scene, classes: ClassTable | None) -> Labels:
+    values, grid, nodata = read_band(path)
+    found = match(scene.grid, replace(grid, crs=same_crs(grid.crs, scene.grid.crs)), names=("MS", path.name))
+    values = _coarsen(_whole_numbers(values, nodata, path)[found.pan.slices], found.ratio)
+    notes: tuple[str, ...] = ()
+    if found.ms != scene.grid.window:
+        notes = (f"{path.name} covers {values.shape[0]}×{values.shape[1]} of the scene's MS pixels",)
+    present = [int(value) for value in np.unique(values) if value != 0]
+    if classes is None:
+        classes = ClassTable.of(present, [str(value) for value in present])
+    unknown = sorted(set(present) - set(classes.values))
+    if unknown:
+        raise InputError(
+            f"{path} holds the values {unknown}, which the class table has not (it has {list(classes.values)}); "
+            "add them to the table or set them to 0"
+        )
+    index = np.full(scene.grid.shape, -1, dtype=np.int16)
+    index[found.ms.slices] = _index_of(classes)[values]
+    return Labels(index, classes, notes)
+
+
+def _whole_numbers(values: NDArray[Any], nodata: float | None, path: Path) -> NDArray[np.int64]:
+    """Values as integers, 0 where there is no label."""
+    missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
+    if nodata is not None:
+        missing |= values == nodata
+    kept = np.where(missing, 0, values)
+    if kept.dtype.kind not in "iuf" or not np.array_equal(kept, np.trunc(kept)):
+        raise InputError(f"{path} holds values that are not whole numbers; class values from 1 to 255 are needed")
+    if kept.min() < 0 or kept.max() > 255:
+        raise InputError(
+            f"{path} holds values from {kept.min()} to {kept.max()}; class values must lie in 1..255, with 0 or the "
+            "file's nodata value where there is no label"
+        )
+    return kept.astype(np.int64)
+
+
+def _coarsen(values: NDArray[np.int64], ratio: int) -> NDArray[np.int64]:
+    """(h·ratio, w·ratio) → (h, w): the value where all fine pixels agree, otherwise 0."""
+    h, w = values.shape[0] // ratio, values.shape[1] // ratio
+    blocks = values.reshape(h, ratio, w, ratio)
+    first = blocks[:, 0, :, 0]
+    agree = (blocks == first[:, None, :, None]).all(axis=(1, 3))
+    return np.where(agree, first, 0)
+
+
+def _index_of(classes: ClassTable) -> NDArray[np.int16]:
+    """(256,): class index of every pixel value, −1 for those that are no class."""
+    lookup = np.full(256, -1, dtype=np.int16)
+    lookup[list(classes.values)] = np.arange(len(classes))
+    return lookup
+
+
+def _from_polygons(path: Path, scene: Scene, classes: ClassTable | None, column: str | None) -> Labels:
+    frame = _read_shapes(path)
+    frame, notes = _usable(frame, _class_column(frame, column, path), path)
+    frame, reprojected = _on_crs(frame, scene.grid.crs, path)
+    class_of, classes = _class_indices(frame["class"].tolist(), classes, path)
+    shapes = frame.geometry.to_numpy()
+
+    polygons = _burn(shapes, frame.index.to_numpy(), scene.grid)
+    index = _burn(shapes, class_of, scene.grid).astype(np.int16)
+    claims = np.zeros(scene.grid.shape, dtype=np.int16)
+    for k in range(-1, len(classes)):
+        claims += _burn(shapes[class_of == k], class_of[class_of == k], scene.grid, outside=-2) == k
+    notes += reprojected
+    if (claims > 1).any():
+        notes += (f"{int((claims > 1).sum())} pixels lie in polygons of different classes and stay unlabelled",)
+    index[claims > 1] = -1
+    polygons[index < 0] = -1
+    missed = [classes.names[k] for k in np.unique(class_of[class_of >= 0]) if not (index == k).any()]
+    if missed:
+        notes += (f"no MS pixel has its centre in the polygons of {', '.join(missed)} alone",)
+    return Labels(index, classes, notes, polygons)
+
+
+def _read_shapes(path: Path) -> geopandas.GeoDataFrame:
+    try:
+        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+        if len(layers) == 1:
+            frame = geopandas.read_file(path, layer=layers[0], engine="pyogrio")
+    except (DataSourceError, DataLayerError) as error:
+        raise InputError(f"{path} opens neither as a raster nor as polygons: {' '.join(str(error).split())}") from error
+    if len(layers) != 1:
+        raise InputError(f"{path} has {len(layers)} layers of shapes {layers}; a file with one is needed")
+    return frame
+
+
+def _class_column(frame: geopandas.GeoDataFrame, column: str | None, path: Path) -> str:
+    columns = [str(name) for name in frame.columns if name != frame.geometry.name]
+    if column is not None:
+        if column not in columns:
+            raise InputError(f"{path} has no column {column!r}; it has {columns}")
+        return column
+    by_lower = {name.lower(): name for name in reversed(columns)}
+    named = [by_lower[name] for name in _COLUMNS if name in by_lower]
+    able = [name for name in columns if frame[name].dtype.kind not in "fMm"]  # neither fractions nor dates
+    if named:
+        return named[0]
+    if len(able) == 1:
+        return able[0]
+    raise InputError(f"{path}: none of the columns {columns} is clearly the class; name it with column=")
+
+
+def _usable(frame: geopandas.GeoDataFrame, column: str, path: Path) -> tuple[geopandas.GeoDataFrame, tuple[str, ...]]:
+    """The shapes that can label, as columns class and geometry, indexed by their place in the file."""
+    notes: tuple[str, ...] = ()
+    frame = geopandas.GeoDataFrame({"class": frame[column], "geometry": frame.geometry}, crs=frame.crs)
+    empty = frame.geometry.isna() | frame.geometry.is_empty
+    nameless = frame["class"].isna() & ~empty
+    for count, what in ((empty.sum(), "without a geometry"), (nameless.sum(), "without a class")):
+        if count:
+            notes += (f"{count} shapes of {path.name} {what} left out",)
+    frame = frame[~(empty | nameless)]
+    kinds = sorted(set(frame.geom_type) - {"Polygon", "MultiPolygon", "Point", "MultiPoint"})
+    if kinds:
+        raise InputError(f"{path} holds shapes of type {', '.join(kinds)}; polygons or points are needed")
+    broken = ~frame.geometry.is_valid
+    if broken.any():
+        mended = shapely.make_valid(frame.geometry[broken].to_numpy(), method="structure", keep_collapsed=False)
+        frame.loc[broken, "geometry"] = mended
+        notes += (f"{broken.sum()} polygons of {path.name} with crossing or open rings were mended",)
+        frame = frame[~frame.geometry.is_empty]
+    if frame.empty:
+        raise InputError(f"{path} holds no shape with a geometry and a class")
+    return frame, notes
+
+
+def _on_crs(
+    frame: geopandas.GeoDataFrame, crs: str | None, path: Path
+) -> tuple[geopandas.GeoDataFrame, tuple[str, ...]]:
+    if (frame.crs is None) != (crs is None):
+        without, with_crs = (path.name, "the scene") if frame.crs is None else ("the scene", path.name)
+        raise InputError(f"{with_crs} has a coordinate system and {without} has none; assign the one it is in")
+    if crs is None or same_crs(frame.crs.to_wkt(), crs) == crs:
+        return frame, ()
+    return frame.to_crs(crs), (f"{path.name} was reprojected from {frame.crs.name} to the scene's coordinate system",)
+
+
+def _class_indices(keys: Sequence[Any], classes: ClassTable | None, path: Path) -> tuple[NDArray[np.int32], ClassTable]:
+    """Class index of each shape (−1 where its class is the number 0), by name or, where the file has numbers, value."""
+    names = [str(int(key)) if isinstance(key, float) and key.is_integer() else str(key).strip() for key in keys]
+    numbers = all(name.isdecimal() for name in names)
+    if classes is None:
+        found = sorted(set(names))
+        values = sorted({int(name) for name in names} - {0}) if numbers else []
+        classes = ClassTable.of(values, [str(v) for v in values]) if numbers else ClassTable.numbered(found)
+    known = {name: k for k, name in enumerate(classes.names)}
+    if numbers and not set(names) <= set(known):
+        names = [str(int(name)) for name in names]
+        known = {"0": -1} | {str(value): k for k, value in enumerate(classes.values)}
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise InputError(
+            f"{path} holds the classes {unknown}, which the class table has not (it has {list(classes.names)}, values "
+            f"{list(classes.values)}); add them to the table or rename them"
+        )
+    return np.array([known[name] for name in names], dtype=np.int32), classes
+
+
+def _burn(shapes: NDArray[Any], numbers: NDArray[Any], grid: Grid, *, outside: int = -1) -> NDArray[np.int32]:
+    """(h, w): the number of the last shape that holds the pixel's centre (for a point: of the last in the pixel)."""
+    if len(shapes) == 0:
+        return np.full(grid.shape, outside, dtype=np.int32)
+    pairs = zip(shapes, (int(number) for number in numbers), strict=True)
+    burnt: NDArray[np.int32] = rasterize(
+        pairs, out_shape=grid.shape, transform=grid.transform, fill=outside, dtype="int32", all_touched=False
+    )
+    return burnt

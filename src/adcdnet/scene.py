@@ -1,0 +1,432 @@
+"""The only file that opens or writes rasters: an MS and a PAN image as one scene, and GeoTIFF files written whole.
+
+Both images keep their own resolution. Windows are in MS pixels of the common extent, the ground both images cover in
+whole MS pixels. Datasets are GDAL's and belong to the thread that opened them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+from xml.etree import ElementTree
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import ArrayLike, NDArray
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from adcdnet.classes import ClassTable
+from adcdnet.errors import InputError
+from adcdnet.grid import Grid, Window, match, mirror
+
+_BLOCK = 256  # pixels: side of a GeoTIFF tile, and the size up to which overviews are not worth having
+
+
+class Pixels(NamedTuple):
+    """One window of a scene, h × w MS pixels. Where a mask is False, every band of that image is 0."""
+
+    ms: NDArray[np.float32]  # (bands, h, w)
+    pan: NDArray[np.float32]  # (bands, h·ratio, w·ratio)
+    ms_valid: NDArray[np.bool_]  # (h, w)
+    pan_valid: NDArray[np.bool_]  # (h·ratio, w·ratio)
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """(h, w): the MS pixel and all ratio² PAN pixels on it are valid."""
+        h, w = self.ms_valid.shape
+        whole = self.pan_valid.reshape(h, self.pan_valid.shape[0] // h, w, -1).all(axis=(1, 3))
+        return np.logical_and(self.ms_valid, whole)
+
+
+class Scene:
+    """An MS and a PAN raster of the same ground, open for reading; also a context manager.
+
+    grid, ms_full, pan_full: the MS grid of the common extent, and the two whole rasters.
+    ratio: PAN pixels per MS pixel and axis. notes: what a user should know about the pair, one sentence each.
+    """
+
+    def __init__(self, ms: _Image, pan: _Image) -> None:
+        self.notes: tuple[str, ...] = ms.notes + pan.notes
+        self.ms_full, self.pan_full = self._place(ms, pan)
+        found = match(self.ms_full, self.pan_full)
+        self.ratio = found.ratio
+        self.grid = self.ms_full.crop(found.ms)
+        self.ms_bands, self.pan_bands = len(ms.bands), len(pan.bands)
+        self.ms_descriptions, self.pan_descriptions = ms.descriptions, pan.descriptions
+        self.name = f"{ms.path.resolve().parent.name}/{ms.path.name}"
+        self._ms, self._pan, self._match = ms, pan, found
+        if found.ms != self.ms_full.window or found.pan != self.pan_full.window:
+            self.notes += (
+                f"MS covers {_size(self.ms_full)}, PAN {_size(self.pan_full)} pixels; "
+                f"working on the common extent of {_size(self.grid)} MS pixels",
+            )
+
+    def _place(self, ms: _Image, pan: _Image) -> tuple[Grid, Grid]:
+        """Both grids in one spelling of the coordinate system; images without any place are laid on each other."""
+        if ms.placed != pan.placed:
+            with_place, without = (ms, pan) if ms.placed else (pan, ms)
+            raise InputError(
+                f"{with_place.path} says where its pixels lie and {without.path} does not; both or neither must; "
+                f"give {without.path.name} a transform, e.g. with gdal_translate -a_ullr"
+            )
+        if not ms.placed:
+            self.notes += ("neither image says where it lies; taken to cover the same ground, corner to corner",)
+            scale = Affine.scale(ms.grid.width / pan.grid.width, -ms.grid.height / pan.grid.height)
+            return replace(ms.grid, transform=Affine.scale(1, -1)), replace(pan.grid, transform=scale)
+        if ms.grid.crs is None and pan.grid.crs is None:
+            self.notes += ("neither image has a coordinate system",)
+        return ms.grid, replace(pan.grid, crs=same_crs(pan.grid.crs, ms.grid.crs))
+
+    @classmethod
+    def open(cls, ms: Path | str, pan: Path | str) -> Scene:
+        """Open two co-registered rasters. Raises InputError when a file or the pair cannot be used."""
+        ms_image = _Image(Path(ms))
+        try:
+            pan_image = _Image(Path(pan))
+        except BaseException:
+            ms_image.close()
+            raise
+        try:
+            return cls(ms_image, pan_image)
+        except BaseException:
+            ms_image.close()
+            pan_image.close()
+            raise
+
+    def read(self, window: Window, *, repeat_edge: bool = True) -> Pixels:
+        """One window of the common extent, in MS pixels; beyond it the images are mirrored, each at its own resolution.
+
+        repeat_edge: how they are mirrored, see `grid.mirror`. Only what the window needs is read from disk.
+        Raises InputError when a file turns out to be damaged.
+        """
+        ms, ms_valid = self._ms.read(window, self._match.ms, repeat_edge=repeat_edge)
+        pan, pan_valid = self._pan.read(window.scale(self.ratio), self._match.pan, repeat_edge=repeat_edge)
+        return Pixels(ms, pan, ms_valid, pan_valid)
+
+    def close(self) -> None:
+        """Close both files."""
+        self._ms.close()
+        self._pan.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class _Image:
+    """One raster of a scene: its grid, the bands that hold data, and what marks a pixel as invalid."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._dataset = _open(path)
+        try:
+            self._describe()
+        except BaseException:
+            self.close()
+            raise
+
+    def _describe(self) -> None:
+        dataset = self._dataset
+        self.grid, self.placed = _grid(dataset)
+        self.notes: tuple[str, ...] = ()
+        for dtype in dataset.dtypes:
+            if dtype.startswith("complex"):
+                raise InputError(f"{self.path} holds complex numbers ({dtype}); write their magnitude to a real raster")
+        alpha = [
+            band for band, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind == ColorInterp.alpha
+        ]
+        self._alpha = alpha[0] if alpha and self._is_mask(alpha[0]) else None
+        if alpha and self._alpha is None:
+            self.notes += (
+                f"band {alpha[0]} of {self.path.name} is marked as transparency but holds data; used as data",
+            )
+        self.bands = [band for band in dataset.indexes if band != self._alpha]
+        if not self.bands:
+            raise InputError(f"{self.path} has no band of data; at least one is needed")
+        self.descriptions: tuple[str | None, ...] = tuple(dataset.descriptions[band - 1] for band in self.bands)
+        self._nodata = [dataset.nodatavals[band - 1] for band in self.bands]
+        flags = dataset.mask_flag_enums[0]
+        self._has_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+    def _is_mask(self, band: int) -> bool:
+        """Whether a band marked as transparency is one. GDAL marks the fourth band of every plain uint8 file so."""
+        side = min(_BLOCK, *self._dataset.shape)
+        with _reading(self.path):
+            sample = self._dataset.read(band, out_shape=(side, side))
+        return set(np.unique(sample)) <= {0, np.iinfo(sample.dtype).max if sample.dtype.kind in "iu" else 1}
+
+    def read(
+        self, window: Window, extent: Window, *, repeat_edge: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Values (bands, h, w) and mask (h, w) of a window relative to `extent`, mirrored beyond it."""
+        rows = mirror(np.arange(window.row, window.row + window.height), extent.height, repeat_edge=repeat_edge)
+        cols = mirror(np.arange(window.col, window.col + window.width), extent.width, repeat_edge=repeat_edge)
+        top, left = int(rows.min()), int(cols.min())
+        inside = Window(top, left, int(rows.max()) + 1 - top, int(cols.max()) + 1 - left)
+        values, valid = self._read(inside.shift(extent.row, extent.col))
+        rows, cols = rows - top, cols - left
+        return values[:, rows[:, None], cols], valid[rows[:, None], cols]
+
+    def _read(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        at = _raster_window(window)
+        with _reading(self.path):
+            raw = self._dataset.read(self.bands, window=at)
+            valid = np.ones(raw.shape[1:], dtype=bool)
+            if self._has_mask:
+                valid &= self._dataset.read_masks(1, window=at) != 0
+            if self._alpha is not None:
+                valid &= self._dataset.read(self._alpha, window=at) != 0
+        for band, nodata in zip(raw, self._nodata, strict=True):
+            if nodata is not None:
+                valid &= ~_equals(band, nodata)
+        with np.errstate(over="ignore"):
+            values: NDArray[np.float32] = raw.astype(np.float32)
+        valid &= np.isfinite(values).all(axis=0)
+        values[:, ~valid] = 0
+        return values, valid
+
+    def close(self) -> None:
+        self._dataset.close()
+
+
+def read_band(path: Path | str) -> tuple[NDArray[Any], Grid, float | None]:
+    """The whole of a small single-band raster, such as labels, a split or a map: array (h, w), grid, nodata value.
+
+    A raster that does not say where it lies has the transform Affine.scale(1, -1). Raises InputError.
+    """
+    path = Path(path)
+    with _open(path) as dataset:
+        if dataset.count != 1:
+            raise InputError(
+                f"{path} has {dataset.count} bands; one is needed; extract it, e.g. with gdal_translate -b"
+            )
+        grid, placed = _grid(dataset)
+        with _reading(path):
+            array = dataset.read(1)
+        return array, grid if placed else replace(grid, transform=Affine.scale(1, -1)), dataset.nodata
+
+
+def is_raster(path: Path | str) -> bool:
+    """Whether a file that exists opens as a raster. Raises InputError where there is no file."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; name a raster or a file of polygons")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            rasterio.open(path).close()
+    except RasterioError:
+        return False
+    return True
+
+
+def same_crs(crs: str | None, reference: str | None) -> str | None:
+    """`reference` where both WKT strings mean the same coordinate system, otherwise `crs`."""
+    if crs is not None and reference is not None and CRS.from_wkt(crs) == CRS.from_wkt(reference):
+        return reference
+    return crs
+
+
+class RasterWriter:
+    """A GeoTIFF written window by window: tiled, compressed, with overviews where it is larger than one tile.
+
+    Everything is written beside the target and moved into place at the end, so that a failure leaves nothing behind
+    and an older file as it was. Class names go into a tag and, since a GeoTIFF has no other place for them, into
+    <name>.aux.xml, where GDAL and QGIS look for them. Raises InputError where the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        grid: Grid,
+        *,
+        count: int = 1,
+        dtype: str = "uint8",
+        nodata: float | None = 0,
+        classes: ClassTable | None = None,
+        descriptions: Sequence[str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path, self.grid, self.count, self.dtype = Path(path), grid, count, np.dtype(dtype)
+        self._nodata, self._classes = nodata, classes
+        self._descriptions, self._tags = descriptions, dict(tags or {})
+
+    def __enter__(self) -> Self:
+        if self.path.is_dir():
+            raise InputError(f"{self.path} is a folder; name a file to write")
+        with self._writing():
+            self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent))
+        self._part = self._folder / "raster.tif"
+        try:
+            with self._writing():
+                self._create()
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def _create(self) -> None:
+        self._dataset = rasterio.open(
+            self._part,
+            "w",
+            driver="GTiff",
+            height=self.grid.height,
+            width=self.grid.width,
+            count=self.count,
+            dtype=self.dtype.name,
+            nodata=self._nodata,
+            crs=None if self.grid.crs is None else CRS.from_wkt(self.grid.crs),
+            transform=self.grid.transform,
+            tiled=True,
+            blockxsize=_BLOCK,
+            blockysize=_BLOCK,
+            compress="deflate",
+            predictor=3 if self.dtype.kind == "f" else 2,
+            bigtiff="if_safer",
+            photometric="minisblack",  # otherwise GDAL takes bands 1-3 for colours and band 4 for transparency
+        )
+        if self._classes is not None:
+            colors = zip(self._classes.values, self._classes.colors, strict=True)
+            self._dataset.write_colormap(1, {0: (0, 0, 0, 0), **{v: (*bytes.fromhex(c[1:]), 255) for v, c in colors}})
+            names = zip(map(str, self._classes.values), self._classes.names, strict=True)
+            self._tags["CLASS_NAMES"] = json.dumps(dict(names), ensure_ascii=False)
+        self._dataset.update_tags(**self._tags)
+        for band, description in enumerate(self._descriptions or (), 1):
+            self._dataset.set_band_description(band, description)
+
+    def write(self, array: ArrayLike, window: Window | None = None) -> None:
+        """Write (count, h, w), or (h, w) for a single band, at `window` (default: all of the grid)."""
+        window = window or self.grid.window
+        values = np.asarray(array)
+        if values.ndim == 2:
+            values = values[None]
+        if values.shape != (self.count, window.height, window.width):
+            raise ValueError(f"array {values.shape} does not fill {self.count} bands of {window}")
+        with self._writing():
+            self._dataset.write(values.astype(self.dtype, copy=False), window=_raster_window(window))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            with self._writing():
+                self._dataset.close()
+                if kind is None:
+                    self._finish()
+        finally:
+            self._discard()
+
+    def _finish(self) -> None:
+        factors = [2**k for k in range(1, 16) if max(self.grid.shape) > _BLOCK * 2 ** (k - 1)]
+        if factors:
+            # whole numbers are codes here: an average of two classes is a third one
+            how = Resampling.average if self.dtype.kind == "f" else Resampling.nearest
+            with rasterio.open(self._part, "r+") as dataset:
+                dataset.build_overviews(factors, how)
+        names = _category_names(self._classes) if self._classes is not None else None
+        aside = self._part.with_name("raster.tif.aux.xml")
+        if names is not None:
+            aside.write_bytes(names)
+        # what lies beside an older file of this name would be read as part of the new one
+        for suffix in (".aux.xml", ".ovr", ".msk"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        os.replace(self._part, self.path)
+        if aside.exists():
+            os.replace(aside, self.path.with_name(self.path.name + ".aux.xml"))
+
+    def _discard(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                yield
+        except (OSError, RasterioError) as error:
+            raise InputError(f"{self.path} cannot be written: {_reason(error)}") from error
+
+
+def write_raster(path: Path | str, array: NDArray[Any], grid: Grid, **options: Any) -> None:
+    """Write a whole array (h, w) or (count, h, w); options as for `RasterWriter`, dtype as the array's."""
+    values = array.astype(np.uint8) if array.dtype == bool else array
+    count = 1 if values.ndim == 2 else values.shape[0]
+    with RasterWriter(path, grid, count=count, dtype=values.dtype.name, **options) as writer:
+        writer.write(values)
+
+
+def _category_names(classes: ClassTable) -> bytes:
+    """GDAL's sidecar file with the names of values 0, 1, 2, ... of band 1."""
+    names = dict(zip(classes.values, classes.names, strict=True))
+    root = ElementTree.Element("PAMDataset")
+    categories = ElementTree.SubElement(ElementTree.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+    for value in range(classes.values[-1] + 1):
+        ElementTree.SubElement(categories, "Category").text = names.get(value, "")
+    return bytes(ElementTree.tostring(root, encoding="utf-8"))
+
+
+def _open(path: Path) -> Any:
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; a raster file is needed")
+    with _reading(path):
+        return rasterio.open(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said in the scene's notes
+            yield
+    except (OSError, RasterioError) as error:
+        raise InputError(f"{path} cannot be read as a raster: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in one line: rasterio wraps GDAL's message in one that only says that there is one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())
+
+
+def _grid(dataset: Any) -> tuple[Grid, bool]:
+    """The grid of an open raster, and whether the file says where it lies."""
+    try:
+        crs = dataset.crs.to_wkt() if dataset.crs else None
+    except CRSError as error:
+        raise InputError(f"{dataset.name} has a coordinate system that cannot be read: {_reason(error)}") from error
+    return Grid(dataset.height, dataset.width, dataset.transform, crs), not dataset.transform.is_identity
+
+
+def _raster_window(window: Window) -> RasterWindow:
+    return RasterWindow(window.col, window.row, window.width, window.height)
+
+
+def _equals(band: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
+    """Where a band has its nodata value, which may be one that its type cannot hold."""
+    with np.errstate(over="ignore"):
+        value = band.dtype.type(nodata) if band.dtype.kind == "f" else nodata
+    equal: NDArray[np.bool_] = np.asarray(band == value)
+    return equal
+
+
+def _size(grid: Grid) -> str:
+    return f"{grid.height}×{grid.width}"
