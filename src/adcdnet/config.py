@@ -1,0 +1,187 @@
+"""Every setting of a run, in frozen records that are validated once; two profiles, `default` and `paper`.
+
+A run's folder keeps the resolved settings as config.toml, which can be edited and handed to `adcdnet train --config`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from adcdnet.errors import InputError
+
+Profile = Literal["default", "paper"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkConfig(_Settings):
+    """Shape of both networks; all that is needed, with band counts, ratio and classes, to build them again."""
+
+    backbone: Literal["conv", "mobilenetv3"] = "conv"
+    squeeze_excite: bool = False  # mobilenetv3 only; pools over the patch, so the network runs patch by patch only
+    widths: tuple[int, int, int] = (32, 64, 64)  # channels of the three depths, both sensors
+    padding: Literal["valid", "zeros"] = "valid"
+    patch: int = Field(17, ge=2)  # MS pixels per side, halo not counted
+    head: Literal["centre", "flatten"] = "centre"
+    hidden: int = Field(64, ge=1)  # width of the classification net and of the DTM outputs
+    dropout: float = Field(0.3, ge=0, lt=1)
+    dia: bool = True
+    dtm: bool = True
+    token: Literal["pool", "flatten"] = "pool"
+    token_dims: tuple[int, int] = (64, 64)  # d of the DTM branches, MS and PAN
+    shared_decision: bool = False  # one LayerNorm and classifier for the three heads (METHOD section 7, row 12)
+    prior: bool = True  # stage I serves stage II
+    prior_mask: Literal["standardised", "raw"] = "standardised"  # row 4
+    learn_prior_token: bool = True  # row 3; False leaves it a random projection
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NetworkConfig:
+        if self.padding == "valid" and self.patch % 8 != 1:
+            raise ValueError(f"patch {self.patch}: a network without padding needs 9, 17, 25, ... MS pixels")
+        if self.padding == "zeros" and self.patch % 2 != 0:
+            raise ValueError(f"patch {self.patch}: a zero-padded network needs an even number of MS pixels")
+        if self.padding == "zeros" and self.head == "centre":
+            raise ValueError("head 'centre' needs padding 'valid'; choose head 'flatten' or padding 'valid'")
+        if self.squeeze_excite and self.backbone != "mobilenetv3":
+            raise ValueError("squeeze_excite belongs to backbone 'mobilenetv3'")
+        return self
+
+    @property
+    def before(self) -> int:
+        """MS pixels the network sees above (and left of) its target pixel."""
+        return self.patch // 2 + 4 if self.padding == "valid" else self.patch // 2 - 1
+
+    @property
+    def after(self) -> int:
+        """MS pixels the network sees below (and right of) its target pixel."""
+        return self.patch // 2 + 4 if self.padding == "valid" else self.patch // 2
+
+    @property
+    def reach(self) -> int:
+        """How far from its target pixel the network sees, in MS pixels: 12 for `default`, 8 for `paper`."""
+        return max(self.before, self.after)
+
+    @property
+    def sharable(self) -> bool:
+        """Whether neighbouring patches may share their convolutions with the same result."""
+        return self.padding == "valid" and not self.squeeze_excite
+
+
+class StageConfig(_Settings):
+    """One training stage. A step draws `tiles` tiles (dense sampling) or `batch` single pixels (patch sampling)."""
+
+    steps: int = Field(ge=0)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    schedule: Literal["one-cycle", "exponential"] = "one-cycle"
+    batch: int = Field(128, ge=2)
+    tiles: int = Field(16, ge=1)
+    tile: int = Field(16, ge=1)  # target MS pixels per side of a training tile
+
+
+class SplitConfig(_Settings):
+    """Spatial blocks, each wholly in one part, with a guard band of the network's reach between the parts."""
+
+    block: int | None = Field(None, ge=1)  # MS pixels per side; None: chosen from the scene
+    validation: float = Field(0.15, ge=0, lt=1)
+    test: float = Field(0.25, ge=0, lt=1)
+
+
+class TrainConfig(_Settings):
+    """All settings of one training."""
+
+    profile: Profile = "default"
+    seed: int = 0
+    network: NetworkConfig = NetworkConfig()
+    split: SplitConfig = SplitConfig()
+    stage1: StageConfig = StageConfig(steps=150, learning_rate=1e-3, tiles=8)
+    stage2: StageConfig = StageConfig(steps=400, learning_rate=2e-3)
+    sampling: Literal["dense", "patch"] = "dense"
+    spread: float = Field(10.0, ge=0)  # weight of the variance-covariance term of stage I (row 5); 0: as published
+    branch_weight: float = Field(0.8, ge=0)  # λ of L = L_main + λ (L_ms + L_pan)
+    class_balance: float = Field(0.5, ge=0, le=1)  # classes weigh in as (frequency)^-class_balance
+    label_smoothing: float = Field(0.05, ge=0, lt=1)
+    average: float = Field(0.99, ge=0, lt=1)  # decay of the moving average of the weights; 0: none
+    augment: bool = True  # flips and quarter turns
+    validations: int = Field(10, ge=1)  # how often the validation part is looked at
+    patience: int = Field(10, ge=1)  # stop after so many looks without a better kappa
+    precision: Literal["float32", "bf16"] = "float32"
+
+    @classmethod
+    def of_profile(cls, profile: Profile) -> TrainConfig:
+        """`default`: what is recommended. `paper`: as published (ratio 4 only); protocol and split are always ours."""
+        if profile == "default":
+            return cls()
+        return cls(
+            profile="paper",
+            network=NetworkConfig(
+                widths=(128, 256, 128),
+                padding="zeros",
+                patch=16,
+                head="flatten",
+                dropout=0.5,
+                token="flatten",
+                token_dims=(256, 512),
+                shared_decision=True,
+                prior_mask="raw",
+                learn_prior_token=False,
+            ),
+            # the published 5 and 20 epochs over a few thousand training pixels, batch 32
+            stage1=StageConfig(
+                steps=500, learning_rate=5e-4, weight_decay=5e-4, optimizer="adam", schedule="exponential", batch=32
+            ),
+            stage2=StageConfig(
+                steps=2000, learning_rate=5e-4, weight_decay=5e-4, optimizer="adam", schedule="exponential", batch=32
+            ),
+            sampling="patch",
+            spread=0.0,
+            class_balance=0.0,
+            label_smoothing=0.0,
+            average=0.0,
+            augment=False,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> TrainConfig:
+        """From TOML; settings that are not named keep the profile's value. Raises InputError."""
+        try:
+            with path.open("rb") as file:
+                given = tomllib.load(file)
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"settings {path} cannot be read: {error}") from error
+        profile = given.get("profile", "default")
+        if profile not in ("default", "paper"):
+            raise InputError(f"settings {path}: profile is {profile!r}, must be 'default' or 'paper'")
+        return cls.of_profile(profile).replace(given)
+
+    def replace(self, changes: dict[str, Any]) -> TrainConfig:
+        """A copy with some settings changed, e.g. {"seed": 1, "network": {"dia": False}}. Raises InputError."""
+        try:
+            return TrainConfig.model_validate(_merge(self.model_dump(), changes))
+        except ValidationError as error:
+            raise InputError(f"settings: {one_line(error)}") from error
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def one_line(error: ValidationError) -> str:
+    """The first complaint of a validation error: where and what."""
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc']) or 'settings'}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged

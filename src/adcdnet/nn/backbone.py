@@ -1,0 +1,150 @@
+"""Convolutional backbone of one sensor: three depths, as 3×3 convolutions or MobileNetV3 units.
+
+b batch | c_k channels of depth k | s_k stride of depth k | r ratio (stride of the pan stem)
+
+    depth_k = unit_k(depth_{k-1}),   depth_0 = stem(x) or x
+
+Padding 'zeros' (the published network): every unit keeps or halves the size. Padding 'valid': no padding, so that
+output i of a unit of stride s is centred on input s·i and the patch must bring a halo of real neighbours.
+A valid backbone can also be applied `shared`: strides become dilations and every position of a large tile gets the
+very value it would have as the centre of its own patch (Giusti et al. 2013, arXiv:1302.1700).
+Units: ADCD-Net (TGRS 2025) names MobileNetV3 units (Howard et al. 2019, arXiv:1905.02244); its code uses convolutions.
+Deviation: convolutions before a BatchNorm have no bias (it would never receive a gradient).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+UnitName = Literal["conv", "mobilenetv3"]
+Padding = Literal["valid", "zeros"]
+
+
+def _convolve(conv: nn.Conv2d, x: Tensor, dilation: int | None) -> Tensor:
+    """`conv` as it is, or (dilation given) at every position of x, reading inputs `dilation` apart."""
+    if dilation is None:
+        return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, 1, conv.groups)
+    return F.conv2d(x, conv.weight, None, 1, 0, dilation, conv.groups)
+
+
+class ConvUnit(nn.Module):
+    """3×3 convolution, BatchNorm, ReLU. (b, c_in, h, w) -> (b, c_out, h', w')."""
+
+    def __init__(self, c_in: int, c_out: int, *, stride: int, padding: Padding) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, 3, stride, padding=int(padding == "zeros"), bias=False)
+        self.norm = nn.BatchNorm2d(c_out)
+
+    def forward(self, x: Tensor, dilation: int | None = None) -> Tensor:
+        return F.relu(self.norm(_convolve(self.conv, x, dilation)))
+
+
+class MobileUnit(nn.Module):
+    """1×1 expansion, depthwise 3×3, 1×1 projection, h-swish between; residual where shapes agree.
+
+    squeeze_excite weighs channels by their mean over the patch; such a unit cannot be applied `shared`.
+    """
+
+    EXPANSION = 4
+
+    def __init__(self, c_in: int, c_out: int, *, stride: int, padding: Padding, squeeze_excite: bool) -> None:
+        super().__init__()
+        wide = self.EXPANSION * c_in
+        self.expand = nn.Conv2d(c_in, wide, 1, bias=False)
+        self.expand_norm = nn.BatchNorm2d(wide)
+        self.depthwise = nn.Conv2d(wide, wide, 3, stride, padding=int(padding == "zeros"), groups=wide, bias=False)
+        self.depthwise_norm = nn.BatchNorm2d(wide)
+        self.squeeze = nn.Linear(wide, max(1, wide // 4)) if squeeze_excite else None
+        self.excite = nn.Linear(max(1, wide // 4), wide) if squeeze_excite else None
+        self.project = nn.Conv2d(wide, c_out, 1, bias=False)
+        self.project_norm = nn.BatchNorm2d(c_out)
+        self.residual = stride == 1 and c_in == c_out
+
+    def forward(self, x: Tensor, dilation: int | None = None) -> Tensor:
+        y = F.hardswish(self.expand_norm(self.expand(x)))
+        y = F.hardswish(self.depthwise_norm(_convolve(self.depthwise, y, dilation)))
+        if self.squeeze is not None and self.excite is not None:
+            weight = F.hardsigmoid(self.excite(F.relu(self.squeeze(y.mean((2, 3))))))
+            y = y * weight[:, :, None, None]
+        y = self.project_norm(self.project(y))
+        if not self.residual:
+            return y
+        trim = (x.shape[-1] - y.shape[-1]) // 2
+        return y + F.pad(x, (-trim, -trim, -trim, -trim))
+
+
+class Stem(nn.Module):
+    """Brings the fine sensor onto the coarse grid: r×r convolution of stride r, BatchNorm, ReLU.
+
+    (b, bands, h·r, w·r) -> (b, c, h, w): each output sees exactly the fine pixels of its own coarse pixel.
+    """
+
+    def __init__(self, bands: int, channels: int, ratio: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(bands, channels, ratio, ratio, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+class Backbone(nn.Module):
+    """Three depths of one sensor. Returns them as a list of (b, c_k, h_k, w_k).
+
+    ratio: puts a stem before the units (valid padding, fine sensor); None: none.
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        widths: Sequence[int] = (128, 256, 128),
+        *,
+        strides: Sequence[int] = (1, 2, 1),
+        unit: UnitName = "conv",
+        padding: Padding = "valid",
+        ratio: int | None = None,
+        squeeze_excite: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(widths) != len(strides):
+            raise ValueError(f"{len(widths)} widths and {len(strides)} strides must be as many")
+        if padding not in ("valid", "zeros"):
+            raise ValueError(f"padding is {padding!r}, must be 'valid' or 'zeros'")
+        self.strides = tuple(strides)
+        self.sharable = padding == "valid" and not squeeze_excite
+        self.stem = Stem(bands, widths[0], ratio) if ratio is not None else None
+        inputs = [widths[0] if ratio is not None else bands, *widths[:-1]]
+        self.units = nn.ModuleList()
+        for c_in, c_out, stride in zip(inputs, widths, strides, strict=True):
+            if unit == "conv":
+                self.units.append(ConvUnit(c_in, c_out, stride=stride, padding=padding))
+            elif unit == "mobilenetv3":
+                self.units.append(
+                    MobileUnit(c_in, c_out, stride=stride, padding=padding, squeeze_excite=squeeze_excite)
+                )
+            else:
+                raise ValueError(f"unit is {unit!r}, must be 'conv' or 'mobilenetv3'")
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = x if self.stem is None else self.stem(x)
+        depths = []
+        for unit in self.units:
+            x = unit(x)
+            depths.append(x)
+        return depths
+
+    def shared(self, x: Tensor) -> list[Tensor]:
+        """Every depth at every position of the coarse grid (the stem keeps its stride). ValueError if not sharable."""
+        if not self.sharable:
+            raise ValueError("zero padding and squeeze-excite tie values to their patch; run this patch by patch")
+        x = x if self.stem is None else self.stem(x)
+        depths, dilation = [], 1
+        for unit, stride in zip(self.units, self.strides, strict=True):
+            x = unit(x, dilation)
+            depths.append(x)
+            dilation *= stride
+        return depths

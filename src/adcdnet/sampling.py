@@ -1,0 +1,280 @@
+"""Which pixels train, validate and test, and how training draws from them.
+
+A split gives every valid MS pixel one part. Parts are made of whole spatial blocks, with a guard band between them: no
+pixel of an earlier part lies within `reach` MS pixels (rows and columns alike) of a later part, so the window of a
+training pixel holds no validation or test pixel, and the window of a validation pixel holds no test pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from adcdnet.bands import BandStatistics
+from adcdnet.config import NetworkConfig, SplitConfig
+from adcdnet.errors import InputError
+from adcdnet.grid import mirror
+from adcdnet.labels import Labels
+from adcdnet.scene import Pixels
+
+UNUSED, TRAIN, VALIDATION, TEST, GUARD = range(5)
+PART_NAMES = ("unused", "train", "validation", "test", "guard")
+FEWEST_LABELS = 5  # labelled pixels a class must have to be learnt and tested at all
+FEWEST_TO_VALIDATE = 30  # below this in any class, all that is not test goes into training
+_TRIALS = 300
+
+
+@dataclass(frozen=True)
+class Split:
+    """part (H, W) uint8: 0 unused (invalid), 1 train, 2 validation, 3 test, 4 guard."""
+
+    part: NDArray[np.uint8]
+    block: int  # MS pixels per side
+    notes: tuple[str, ...]
+
+    @property
+    def has_validation(self) -> bool:
+        return bool((self.part == VALIDATION).any())
+
+
+def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config: SplitConfig, seed: int) -> Split:
+    """Assign blocks to parts so that every class is in every part where possible and shares agree.
+
+    valid (H, W) says which MS pixels can be used at all. Many random assignments are drawn; the one is kept that
+    spreads the labelled pixels of each class as asked and loses fewest of them to the guard. No image value and no
+    prediction takes part in the choice. Raises InputError for a class with too few labelled pixels.
+    """
+    index = np.where(valid, labels.index, -1)
+    classes = len(labels.classes)
+    totals = np.bincount(index[index >= 0], minlength=classes)
+    for name, total in zip(labels.classes.names, totals, strict=True):
+        if total < FEWEST_LABELS:
+            raise InputError(
+                f"class '{name}' has {total} labelled pixels on valid ground; at least {FEWEST_LABELS} are needed; "
+                "label more of it or take it out of the labels and the class table"
+            )
+    notes = []
+    wanted = {TEST: config.test, VALIDATION: config.validation}
+    if config.validation > 0 and totals.min() < FEWEST_TO_VALIDATE:
+        scarce = labels.classes.names[int(totals.argmin())]
+        notes.append(f"class '{scarce}' has only {totals.min()} labelled pixels: split into train and test only")
+        wanted[VALIDATION] = 0.0
+    height, width = valid.shape
+    largest = config.block or int(np.clip(round(min(height, width) / 4), 2 * reach, 16 * reach))
+    sides = [largest] if config.block else [max(1, largest), max(1, largest * 2 // 3)]
+    rng = np.random.default_rng(seed)
+    cell = max(1, reach // 3)  # assignments are weighed on cells of this size, the chosen one is made exactly
+    counts = _cell_counts(index, classes, cell)
+    best: tuple[float, int, NDArray[np.uint8]] | None = None
+    for side in sides:
+        block = _blocks(height, width, side)
+        of_cell = block[cell // 2 :: cell, cell // 2 :: cell]
+        of_cell = _fit(of_cell, counts.shape[1:])
+        weight = np.bincount(block[index >= 0], minlength=int(block.max()) + 1).astype(float)
+        for _ in range(_TRIALS):
+            part = _draw_parts(weight, wanted, rng)
+            cost = _cost(part[of_cell], counts, totals, wanted, -(-reach // cell))
+            if best is None or cost < best[0]:
+                best = (cost, side, part)
+    assert best is not None
+    _, side, part = best
+    parts = _add_guard(part[_blocks(height, width, side)], valid, reach)
+    for number in (TRAIN, VALIDATION, TEST):
+        if number != TRAIN and wanted[number] == 0:
+            continue
+        missing = [n for k, n in enumerate(labels.classes.names) if not ((index == k) & (parts == number)).any()]
+        if missing and number == TRAIN:
+            raise InputError(
+                f"no training pixel of class '{missing[0]}' is left beside the test blocks and their guard band of "
+                f"{reach} pixels; label it in more places, or ask for a smaller test part or smaller blocks"
+            )
+        if missing:
+            notes.append(f"not in the {PART_NAMES[number]} part: {', '.join(missing)}")
+    return Split(parts, side, tuple(notes))
+
+
+def _fit(x: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Repeat the last row and column until x has the shape: the last cells may be narrower than half a cell."""
+    return np.pad(x, ((0, shape[0] - x.shape[0]), (0, shape[1] - x.shape[1])), mode="edge")
+
+
+def _blocks(height: int, width: int, side: int) -> NDArray[np.int64]:
+    """Block number of every pixel; blocks are as equal as possible, about side × side."""
+    rows, cols = max(1, round(height / side)), max(1, round(width / side))
+    row = np.arange(height) * rows // height
+    col = np.arange(width) * cols // width
+    return row[:, None] * cols + col[None, :]
+
+
+def _cell_counts(index: NDArray[np.int16], classes: int, cell: int) -> NDArray[np.int64]:
+    """Labelled pixels of every class in every cell × cell square, (K, h, w)."""
+    rows, cols = -(-index.shape[0] // cell), -(-index.shape[1] // cell)
+    row, col = np.nonzero(index >= 0)
+    flat = (index[row, col].astype(np.int64) * rows + row // cell) * cols + col // cell
+    return np.bincount(flat, minlength=classes * rows * cols).reshape(classes, rows, cols)
+
+
+def _draw_parts(weight: NDArray[np.float64], wanted: dict[int, float], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """One random assignment of blocks: test and validation are filled up to their share of labelled pixels.
+
+    Half of the draws order the blocks at random, half grow a part from neighbouring numbers (less guard).
+    """
+    order = rng.permutation(weight.size)
+    if rng.random() < 0.5:
+        order = np.roll(np.arange(weight.size), rng.integers(weight.size))
+    order = order[weight[order] > 0]
+    part = np.full(weight.size, TRAIN, np.uint8)
+    start = 0
+    for number, share in wanted.items():
+        total = np.cumsum(weight[order[start:]]) / weight.sum()
+        take = int(np.searchsorted(total, share, side="left")) + 1 if share > 0 else 0
+        part[order[start : start + take]] = number
+        start += take
+    return part
+
+
+def _near(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Where any true pixel lies within reach, rows and columns alike."""
+    return np.asarray(ndimage.maximum_filter(mask, size=2 * reach + 1, mode="constant", cval=0), bool)
+
+
+def _add_guard(part: NDArray[np.uint8], valid: NDArray[np.bool_], reach: int) -> NDArray[np.uint8]:
+    guarded = part.copy()
+    near_test = _near(part == TEST, reach)
+    guarded[near_test & (part != TEST)] = GUARD
+    near_validation = _near(guarded == VALIDATION, reach)
+    guarded[near_validation & (guarded == TRAIN)] = GUARD
+    guarded[~valid] = UNUSED
+    return guarded
+
+
+def _cost(
+    part: NDArray[np.uint8], counts: NDArray[np.int64], totals: NDArray[np.int64], wanted: dict[int, float], reach: int
+) -> float:
+    """Deviation from the wanted shares, summed over classes and parts; a missing class weighs most."""
+    guarded = _add_guard(part, np.ones(part.shape, bool), reach)
+    cost = 0.0
+    for number in (TRAIN, VALIDATION, TEST):
+        share = wanted.get(number, 1 - sum(wanted.values()))
+        if share == 0:
+            continue
+        found = counts[:, guarded == number].sum(1) / totals
+        cost += float(np.abs(found - share).mean()) + (20.0 if number == TRAIN else 5.0) * float((found == 0).sum())
+    return cost
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch: ms (n, B, h, w) and pan (n, B', h·r, w·r), standardised, and label (n, side, side) int64, −1 none.
+
+    For patches side is 1: the target pixel.
+    """
+
+    ms: NDArray[np.float32]
+    pan: NDArray[np.float32]
+    label: NDArray[np.int64]
+
+
+class TrainingArea:
+    """All that training may look at: standardised pixels with validation, test and invalid pixels set to 0.
+
+    `ms` and `pan` carry a mirrored border of the network's reach. A target is a valid pixel of the train part.
+    """
+
+    def __init__(self, pixels: Pixels, labels: Labels, split: Split, *, network: NetworkConfig, ratio: int) -> None:
+        train = split.part == TRAIN
+        fine = _refine(train, ratio)
+        self.statistics = BandStatistics.measure(
+            pixels.ms, pixels.pan, pixels.ms_valid & train, pixels.pan_valid & fine
+        )
+        hidden = (split.part == VALIDATION) | (split.part == TEST)
+        ms, pan = self.statistics.standardise(
+            pixels.ms, pixels.pan, pixels.ms_valid & ~hidden, pixels.pan_valid & ~_refine(hidden, ratio)
+        )
+        self.network, self.ratio = network, ratio
+        repeat_edge = network.padding == "valid"
+        self.ms = with_border(ms, network.reach, repeat_edge=repeat_edge)
+        self.pan = with_border(pan, network.reach * ratio, repeat_edge=repeat_edge)
+        self.target = train & pixels.valid
+        self.label = np.where(self.target, labels.index, -1).astype(np.int64)
+        self.labelled = np.argwhere(self.label >= 0)
+        self.unlabelled = np.argwhere(self.target)
+        self.class_counts = np.bincount(self.label[self.label >= 0], minlength=len(labels.classes))
+
+    def draw_tiles(self, rng: np.random.Generator, count: int, side: int, *, labelled: bool, augment: bool) -> Drawn:
+        """Tiles of side × side targets and a halo of `reach`, each around a random (labelled) target.
+
+        Without labels, `label` is 0 at targets and −1 elsewhere.
+        """
+        height, width = self.label.shape
+        side_h, side_w = min(side, height), min(side, width)
+        anchors = self.labelled if labelled else self.unlabelled
+        chosen = anchors[rng.integers(len(anchors), size=count)]
+        row = np.clip(chosen[:, 0] - rng.integers(side_h, size=count), 0, height - side_h)
+        col = np.clip(chosen[:, 1] - rng.integers(side_w, size=count), 0, width - side_w)
+        label = self.label if labelled else self.target.astype(np.int64) - 1
+        halo = 2 * self.network.reach
+        cuts = [
+            (
+                self._cut(self.ms, r, c, side_h + halo, side_w + halo, 1),
+                self._cut(self.pan, r, c, side_h + halo, side_w + halo, self.ratio),
+                label[r : r + side_h, c : c + side_w],
+            )
+            for r, c in zip(row, col, strict=True)
+        ]
+        return self._stack(cuts, rng, augment=augment and side_h == side_w)
+
+    def draw_patches(self, rng: np.random.Generator, count: int, *, balance: float | None, augment: bool) -> Drawn:
+        """Single targets; of labelled ones class k is drawn ∝ n_k^(1 − balance). balance None: any target, label 0."""
+        if balance is None:
+            chosen = self.unlabelled[rng.integers(len(self.unlabelled), size=count)]
+            label = np.zeros(count, np.int64)
+        else:
+            of_class = self.label[tuple(self.labelled.T)]
+            weight = np.power(self.class_counts[of_class], -balance)
+            drawn = rng.choice(len(self.labelled), size=count, p=weight / weight.sum())
+            chosen, label = self.labelled[drawn], of_class[drawn]
+        first, size = self.network.reach - self.network.before, self.network.before + 1 + self.network.after
+        cuts = [
+            (
+                self._cut(self.ms, r + first, c + first, size, size, 1),
+                self._cut(self.pan, r + first, c + first, size, size, self.ratio),
+                np.full((1, 1), k),
+            )
+            for (r, c), k in zip(chosen, label, strict=True)
+        ]
+        # flips and turns keep the target in place only where it is the centre of its patch
+        return self._stack(cuts, rng, augment=augment and self.network.before == self.network.after)
+
+    @staticmethod
+    def _cut(x: NDArray[np.float32], row: int, col: int, height: int, width: int, ratio: int) -> NDArray[np.float32]:
+        return x[:, row * ratio : (row + height) * ratio, col * ratio : (col + width) * ratio]
+
+    @staticmethod
+    def _stack(
+        cuts: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]],
+        rng: np.random.Generator,
+        *,
+        augment: bool,
+    ) -> Drawn:
+        turned = []
+        for cut in cuts:
+            if augment:
+                turns, flip = rng.integers(4), rng.integers(2)
+                cut = tuple(np.rot90(x[..., ::-1] if flip else x, turns, axes=(-2, -1)) for x in cut)
+            turned.append(cut)
+        return Drawn(*(np.stack(arrays) for arrays in zip(*turned, strict=True)))
+
+
+def with_border(x: NDArray[np.float32], border: int, *, repeat_edge: bool) -> NDArray[np.float32]:
+    """(bands, h, w) with `border` mirrored pixels on every side."""
+    row, col = (mirror(np.arange(-border, n + border), n, repeat_edge=repeat_edge) for n in x.shape[1:])
+    return x[:, row[:, None], col[None, :]]
+
+
+def _refine(mask: NDArray[np.bool_], ratio: int) -> NDArray[np.bool_]:
+    return mask.repeat(ratio, 0).repeat(ratio, 1)
