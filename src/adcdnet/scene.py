@@ -6,6 +6,7 @@ whole MS pixels. Datasets are GDAL's and belong to the thread that opened them.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from xml.etree import ElementTree
+from zlib import crc32
 
 import numpy as np
 import rasterio
@@ -33,6 +35,7 @@ from adcdnet.errors import InputError
 from adcdnet.grid import Grid, Window, match, mirror
 
 _BLOCK = 256  # pixels: side of a GeoTIFF tile, and the size up to which overviews are not worth having
+_NOT_WHOLE = "what was written does not read back whole; the disk is probably full"
 
 
 class Pixels(NamedTuple):
@@ -243,7 +246,7 @@ def same_crs(crs: str | None, reference: str | None) -> str | None:
 
 
 class RasterWriter:
-    """A GeoTIFF written window by window: tiled, compressed, with overviews where it is larger than one tile.
+    """A GeoTIFF written in windows that do not overlap: tiled, compressed, with overviews where larger than one tile.
 
     Everything is written beside the target and moved into place at the end, so that a failure leaves nothing behind
     and an older file as it was. Class names go into a tag and, since a GeoTIFF has no other place for them, into
@@ -265,6 +268,7 @@ class RasterWriter:
         self.path, self.grid, self.count, self.dtype = Path(path), grid, count, np.dtype(dtype)
         self._nodata, self._classes = nodata, classes
         self._descriptions, self._tags = descriptions, dict(tags or {})
+        self._written: dict[Window, int] = {}  # checksum of what should be on disk
 
     def __enter__(self) -> Self:
         if self.path.is_dir():
@@ -317,8 +321,10 @@ class RasterWriter:
             values = values[None]
         if values.shape != (self.count, window.height, window.width):
             raise ValueError(f"array {values.shape} does not fill {self.count} bands of {window}")
+        values = np.ascontiguousarray(values, dtype=self.dtype)
         with self._writing():
-            self._dataset.write(values.astype(self.dtype, copy=False), window=_raster_window(window))
+            self._dataset.write(values, window=_raster_window(window))
+        self._written[window] = crc32(values.data)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -332,22 +338,46 @@ class RasterWriter:
             self._discard()
 
     def _finish(self) -> None:
-        factors = [2**k for k in range(1, 16) if max(self.grid.shape) > _BLOCK * 2 ** (k - 1)]
-        if factors:
-            # whole numbers are codes here: an average of two classes is a third one
-            how = Resampling.average if self.dtype.kind == "f" else Resampling.nearest
-            with rasterio.open(self._part, "r+") as dataset:
-                dataset.build_overviews(factors, how)
-        names = _category_names(self._classes) if self._classes is not None else None
+        """Add overviews, check that all of it is on disk, move it into place."""
+        try:
+            whole = self._reads_back(self._build_overviews())
+        except Exception as error:  # a file cut short makes rasterio raise anything, a TypeError included
+            raise OSError(errno.ENOSPC, _NOT_WHOLE) from error
+        if not whole:
+            raise OSError(errno.ENOSPC, _NOT_WHOLE)
         aside = self._part.with_name("raster.tif.aux.xml")
-        if names is not None:
-            aside.write_bytes(names)
+        if self._classes is not None:
+            aside.write_bytes(_category_names(self._classes))
         # what lies beside an older file of this name would be read as part of the new one
         for suffix in (".aux.xml", ".ovr", ".msk"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         os.replace(self._part, self.path)
         if aside.exists():
             os.replace(aside, self.path.with_name(self.path.name + ".aux.xml"))
+
+    def _build_overviews(self) -> int:
+        """Halve until one tile holds all; returns how often."""
+        factors = [2**k for k in range(1, 16) if max(self.grid.shape) > _BLOCK * 2 ** (k - 1)]
+        if factors:
+            # whole numbers are codes here: an average of two classes is a third one
+            how = Resampling.average if self.dtype.kind == "f" else Resampling.nearest
+            with rasterio.open(self._part, "r+") as dataset:
+                dataset.build_overviews(factors, how)
+        return len(factors)
+
+    def _reads_back(self, levels: int) -> bool:
+        """Whether all is on disk. GDAL writes on closing too, and rasterio keeps quiet about a disk full by then."""
+        with rasterio.open(self._part) as dataset:
+            whole = len(dataset.overviews(1)) == levels and all(
+                crc32(dataset.read(window=_raster_window(window)).data) == checksum
+                for window, checksum in self._written.items()
+            )
+        for level in range(levels):
+            with rasterio.open(self._part, overview_level=level) as dataset:
+                for (row, col), block in dataset.block_windows(1):
+                    dataset.read(window=block)  # raises where cut short; a missing tile reads as nodata
+                    whole &= dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=1) is not None
+        return whole
 
     def _discard(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -401,7 +431,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """The innermost cause in one line: rasterio wraps GDAL's message in one that only says that there is one."""
-    while error.__cause__ is not None:
+    while isinstance(error, RasterioError) and error.__cause__ is not None:
         error = error.__cause__
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())
