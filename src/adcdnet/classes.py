@@ -32,8 +32,8 @@ class ClassTable:
             raise InputError(f"class table: values must be different and rising, got {list(self.values)}")
         if any(not 1 <= v <= 255 for v in self.values):
             raise InputError(f"class table: values must lie in 1..255 (0 is 'no class'), got {list(self.values)}")
-        if len(set(self.names)) != len(self.names):
-            raise InputError(f"class table: names must differ, got {list(self.names)}")
+        if len(set(self.names)) != len(self.names) or "" in self.names:
+            raise InputError(f"class table: names must differ and not be empty, got {list(self.names)}")
         for color in self.colors:
             if not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
                 raise InputError(f"class table: color {color!r} is not of the form #rrggbb")
@@ -49,8 +49,7 @@ class ClassTable:
     @classmethod
     def of(cls, values: Sequence[int], names: Sequence[str]) -> ClassTable:
         """The given values and names with colour-blind safe colours."""
-        colors = tuple(PALETTE[i % len(PALETTE)] for i in range(len(names)))
-        return cls(tuple(values), tuple(names), colors)
+        return cls(tuple(values), tuple(names), _safe_colors(len(names)))
 
     @classmethod
     def read(cls, path: Path) -> ClassTable:
@@ -67,6 +66,10 @@ class ClassTable:
         except (TypeError, ValueError) as error:
             raise InputError(f"class table {path}: column 'value' must hold whole numbers") from error
         values = [value for value, _ in numbered]
-        safe = cls.of(range(1, len(rows) + 1), [str(v) for v in values]).colors
+        safe = _safe_colors(len(rows))
         colors = tuple((row.get("color") or "").strip() or safe[i] for i, (_, row) in enumerate(numbered))
         return cls(tuple(values), tuple((row["name"] or "").strip() for _, row in numbered), colors)
+
+
+def _safe_colors(count: int) -> tuple[str, ...]:
+    return tuple(PALETTE[i % len(PALETTE)] for i in range(count))

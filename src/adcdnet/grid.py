@@ -133,6 +133,11 @@ def match(ms: Grid, pan: Grid, *, names: tuple[str, str] = ("MS", "PAN")) -> Mat
     ratio = round(ratio_col)
     # the drift of the fine grid lines over the whole image, not the ratio alone, says whether the grids fit
     drift = max(abs(ratio_col - ratio) * ms.width, abs(ratio_row - ratio) * ms.height)
+    if ratio_col < 0.9 and ratio_row < 0.9:
+        raise InputError(
+            f"{coarse} pixels ({ms.transform.a:.6g} wide) are smaller than {fine} pixels ({pan.transform.a:.6g}); "
+            f"{coarse} must be the coarser one; exchange the two"
+        )
     if not 1 <= ratio <= MAX_RATIO or drift > 0.1:
         raise InputError(
             f"one {coarse} pixel holds {ratio_col:.6g} × {ratio_row:.6g} {fine} pixels; a whole number "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +14,14 @@ import pyogrio
 import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj.exceptions import ProjError
 from rasterio.features import rasterize
+from shapely.errors import ShapelyError
 
 from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid, match
-from adcdnet.scene import Scene, is_raster, read_band, same_crs
+from adcdnet.scene import Scene, is_nodata, is_raster, read_band, same_crs
 
 _COLUMNS = ("class", "class_name", "classname", "label", "land_cover", "landcover", "name")  # in order of preference
 
@@ -61,6 +64,8 @@ def read_labels(
 
 def _from_raster(path: Path, scene: Scene, classes: ClassTable | None) -> Labels:
     values, grid, nodata = read_band(path)
+    if not scene.placed and values.shape == scene.pan_full.shape:
+        grid = scene.pan_full  # nothing but its size can say so
     found = match(scene.grid, replace(grid, crs=same_crs(grid.crs, scene.grid.crs)), names=("MS", path.name))
     values = _coarsen(_whole_numbers(values, nodata, path)[found.pan.slices], found.ratio)
     notes: tuple[str, ...] = ()
@@ -80,11 +85,9 @@ def _from_raster(path: Path, scene: Scene, classes: ClassTable | None) -> Labels
     return Labels(index, classes, notes)
 
 
-def _whole_numbers(values: NDArray[Any], nodata: float | None, path: Path) -> NDArray[np.int64]:
+def _whole_numbers(values: NDArray[Any], nodata: float | None, path: Path) -> NDArray[np.uint8]:
     """Values as integers, 0 where there is no label."""
-    missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
-    if nodata is not None:
-        missing |= values == nodata
+    missing = is_nodata(values, nodata)
     kept = np.where(missing, 0, values)
     if kept.dtype.kind not in "iuf" or not np.array_equal(kept, np.trunc(kept)):
         raise InputError(f"{path} holds values that are not whole numbers; class values from 1 to 255 are needed")
@@ -93,10 +96,10 @@ def _whole_numbers(values: NDArray[Any], nodata: float | None, path: Path) -> ND
             f"{path} holds values from {kept.min()} to {kept.max()}; class values must lie in 1..255, with 0 or the "
             "file's nodata value where there is no label"
         )
-    return kept.astype(np.int64)
+    return kept.astype(np.uint8)
 
 
-def _coarsen(values: NDArray[np.int64], ratio: int) -> NDArray[np.int64]:
+def _coarsen(values: NDArray[np.uint8], ratio: int) -> NDArray[np.uint8]:
     """(h·ratio, w·ratio) → (h, w): the value where all fine pixels agree, otherwise 0."""
     h, w = values.shape[0] // ratio, values.shape[1] // ratio
     blocks = values.reshape(h, ratio, w, ratio)
@@ -119,16 +122,16 @@ def _from_polygons(path: Path, scene: Scene, classes: ClassTable | None, column:
     class_of, classes = _class_indices(frame["class"].tolist(), classes, path)
     shapes = frame.geometry.to_numpy()
 
-    polygons = _burn(shapes, frame.index.to_numpy(), scene.grid)
-    index = _burn(shapes, class_of, scene.grid).astype(np.int16)
+    shape_at = _burn(shapes, np.arange(len(shapes)), scene.grid)
     claims = np.zeros(scene.grid.shape, dtype=np.int16)
-    for k in range(-1, len(classes)):
-        claims += _burn(shapes[class_of == k], class_of[class_of == k], scene.grid, outside=-2) == k
+    for k in np.unique(class_of):
+        own = np.flatnonzero(class_of == k)
+        claims += _burn(shapes[own], own, scene.grid) >= 0
+    index = np.where((shape_at >= 0) & (claims == 1), class_of[shape_at], -1).astype(np.int16)
+    polygons = np.where(index >= 0, frame.index.to_numpy()[shape_at], -1).astype(np.int32)
     notes += reprojected
     if (claims > 1).any():
-        notes += (f"{int((claims > 1).sum())} pixels lie in polygons of different classes and stay unlabelled",)
-    index[claims > 1] = -1
-    polygons[index < 0] = -1
+        notes += (f"{(claims > 1).sum()} pixels lie in polygons of different classes and stay unlabelled",)
     missed = [classes.names[k] for k in np.unique(class_of[class_of >= 0]) if not (index == k).any()]
     if missed:
         notes += (f"no MS pixel has its centre in the polygons of {', '.join(missed)} alone",)
@@ -140,8 +143,8 @@ def _read_shapes(path: Path) -> geopandas.GeoDataFrame:
         layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
         if len(layers) == 1:
             frame = geopandas.read_file(path, layer=layers[0], engine="pyogrio")
-    except (DataSourceError, DataLayerError) as error:
-        raise InputError(f"{path} opens neither as a raster nor as polygons: {' '.join(str(error).split())}") from error
+    except (DataSourceError, DataLayerError, ShapelyError) as error:
+        raise InputError(f"{path} can be read neither as a raster nor as polygons: {_line(error)}") from error
     if len(layers) != 1:
         raise InputError(f"{path} has {len(layers)} layers of shapes {layers}; a file with one is needed")
     return frame
@@ -168,7 +171,7 @@ def _usable(frame: geopandas.GeoDataFrame, column: str, path: Path) -> tuple[geo
     notes: tuple[str, ...] = ()
     frame = geopandas.GeoDataFrame({"class": frame[column], "geometry": frame.geometry}, crs=frame.crs)
     empty = frame.geometry.isna() | frame.geometry.is_empty
-    nameless = frame["class"].isna() & ~empty
+    nameless = (frame["class"].isna() | (frame["class"].astype(str).str.strip() == "")) & ~empty
     for count, what in ((empty.sum(), "without a geometry"), (nameless.sum(), "without a class")):
         if count:
             notes += (f"{count} shapes of {path.name} {what} left out",)
@@ -195,17 +198,20 @@ def _on_crs(
         raise InputError(f"{with_crs} has a coordinate system and {without} has none; assign the one it is in")
     if crs is None or same_crs(frame.crs.to_wkt(), crs) == crs:
         return frame, ()
-    return frame.to_crs(crs), (f"{path.name} was reprojected from {frame.crs.name} to the scene's coordinate system",)
+    try:
+        moved = frame.to_crs(crs)
+    except ProjError as error:
+        raise InputError(f"{path} cannot be reprojected to the scene's coordinate system: {_line(error)}") from error
+    return moved, (f"{path.name} was reprojected from {frame.crs.name} to the scene's coordinate system",)
 
 
 def _class_indices(keys: Sequence[Any], classes: ClassTable | None, path: Path) -> tuple[NDArray[np.int32], ClassTable]:
     """Class index of each shape (−1 where its class is the number 0), by name or, where the file has numbers, value."""
     names = [str(int(key)) if isinstance(key, float) and key.is_integer() else str(key).strip() for key in keys]
-    numbers = all(name.isdecimal() for name in names)
+    numbers = all(re.fullmatch(r"-?\d+", name) for name in names)
     if classes is None:
-        found = sorted(set(names))
         values = sorted({int(name) for name in names} - {0}) if numbers else []
-        classes = ClassTable.of(values, [str(v) for v in values]) if numbers else ClassTable.numbered(found)
+        classes = ClassTable.of(values, list(map(str, values))) if numbers else ClassTable.numbered(sorted(set(names)))
     known = {name: k for k, name in enumerate(classes.names)}
     if numbers and not set(names) <= set(known):
         names = [str(int(name)) for name in names]
@@ -219,12 +225,12 @@ def _class_indices(keys: Sequence[Any], classes: ClassTable | None, path: Path) 
     return np.array([known[name] for name in names], dtype=np.int32), classes
 
 
-def _burn(shapes: NDArray[Any], numbers: NDArray[Any], grid: Grid, *, outside: int = -1) -> NDArray[np.int32]:
-    """(h, w): the number of the last shape that holds the pixel's centre (for a point: of the last in the pixel)."""
-    if len(shapes) == 0:
-        return np.full(grid.shape, outside, dtype=np.int32)
-    pairs = zip(shapes, (int(number) for number in numbers), strict=True)
-    burnt: NDArray[np.int32] = rasterize(
-        pairs, out_shape=grid.shape, transform=grid.transform, fill=outside, dtype="int32", all_touched=False
-    )
+def _burn(shapes: NDArray[Any], numbers: NDArray[Any], grid: Grid) -> NDArray[np.int32]:
+    """(h, w): the number of the last shape that holds the pixel's centre (a point: that lies in the pixel), or −1."""
+    pairs = zip(shapes, numbers.tolist(), strict=True)
+    burnt: NDArray[np.int32] = rasterize(pairs, grid.shape, fill=-1, transform=grid.transform, dtype="int32")
     return burnt
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

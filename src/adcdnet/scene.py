@@ -35,6 +35,7 @@ from adcdnet.errors import InputError
 from adcdnet.grid import Grid, Window, match, mirror
 
 _BLOCK = 256  # pixels: side of a GeoTIFF tile, and the size up to which overviews are not worth having
+_UNPLACED = Affine.scale(1, -1)  # given to a raster that does not say where it lies
 _NOT_WHOLE = "what was written does not read back whole; the disk is probably full"
 
 
@@ -58,14 +59,15 @@ class Scene:
     """An MS and a PAN raster of the same ground, open for reading; also a context manager.
 
     grid, ms_full, pan_full: the MS grid of the common extent, and the two whole rasters.
-    ratio: PAN pixels per MS pixel and axis. notes: what a user should know about the pair, one sentence each.
+    ratio: PAN pixels per MS pixel and axis. placed: whether the files say where they lie.
+    notes: what a user should know about the pair, one sentence each.
     """
 
     def __init__(self, ms: _Image, pan: _Image) -> None:
         self.notes: tuple[str, ...] = ms.notes + pan.notes
         self.ms_full, self.pan_full = self._place(ms, pan)
         found = match(self.ms_full, self.pan_full)
-        self.ratio = found.ratio
+        self.ratio, self.placed = found.ratio, ms.placed
         self.grid = self.ms_full.crop(found.ms)
         self.ms_bands, self.pan_bands = len(ms.bands), len(pan.bands)
         self.ms_descriptions, self.pan_descriptions = ms.descriptions, pan.descriptions
@@ -88,7 +90,7 @@ class Scene:
         if not ms.placed:
             self.notes += ("neither image says where it lies; taken to cover the same ground, corner to corner",)
             scale = Affine.scale(ms.grid.width / pan.grid.width, -ms.grid.height / pan.grid.height)
-            return replace(ms.grid, transform=Affine.scale(1, -1)), replace(pan.grid, transform=scale)
+            return replace(ms.grid, transform=_UNPLACED), replace(pan.grid, transform=scale)
         if ms.grid.crs is None and pan.grid.crs is None:
             self.notes += ("neither image has a coordinate system",)
         return ms.grid, replace(pan.grid, crs=same_crs(pan.grid.crs, ms.grid.crs))
@@ -195,8 +197,7 @@ class _Image:
             if self._alpha is not None:
                 valid &= self._dataset.read(self._alpha, window=at) != 0
         for band, nodata in zip(raw, self._nodata, strict=True):
-            if nodata is not None:
-                valid &= ~_equals(band, nodata)
+            valid &= ~is_nodata(band, nodata)
         with np.errstate(over="ignore"):
             values: NDArray[np.float32] = raw.astype(np.float32)
         valid &= np.isfinite(values).all(axis=0)
@@ -210,7 +211,7 @@ class _Image:
 def read_band(path: Path | str) -> tuple[NDArray[Any], Grid, float | None]:
     """The whole of a small single-band raster, such as labels, a split or a map: array (h, w), grid, nodata value.
 
-    A raster that does not say where it lies has the transform Affine.scale(1, -1). Raises InputError.
+    A raster that does not say where it lies is laid like an MS image that does not. Raises InputError.
     """
     path = Path(path)
     with _open(path) as dataset:
@@ -221,7 +222,7 @@ def read_band(path: Path | str) -> tuple[NDArray[Any], Grid, float | None]:
         grid, placed = _grid(dataset)
         with _reading(path):
             array = dataset.read(1)
-        return array, grid if placed else replace(grid, transform=Affine.scale(1, -1)), dataset.nodata
+        return array, grid if placed else replace(grid, transform=_UNPLACED), dataset.nodata
 
 
 def is_raster(path: Path | str) -> bool:
@@ -236,6 +237,16 @@ def is_raster(path: Path | str) -> bool:
     except RasterioError:
         return False
     return True
+
+
+def is_nodata(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+    """Where values are NaN or the nodata value, which may be one that their type cannot hold."""
+    missing: NDArray[np.bool_] = np.isnan(values)
+    if nodata is not None:
+        with np.errstate(over="ignore"):
+            value = values.dtype.type(nodata) if values.dtype.kind == "f" else nodata
+        missing |= values == value
+    return missing
 
 
 def same_crs(crs: str | None, reference: str | None) -> str | None:
@@ -334,6 +345,9 @@ class RasterWriter:
                 self._dataset.close()
                 if kind is None:
                     self._finish()
+        except InputError:
+            if kind is None:
+                raise  # otherwise what ended the block says more
         finally:
             self._discard()
 
@@ -448,14 +462,6 @@ def _grid(dataset: Any) -> tuple[Grid, bool]:
 
 def _raster_window(window: Window) -> RasterWindow:
     return RasterWindow(window.col, window.row, window.width, window.height)
-
-
-def _equals(band: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
-    """Where a band has its nodata value, which may be one that its type cannot hold."""
-    with np.errstate(over="ignore"):
-        value = band.dtype.type(nodata) if band.dtype.kind == "f" else nodata
-    equal: NDArray[np.bool_] = np.asarray(band == value)
-    return equal
 
 
 def _size(grid: Grid) -> str:

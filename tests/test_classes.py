@@ -1,0 +1,62 @@
+"""The class table: what it reads, and what it refuses."""
+
+import pytest
+
+from adcdnet.classes import PALETTE, ClassTable
+from adcdnet.errors import InputError
+
+
+def read(tmp_path, text, encoding="utf-8"):
+    path = tmp_path / "classes.csv"
+    path.write_bytes(text.encode(encoding))
+    return ClassTable.read(path)
+
+
+def test_rows_are_sorted_by_value_and_missing_colors_are_filled(tmp_path):
+    table = read(tmp_path, "name,value,color,remark\n Wald ,20,#00ff00,x\nGewässer,3,,\n")
+    assert table == ClassTable((3, 20), ("Gewässer", "Wald"), (PALETTE[0], "#00ff00"))
+
+
+def test_the_color_column_and_a_byte_order_mark_are_optional(tmp_path):
+    assert read(tmp_path, "\ufeffvalue,name\n1,a\n2,b\n") == ClassTable.numbered(["a", "b"])
+
+
+def test_numbered_classes_begin_at_one_and_colors_repeat_after_the_palette():
+    table = ClassTable.numbered([f"class {k}" for k in range(17)])
+    assert table.values == tuple(range(1, 18))
+    assert table.colors == (*PALETTE, PALETTE[0])
+    assert len(table) == 17
+
+
+def test_the_colors_of_the_palette_differ():
+    assert len(set(PALETTE)) == len(PALETTE) == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "needs a header"),
+        ("value,name\n", "needs a header"),
+        ("value;name\n1;a\n", "needs a header"),
+        ("value,name\none,a\n", "whole numbers"),
+        ("value,name\n1.5,a\n", "whole numbers"),
+        ("value,name\n0,none\n1,a\n", "1..255"),
+        ("value,name\n256,a\n", "1..255"),
+        ("value,name\n1,a\n1,b\n", "different and rising"),
+        ("value,name\n1,a\n2,a\n", "names must differ"),
+        ("value,name\n1,a\n2,\n", "not be empty"),
+        ("value,name\n1,a\n2\n", "not be empty"),
+        ("value,name,color\n1,a,red\n", "#rrggbb"),
+    ],
+)
+def test_unusable_tables_are_refused_in_one_line(tmp_path, text, said):
+    with pytest.raises(InputError, match=said) as caught:
+        read(tmp_path, text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_or_not_text_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.csv cannot be read"):
+        ClassTable.read(tmp_path / "none.csv")
+    with pytest.raises(InputError, match=r"classes\.csv cannot be read"):
+        read(tmp_path, "value,name\n1,Gewässer\n", encoding="latin-1")
