@@ -1,6 +1,7 @@
 """What several tests share: rasters of a few pixels, and the way to the real scenes."""
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 
 ROOT = Path(__file__).parents[1]
 UTM = "EPSG:32633"
@@ -26,16 +28,18 @@ def write_tif_file(
     crs: str | None = UTM,
     **profile: Any,
 ) -> Path:
-    """Array (h, w) or (bands, h, w) as a GeoTIFF; pixel=0 leaves out the place."""
+    """Array (h, w) or (bands, h, w) as a GeoTIFF; pixel=0 leaves out the place, photometric=None leaves it to GDAL."""
     bands = array if array.ndim == 3 else array[None]
     if pixel:
         profile["transform"] = Affine(pixel, 0, corner[0], 0, -pixel, corner[1])
-    profile = {"photometric": "minisblack"} | profile
-    _, height, width = bands.shape
-    with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=len(bands), dtype=bands.dtype, crs=crs, **profile
-    ) as dataset:
-        dataset.write(bands)
+    profile = {"photometric": "minisblack", "crs": crs, "dtype": bands.dtype} | profile
+    if profile["photometric"] is None:
+        del profile["photometric"]
+    count, height, width = bands.shape
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver="GTiff", height=height, width=width, count=count, **profile) as dataset:
+            dataset.write(bands)
     return path
 
 
