@@ -5,9 +5,9 @@ each parcel what its class is made of - crowns, shrubs, roofs, rows - as materia
 height. The sun shades slopes and casts shadows; a hazy atmosphere and two sensors (blur, sampling, noise, whole
 numbers) follow. So one seed shows the same ground at every ratio, as far as the pan grid resolves it.
 
-Classes are made to need both sensors. Forest, orchard and shrubland have much the same colour, as have settlement and
-bare soil; crowns and roofs are too small for MS. Meadow, cropland and bare soil have much the same brightness and
-grain in PAN, as have water and pavement; their colours differ.
+Classes are made to need both sensors. Forest, orchard and shrubland have much the same colour in MS, and their crowns
+are too small for it. Meadow, cropland and bare soil have much the same brightness and grain in PAN, as have water and
+pavement; their colours differ.
 
 x, y metres east and south of the scene's corner | u, v the same along and across the parcels, gently bent
 Reflectances are round numbers in the range field spectra show, not measurements of any place.
@@ -42,7 +42,7 @@ _DECK = np.repeat(
 # reflectance per band; the first nine are the ground of the nine classes
 _MATERIALS: Floats = np.array(
     [
-        [0.060, 0.070, 0.055, 0.035, 0.015, 0.010],  # water
+        [0.065, 0.090, 0.085, 0.055, 0.015, 0.010],  # muddy water
         [0.045, 0.085, 0.065, 0.330, 0.240, 0.130],  # forest floor
         [0.045, 0.085, 0.065, 0.330, 0.240, 0.130],  # mown grass between orchard trees
         [0.040, 0.078, 0.062, 0.290, 0.210, 0.115],  # grass between shrubs
@@ -50,7 +50,7 @@ _MATERIALS: Floats = np.array(
         [0.035, 0.080, 0.045, 0.430, 0.190, 0.085],  # crop
         [0.080, 0.120, 0.160, 0.240, 0.310, 0.270],  # soil
         [0.080, 0.120, 0.160, 0.240, 0.310, 0.270],  # yards
-        [0.075, 0.085, 0.090, 0.100, 0.120, 0.115],  # asphalt
+        [0.070, 0.080, 0.083, 0.090, 0.110, 0.105],  # asphalt
         [0.035, 0.075, 0.045, 0.420, 0.220, 0.105],  # leaves
         [0.085, 0.135, 0.220, 0.320, 0.400, 0.350],  # tiled roof
         [0.160, 0.185, 0.210, 0.270, 0.330, 0.290],  # slate or concrete roof
