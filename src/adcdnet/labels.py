@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,9 +117,10 @@ def _index_of(classes: ClassTable) -> NDArray[np.int16]:
 
 
 def _from_polygons(path: Path, scene: Scene, classes: ClassTable | None, column: str | None) -> Labels:
-    frame = _read_shapes(path)
-    frame, notes = _usable(frame, _class_column(frame, column, path), path)
+    frame, warned = _read_shapes(path)
+    frame, left_out = _usable(frame, _class_column(frame, column, path), path)
     frame, reprojected = _on_crs(frame, scene.grid.crs, path)
+    notes = warned + left_out + reprojected
     class_of, classes = _class_indices(frame["class"].tolist(), classes, path)
     shapes = frame.geometry.to_numpy()
 
@@ -129,25 +131,33 @@ def _from_polygons(path: Path, scene: Scene, classes: ClassTable | None, column:
         claims += _burn(shapes[own], own, scene.grid) >= 0
     index = np.where((shape_at >= 0) & (claims == 1), class_of[shape_at], -1).astype(np.int16)
     polygons = np.where(index >= 0, frame.index.to_numpy()[shape_at], -1).astype(np.int32)
-    notes += reprojected
     if (claims > 1).any():
-        notes += (f"{(claims > 1).sum()} pixels lie in polygons of different classes and stay unlabelled",)
+        notes += (f"{(claims > 1).sum()} MS pixels lie in polygons of different classes and stay unlabelled",)
+    idle = len(set(frame.index[class_of >= 0]) - set(np.unique(polygons).tolist()))
+    if idle:
+        notes += (
+            f"{idle} of {len(frame)} shapes of {path.name} label no MS pixel: "
+            "they hold no centre of one, lie elsewhere or under others",
+        )
     missed = [classes.names[k] for k in np.unique(class_of[class_of >= 0]) if not (index == k).any()]
     if missed:
         notes += (f"no MS pixel has its centre in the polygons of {', '.join(missed)} alone",)
     return Labels(index, classes, notes, polygons)
 
 
-def _read_shapes(path: Path) -> geopandas.GeoDataFrame:
+def _read_shapes(path: Path) -> tuple[geopandas.GeoDataFrame, tuple[str, ...]]:
+    """The one layer of shapes in a file, and what the reader warned of."""
     try:
-        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-        if len(layers) == 1:
-            frame = geopandas.read_file(path, layer=layers[0], engine="pyogrio")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+            if len(layers) == 1:
+                frame = geopandas.read_file(path, layer=layers[0], engine="pyogrio")
     except (DataSourceError, DataLayerError, ShapelyError) as error:
         raise InputError(f"{path} can be read neither as a raster nor as polygons: {_line(error)}") from error
     if len(layers) != 1:
         raise InputError(f"{path} has {len(layers)} layers of shapes {layers}; a file with one is needed")
-    return frame
+    return frame, tuple(sorted({f"{path.name}: {' '.join(str(warning.message).split())}" for warning in caught}))
 
 
 def _class_column(frame: geopandas.GeoDataFrame, column: str | None, path: Path) -> str:
@@ -172,9 +182,9 @@ def _usable(frame: geopandas.GeoDataFrame, column: str, path: Path) -> tuple[geo
     frame = geopandas.GeoDataFrame({"class": frame[column], "geometry": frame.geometry}, crs=frame.crs)
     empty = frame.geometry.isna() | frame.geometry.is_empty
     nameless = (frame["class"].isna() | (frame["class"].astype(str).str.strip() == "")) & ~empty
-    for count, what in ((empty.sum(), "without a geometry"), (nameless.sum(), "without a class")):
+    for count, what in ((empty.sum(), "no geometry"), (nameless.sum(), "no class")):
         if count:
-            notes += (f"{count} shapes of {path.name} {what} left out",)
+            notes += (f"{count} of {len(frame)} shapes of {path.name} left out: {what}",)
     frame = frame[~(empty | nameless)]
     kinds = sorted(set(frame.geom_type) - {"Polygon", "MultiPolygon", "Point", "MultiPoint"})
     if kinds:
@@ -183,7 +193,7 @@ def _usable(frame: geopandas.GeoDataFrame, column: str, path: Path) -> tuple[geo
     if broken.any():
         mended = shapely.make_valid(frame.geometry[broken].to_numpy(), method="structure", keep_collapsed=False)
         frame.loc[broken, "geometry"] = mended
-        notes += (f"{broken.sum()} polygons of {path.name} with crossing or open rings were mended",)
+        notes += (f"{broken.sum()} of {len(frame)} shapes of {path.name} had crossing rings and were mended",)
         frame = frame[~frame.geometry.is_empty]
     if frame.empty:
         raise InputError(f"{path} holds no shape with a geometry and a class")
