@@ -15,6 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 ROOT = Path(__file__).parents[1]
 UTM = "EPSG:32633"
+UTM_SPELT = "+proj=utm +zone=33 +datum=WGS84 +units=m +no_defs"  # the same, without its name
 CORNER = (500_000.0, 5_000_000.0)  # x and y of the upper left corner of the tiny MS image
 PIXEL = 12.0  # metres: side of an MS pixel
 

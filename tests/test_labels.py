@@ -11,7 +11,7 @@ from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.labels import read_labels
 from adcdnet.scene import Scene
-from conftest import CORNER, PIXEL, UTM
+from conftest import CORNER, PIXEL, UTM, UTM_SPELT
 
 TABLE = ClassTable((1, 3, 7), ("forest", "rock", "water"), ("#00ff00", "#808080", "#0000ff"))
 
@@ -72,6 +72,11 @@ def test_a_raster_on_the_ms_grid_gives_the_index_of_each_value(scene, codes, wri
     assert np.array_equal(labels.index, np.select([codes == 1, codes == 3, codes == 7], [0, 1, 2], -1))
     assert labels.index.dtype == np.int16
     assert (labels.classes, labels.notes, labels.polygons) == (TABLE, (), None)
+
+
+def test_the_same_coordinate_system_may_be_spelt_otherwise(scene, codes, write_tif):
+    labels = read_labels(write_tif("labels.tif", codes, crs=UTM_SPELT), scene, classes=TABLE)
+    assert np.array_equal(labels.index >= 0, codes > 0)
 
 
 def test_without_a_table_the_values_found_are_the_classes(scene, codes, write_tif):

@@ -20,7 +20,7 @@ from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid, Window, tiles
 from adcdnet.scene import RasterWriter, Scene, read_band, same_crs, write_raster
-from conftest import CORNER, PIXEL, UTM, write_tif_file
+from conftest import CORNER, PIXEL, UTM, UTM_SPELT, write_tif_file
 
 GRID = Grid(47, 61, Affine(20, 0, 500_000, 0, -20, 5_000_000), CRS.from_string(UTM).to_wkt())
 CLASSES = ClassTable((1, 2, 5), ("water", "Wald & Wiese", "rock"), ("#0000ff", "#00ff00", "#808080"))
@@ -201,7 +201,10 @@ def test_a_plain_pair_needs_no_notes(tiny_pair):
         assert scene.ms_full == scene.grid
 
 
-def test_one_coordinate_system_in_two_spellings_is_one():
+def test_one_coordinate_system_in_two_spellings_is_one(tiny_pair, write_tif):
+    ms, _ = tiny_pair()
+    with Scene.open(ms, write_tif("spelt.tif", np.ones((26, 22), np.uint8), pixel=PIXEL / 2, crs=UTM_SPELT)) as scene:
+        assert scene.pan_full.crs == scene.grid.crs == GRID.crs
     other = CRS.from_epsg(32633).to_wkt(version="WKT2_2019")
     assert same_crs(other, GRID.crs) == GRID.crs != other
     assert same_crs(CRS.from_epsg(32634).to_wkt(), GRID.crs) != GRID.crs
@@ -380,7 +383,8 @@ from adcdnet.errors import InputError
 from adcdnet.grid import Grid, tiles
 from adcdnet.scene import RasterWriter
 
-path, grid = Path(sys.argv[1]), Grid(700, 700, Affine(1, 0, 0, 0, -1, 0))
+path, side, step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+grid = Grid(side, side, Affine(1, 0, 0, 0, -1, 0))
 noise = np.random.default_rng(0).integers(0, 255, grid.shape).astype(np.uint8)
 
 def write():
@@ -390,7 +394,7 @@ def write():
 
 write()
 whole = path.read_bytes()
-for limit in [0, 1, 99, *range(5_000, len(whole), 15_000), len(whole) - 1]:
+for limit in [0, 1, 99, *range(step, len(whole), step), len(whole) - 1]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         write()
@@ -405,9 +409,11 @@ write()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as only Linux is known to")
-def test_a_full_disk_never_passes_for_a_written_file(tmp_path):
+@pytest.mark.parametrize(("side", "step"), [(100, 500), (700, 15_000)])  # without and with overviews
+def test_a_full_disk_never_passes_for_a_written_file(tmp_path, side, step):
     """Wherever the disk becomes full, in the pixels, the overviews or the directory, which are written on closing."""
-    run = subprocess.run([sys.executable, "-c", _FULL_DISK, tmp_path / "map.tif"], capture_output=True, text=True)
+    command = [sys.executable, "-c", _FULL_DISK, tmp_path / "map.tif", str(side), str(step)]
+    run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-2000:]
 
 

@@ -244,8 +244,7 @@ def is_nodata(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     missing: NDArray[np.bool_] = np.isnan(values)
     if nodata is not None:
         with np.errstate(over="ignore"):
-            value = values.dtype.type(nodata) if values.dtype.kind == "f" else nodata
-        missing |= values == value
+            missing |= values == nodata
     return missing
 
 
