@@ -106,6 +106,7 @@ class TrainConfig(_Settings):
     stage2: StageConfig = StageConfig(steps=400, learning_rate=2e-3)
     sampling: Literal["dense", "patch"] = "dense"
     spread: float = Field(10.0, ge=0)  # weight of the variance-covariance term of stage I (row 5); 0: as published
+    branch_targets: int = Field(512, ge=1)  # labelled pixels of a dense step that the DTM branches classify
     branch_weight: float = Field(0.8, ge=0)  # λ of L = L_main + λ (L_ms + L_pan)
     class_balance: float = Field(0.5, ge=0, le=1)  # classes weigh in as (frequency)^-class_balance
     label_smoothing: float = Field(0.05, ge=0, lt=1)

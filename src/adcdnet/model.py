@@ -42,11 +42,10 @@ class Targets(NamedTuple):
 
 
 class View(NamedTuple):
-    """What one sensor's encoder gives for n target pixels."""
+    """What one sensor's encoder gives the main branch for n target pixels."""
 
     tap: Tensor  # (n, c_1) the first depth at the target pixel itself, full coarse resolution
-    depths: list[Tensor]  # the depths over the patch as the DTM takes them; empty if it is not run
-    attended: Tensor  # (n, c, g, g) F, or only its core (n, c, 3, 3) if that is all the answer needs
+    attended: Tensor  # (n, c, g, g) F, or only its core (n, c, 3, 3) where the head needs no more
 
 
 class Outputs(NamedTuple):
@@ -97,43 +96,48 @@ class Encoder(nn.Module):
         """F of whole patches (n, c, g, g)."""
         return F.relu(cells) if self.dia is None else self.dia(cells)
 
-    def forward(self, x: Tensor, *, tokens: bool) -> View:
-        """Patches (n, bands, h, w), one per target pixel."""
-        depths = self.backbone(x)
-        middle = depths[0].shape[-1] // 2
-        maps = []
-        if tokens:
-            for depth, side in zip(depths, (self.patch, self.cells, self.cells), strict=True):
-                maps.append(_crop(depth, side) if self.valid else depth)
-        if tokens and self.pool:
-            maps = [F.adaptive_avg_pool2d(m, 4) for m in maps]
-        return View(depths[0][:, :, middle, middle], maps, self.attend(depths[-1]))
+    # Patch by patch: x (n, bands, h, w), one patch per target pixel
 
-    def on_tile(self, x: Tensor, targets: Targets, *, tokens: bool, core: bool) -> View:
-        """Tiles (b, bands, h, w) with a halo of the network's reach -> the same for each target pixel."""
-        first, second, last = self.backbone.shared(x)
-        tap = _gather(first, targets, side=1, step=1, reach=self.patch // 2 + 3)[:, :, 0, 0]
-        maps = []
-        if tokens:
-            spread = self.patch // 8  # the pooled 4×4 windows lie 2·spread pixels apart and overlap by one cell
-            for depth, cell, reach in ((first, 1, 3), (second, 2, 2), (last, 2, 0)):
-                margin = self.patch // 2 + reach
-                if self.pool:
-                    window = 2 * spread // cell + 1
-                    depth, margin = _box_mean(depth, window, cell), margin - spread
-                    maps.append(_gather(depth, targets, side=4, step=2 * spread, reach=margin))
-                else:
-                    side = self.patch // cell + cell // 2 if cell == 2 else self.patch
-                    maps.append(_gather(depth, targets, side=side, step=cell, reach=margin))
+    def view(self, depths: list[Tensor]) -> View:
+        middle = depths[0].shape[-1] // 2
+        return View(depths[0][:, :, middle, middle], self.attend(depths[-1]))
+
+    def tokens(self, depths: list[Tensor], attended: Tensor) -> list[Tensor]:
+        """The maps that the DTM reads: every depth over the patch, then F."""
+        maps = [*depths, attended]
+        if self.valid:
+            sides = (self.patch, self.cells, self.cells, self.cells)
+            maps = [_crop(m, side) for m, side in zip(maps, sides, strict=True)]
+        return [F.adaptive_avg_pool2d(m, 4) for m in maps] if self.pool else maps
+
+    # Shared: `depths` of whole tiles from backbone.shared, values at each target gathered from them
+
+    def view_on_tile(self, depths: list[Tensor], targets: Targets, *, core: bool) -> View:
+        first, last = depths[0], depths[-1]
         reach = self.patch // 2
+        tap = _gather(first, targets, side=1, step=1, reach=reach + 3)[:, :, 0, 0]
         if not core:
-            return View(tap, maps, self.attend(_gather(last, targets, side=self.cells, step=2, reach=reach)))
+            return View(tap, self.attend(_gather(last, targets, side=self.cells, step=2, reach=reach)))
         cells = _gather(last, targets, side=CORE, step=2, reach=reach)
         if self.dia is None:
-            return View(tap, maps, F.relu(cells))
+            return View(tap, F.relu(cells))
         pooled = torch.cat([last.mean(1, keepdim=True), last.amax(1, keepdim=True)], dim=1)
         mean, maximum = _gather(pooled, targets, side=self.cells, step=2, reach=reach).split(1, dim=1)
-        return View(tap, maps, F.relu(cells * _crop(self.dia.mask_of(mean, maximum), CORE)))
+        return View(tap, F.relu(cells * _crop(self.dia.mask_of(mean, maximum), CORE)))
+
+    def tokens_on_tile(self, depths: list[Tensor], targets: Targets, attended: Tensor) -> list[Tensor]:
+        maps = []
+        for depth, cell, extra in zip(depths, (1, 2, 2), (3, 2, 0), strict=True):
+            reach = self.patch // 2 + extra
+            if self.pool:
+                # the 4×4 windows of the pooling overlap by one cell; with p = 8 m + 1 they lie 2 m pixels apart
+                apart = self.patch // 4
+                means = _box_mean(depth, apart // cell + 1, cell)
+                maps.append(_gather(means, targets, side=4, step=apart, reach=reach - apart // 2))
+            else:
+                side = self.patch if cell == 1 else self.cells
+                maps.append(_gather(depth, targets, side=side, step=cell, reach=reach))
+        return [*maps, F.adaptive_avg_pool2d(attended, 4) if self.pool else attended]
 
 
 def _crop(x: Tensor, side: int) -> Tensor:
@@ -177,17 +181,6 @@ class _TwoSensors(nn.Module):
         self.ms = Encoder(layout.ms_bands, config, ratio=None, strides=(1, 2, 1), scales=(0.4, 0.1))
         self.pan = Encoder(layout.pan_bands, config, ratio=stem, strides=fine_strides, scales=(0.1, 0.4))
 
-    def views(self, ms: Tensor, pan: Tensor, *, tokens: bool) -> tuple[View, View]:
-        return self.ms(ms, tokens=tokens), self.pan(pan, tokens=tokens)
-
-    def views_on_tile(
-        self, ms: Tensor, pan: Tensor, targets: Targets, *, tokens: bool, core: bool
-    ) -> tuple[View, View]:
-        return (
-            self.ms.on_tile(ms, targets, tokens=tokens, core=core),
-            self.pan.on_tile(pan, targets, tokens=tokens, core=core),
-        )
-
 
 class PriorNet(_TwoSensors):
     """The network of stage I: F_ms and F_pan of a patch, and the prior masks made of them.
@@ -205,13 +198,20 @@ class PriorNet(_TwoSensors):
 
     def forward(self, ms: Tensor, pan: Tensor) -> tuple[Tensor, Tensor]:
         """Patches -> F_ms, F_pan."""
-        view_ms, view_pan = self.views(ms, pan, tokens=False)
-        return view_ms.attended, view_pan.attended
+        return self.ms.attend(self.ms.backbone(ms)[-1]), self.pan.attend(self.pan.backbone(pan)[-1])
 
-    def on_tile(self, ms: Tensor, pan: Tensor, targets: Targets, *, core: bool) -> tuple[Tensor, Tensor]:
-        """Tiles -> the same at every target, or only its core."""
-        view_ms, view_pan = self.views_on_tile(ms, pan, targets, tokens=False, core=core)
-        return view_ms.attended, view_pan.attended
+    def shared(self, ms: Tensor, pan: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Tiles -> their depths; `features` takes what it needs of them at each target."""
+        return self.ms.backbone.shared(ms), self.pan.backbone.shared(pan)
+
+    def features(
+        self, shared: tuple[list[Tensor], list[Tensor]], targets: Targets, *, core: bool
+    ) -> tuple[Tensor, Tensor]:
+        """F_ms, F_pan at every target, whole or only the core."""
+        return (
+            self.ms.view_on_tile(shared[0], targets, core=core).attended,
+            self.pan.view_on_tile(shared[1], targets, core=core).attended,
+        )
 
     def standardise(self, features: Tensor, sensor: int) -> Tensor:
         """F minus `mean`, over `deviation`; sensor 0 is ms, 1 is pan."""
@@ -308,9 +308,8 @@ class ADCDNet(nn.Module):
         if config.prior:
             token = MapToken(config.widths[-1], (cells, cells), d, config.token)
             self.prior_token[sensor] = token.requires_grad_(config.learn_prior_token)
-        self.branch_decision[sensor] = (
-            self.decision if config.shared_decision else Decision(config.hidden, self.layout.classes, config.dropout)
-        )
+        if not config.shared_decision:
+            self.branch_decision[sensor] = Decision(config.hidden, self.layout.classes, config.dropout)
 
     def train(self, mode: bool = True) -> ADCDNet:
         super().train(mode)
@@ -323,8 +322,8 @@ class ADCDNet(nn.Module):
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
     def forward(self, ms: Tensor, pan: Tensor, *, branches: bool = False) -> Outputs:
-        branches = branches and bool(self.dtm)
-        views = self.sensors.views(ms, pan, tokens=branches)
+        depths = self.sensors.ms.backbone(ms), self.sensors.pan.backbone(pan)
+        views = self.sensors.ms.view(depths[0]), self.sensors.pan.view(depths[1])
         prior = None
         if self.prior is not None:
             with torch.no_grad():
@@ -332,23 +331,34 @@ class ADCDNet(nn.Module):
         statistics = None
         if self.centre is not None:
             side = 2 * CONTEXT_REACH + 1
-            statistics = self.centre.context.statistics(_crop(ms, side), _crop(pan, side * self.layout.ratio))
-            statistics = statistics.flatten(1)
-        return self._answer(views, prior, statistics, branches=branches)
+            maps = self.centre.context.statistics(_crop(ms, side), _crop(pan, side * self.layout.ratio))
+            statistics = maps.flatten(1)
+        main = self._main(views, prior, statistics)
+        if not (branches and self.dtm):
+            return Outputs(main, None, None)
+        tokens = (
+            self.sensors.ms.tokens(depths[0], views[0].attended),
+            self.sensors.pan.tokens(depths[1], views[1].attended),
+        )
+        return Outputs(main, *self._branches(tokens, prior))
 
-    def on_tile(self, ms: Tensor, pan: Tensor, targets: Targets, *, branches: bool = False) -> Outputs:
+    def on_tile(self, ms: Tensor, pan: Tensor, targets: Targets, *, branch_targets: Targets | None = None) -> Outputs:
         """Tiles (b, B, h, w) and (b, B', h·r, w·r), each with a halo of `reach` on every side -> logits per target.
 
-        Equal to `forward` on the patches around the targets (in eval mode; in training mode BatchNorm takes its
-        statistics from the tiles). ValueError if the network cannot be shared.
+        branch_targets: pixels that the DTM branches classify; they cost far more than the main branch, so training
+        takes a part of the targets. Equal to `forward` on the patches around the targets (in eval mode; in training
+        mode BatchNorm takes its statistics from the tiles). ValueError if the network cannot be shared.
         """
-        branches = branches and bool(self.dtm)
-        core = self.centre is not None and not branches
-        views = self.sensors.views_on_tile(ms, pan, targets, tokens=branches, core=core)
-        prior = None
+        # channels last: the values of one cell lie side by side, which is how they are gathered
+        ms, pan = (x.contiguous(memory_format=torch.channels_last) for x in (ms, pan))
+        sensors = self.sensors.ms, self.sensors.pan
+        depths = sensors[0].backbone.shared(ms), sensors[1].backbone.shared(pan)
+        prior_depths = None
         if self.prior is not None:
             with torch.no_grad():
-                prior = self.prior.on_tile(ms, pan, targets, core=core)
+                prior_depths = self.prior.shared(ms, pan)
+        core = self.centre is not None
+        views = [s.view_on_tile(d, targets, core=core) for s, d in zip(sensors, depths, strict=True)]
         statistics = None
         if self.centre is not None:
             trim = self.config.reach - CONTEXT_REACH
@@ -357,34 +367,51 @@ class ADCDNet(nn.Module):
                 F.pad(ms, (-trim, -trim, -trim, -trim)), F.pad(pan, (-fine, -fine, -fine, -fine))
             )
             statistics = _gather(maps, targets, side=1, step=1, reach=0).flatten(1)
-        return self._answer(views, prior, statistics, branches=branches)
+        main = self._main((views[0], views[1]), self._prior_at(prior_depths, targets, core=core), statistics)
+        if not (branch_targets is not None and self.dtm):
+            return Outputs(main, None, None)
+        whole = [s.view_on_tile(d, branch_targets, core=False) for s, d in zip(sensors, depths, strict=True)]
+        tokens = [
+            s.tokens_on_tile(d, branch_targets, view.attended)
+            for s, d, view in zip(sensors, depths, whole, strict=True)
+        ]
+        prior = self._prior_at(prior_depths, branch_targets, core=False)
+        return Outputs(main, *self._branches((tokens[0], tokens[1]), prior))
 
-    def _answer(
-        self,
-        views: tuple[View, View],
-        prior: tuple[Tensor, Tensor] | None,
-        statistics: Tensor | None,
-        *,
-        branches: bool,
-    ) -> Outputs:
+    def _prior_at(
+        self, depths: tuple[list[Tensor], list[Tensor]] | None, targets: Targets, *, core: bool
+    ) -> tuple[Tensor, Tensor] | None:
+        if self.prior is None or depths is None:
+            return None
+        with torch.no_grad():
+            return self.prior.features(depths, targets, core=core)
+
+    def _main(self, views: tuple[View, View], prior: tuple[Tensor, Tensor] | None, statistics: Tensor | None) -> Tensor:
         fused = []
         for i, view in enumerate(views):
-            f = view.attended
+            f = view.attended if self.centre is None else _crop(view.attended, CORE)
             if self.prior is not None and prior is not None:
-                mask = torch.sigmoid(self.prior.standardise(prior[i], i))
-                f = F.relu(mask * f + f)
+                g = prior[i] if self.centre is None else _crop(prior[i], CORE)
+                f = F.relu(torch.sigmoid(self.prior.standardise(g, i)) * f + f)
             fused.append(f)
         if self.centre is not None and statistics is not None:
             hidden = self.centre(fused[0], fused[1], views[0].tap, views[1].tap, statistics)
         else:
             assert self.flatten is not None
             hidden = self.flatten(fused[0], fused[1])
-        logits: list[Tensor | None] = [None, None]
-        if branches:
-            for i, sensor in enumerate(("ms", "pan")):
-                token = None
-                if self.prior is not None and prior is not None:
-                    token = self.prior_token[sensor](self.prior.standardise(prior[i], i))
-                sequence = self.dtm[sensor]([*views[i].depths, views[i].attended], token)
-                logits[i] = self.branch_decision[sensor](sequence[:, -1])
-        return Outputs(self.decision(hidden), logits[0], logits[1])
+        logits: Tensor = self.decision(hidden)
+        return logits
+
+    def _branches(
+        self, tokens: tuple[list[Tensor], list[Tensor]], prior: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of the DTM branches: what the tokens of the last position, which has read all, decide."""
+        logits = []
+        for i, sensor in enumerate(("ms", "pan")):
+            token = None
+            if self.prior is not None and prior is not None:
+                token = self.prior_token[sensor](self.prior.standardise(prior[i], i))
+            sequence = self.dtm[sensor](tokens[i], token)
+            decide = self.decision if self.config.shared_decision else self.branch_decision[sensor]
+            logits.append(decide(sequence[:, -1]))
+        return logits[0], logits[1]

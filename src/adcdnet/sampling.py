@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from scipy import ndimage
 from adcdnet.bands import BandStatistics
 from adcdnet.config import NetworkConfig, SplitConfig
 from adcdnet.errors import InputError
-from adcdnet.grid import mirror
+from adcdnet.grid import Window, mirror
 from adcdnet.labels import Labels
 from adcdnet.scene import Pixels
 
@@ -180,53 +181,52 @@ class Drawn:
 
 
 class TrainingArea:
-    """All that training may look at: standardised pixels with validation, test and invalid pixels set to 0.
+    """All that training may look at: standardised pixels, with test and invalid ones set to 0, and who is a target.
 
-    `ms` and `pan` carry a mirrored border of the network's reach. A target is a valid pixel of the train part.
+    `ms` and `pan` carry a mirrored border of the network's reach. A target is a valid pixel of the train part. Windows
+    of targets hold no validation pixel (guard band); tiles can, and have them set to 0 as they are drawn.
     """
 
     def __init__(self, pixels: Pixels, labels: Labels, split: Split, *, network: NetworkConfig, ratio: int) -> None:
-        train = split.part == TRAIN
-        fine = _refine(train, ratio)
+        train, test = split.part == TRAIN, split.part == TEST
         self.statistics = BandStatistics.measure(
-            pixels.ms, pixels.pan, pixels.ms_valid & train, pixels.pan_valid & fine
+            pixels.ms, pixels.pan, pixels.ms_valid & train, pixels.pan_valid & _refine(train, ratio)
         )
-        hidden = (split.part == VALIDATION) | (split.part == TEST)
         ms, pan = self.statistics.standardise(
-            pixels.ms, pixels.pan, pixels.ms_valid & ~hidden, pixels.pan_valid & ~_refine(hidden, ratio)
+            pixels.ms, pixels.pan, pixels.ms_valid & ~test, pixels.pan_valid & ~_refine(test, ratio)
         )
-        self.network, self.ratio = network, ratio
+        self.network, self.ratio, self.split = network, ratio, split
         repeat_edge = network.padding == "valid"
         self.ms = with_border(ms, network.reach, repeat_edge=repeat_edge)
         self.pan = with_border(pan, network.reach * ratio, repeat_edge=repeat_edge)
+        shown = (split.part != VALIDATION).astype(np.float32)[None]
+        self._shown = with_border(shown, network.reach, repeat_edge=repeat_edge)
+        index = np.where(pixels.valid, labels.index, -1).astype(np.int64)
         self.target = train & pixels.valid
-        self.label = np.where(self.target, labels.index, -1).astype(np.int64)
+        self.label = np.where(self.target, index, -1)
+        self.validation_label = np.where(split.part == VALIDATION, index, -1)
         self.labelled = np.argwhere(self.label >= 0)
         self.unlabelled = np.argwhere(self.target)
         self.class_counts = np.bincount(self.label[self.label >= 0], minlength=len(labels.classes))
 
     def draw_tiles(self, rng: np.random.Generator, count: int, side: int, *, labelled: bool, augment: bool) -> Drawn:
-        """Tiles of side × side targets and a halo of `reach`, each around a random (labelled) target.
+        """Tiles of side × side pixels and a halo of `reach`, each around a random (labelled) target.
 
         Without labels, `label` is 0 at targets and −1 elsewhere.
         """
         height, width = self.label.shape
-        side_h, side_w = min(side, height), min(side, width)
+        tall, wide = min(side, height), min(side, width)
         anchors = self.labelled if labelled else self.unlabelled
         chosen = anchors[rng.integers(len(anchors), size=count)]
-        row = np.clip(chosen[:, 0] - rng.integers(side_h, size=count), 0, height - side_h)
-        col = np.clip(chosen[:, 1] - rng.integers(side_w, size=count), 0, width - side_w)
+        row = np.clip(chosen[:, 0] - rng.integers(tall, size=count), 0, height - tall)
+        col = np.clip(chosen[:, 1] - rng.integers(wide, size=count), 0, width - wide)
         label = self.label if labelled else self.target.astype(np.int64) - 1
-        halo = 2 * self.network.reach
-        cuts = [
-            (
-                self._cut(self.ms, r, c, side_h + halo, side_w + halo, 1),
-                self._cut(self.pan, r, c, side_h + halo, side_w + halo, self.ratio),
-                label[r : r + side_h, c : c + side_w],
-            )
-            for r, c in zip(row, col, strict=True)
-        ]
-        return self._stack(cuts, rng, augment=augment and side_h == side_w)
+        cuts = []
+        for r, c in zip(row, col, strict=True):
+            ms, pan = self.tile(Window(r, c, tall, wide))
+            shown = self._shown[:, r : r + ms.shape[1], c : c + ms.shape[2]]
+            cuts.append((ms * shown, pan * _refine(shown, self.ratio), label[r : r + tall, c : c + wide]))
+        return _stack(cuts, rng, augment=augment and tall == wide)
 
     def draw_patches(self, rng: np.random.Generator, count: int, *, balance: float | None, augment: bool) -> Drawn:
         """Single targets; of labelled ones class k is drawn ∝ n_k^(1 − balance). balance None: any target, label 0."""
@@ -235,39 +235,43 @@ class TrainingArea:
             label = np.zeros(count, np.int64)
         else:
             of_class = self.label[tuple(self.labelled.T)]
-            weight = np.power(self.class_counts[of_class], -balance)
+            weight = np.power(self.class_counts[of_class].astype(float), -balance)
             drawn = rng.choice(len(self.labelled), size=count, p=weight / weight.sum())
             chosen, label = self.labelled[drawn], of_class[drawn]
-        first, size = self.network.reach - self.network.before, self.network.before + 1 + self.network.after
-        cuts = [
-            (
-                self._cut(self.ms, r + first, c + first, size, size, 1),
-                self._cut(self.pan, r + first, c + first, size, size, self.ratio),
-                np.full((1, 1), k),
-            )
-            for (r, c), k in zip(chosen, label, strict=True)
-        ]
+        cuts = [(*self.patch(r, c), np.full((1, 1), k)) for (r, c), k in zip(chosen, label, strict=True)]
         # flips and turns keep the target in place only where it is the centre of its patch
-        return self._stack(cuts, rng, augment=augment and self.network.before == self.network.after)
+        return _stack(cuts, rng, augment=augment and self.network.before == self.network.after)
 
-    @staticmethod
-    def _cut(x: NDArray[np.float32], row: int, col: int, height: int, width: int, ratio: int) -> NDArray[np.float32]:
-        return x[:, row * ratio : (row + height) * ratio, col * ratio : (col + width) * ratio]
+    def tile(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """ms and pan of a window inside the scene, with a halo of `reach`."""
+        return self._cut(window.row, window.col, window.height + 2 * self._reach, window.width + 2 * self._reach)
 
-    @staticmethod
-    def _stack(
-        cuts: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]],
-        rng: np.random.Generator,
-        *,
-        augment: bool,
-    ) -> Drawn:
-        turned = []
-        for cut in cuts:
-            if augment:
-                turns, flip = rng.integers(4), rng.integers(2)
-                cut = tuple(np.rot90(x[..., ::-1] if flip else x, turns, axes=(-2, -1)) for x in cut)
-            turned.append(cut)
-        return Drawn(*(np.stack(arrays) for arrays in zip(*turned, strict=True)))
+    def patch(self, row: int, col: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """ms and pan that the network sees of one pixel."""
+        first, size = self._reach - self.network.before, self.network.before + 1 + self.network.after
+        return self._cut(row + first, col + first, size, size)
+
+    @property
+    def _reach(self) -> int:
+        return self.network.reach
+
+    def _cut(self, row: int, col: int, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        window = Window(row, col, height, width)
+        return self.ms[:, *window.slices], self.pan[:, *window.scale(self.ratio).slices]
+
+
+def _stack(
+    cuts: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]],
+    rng: np.random.Generator,
+    *,
+    augment: bool,
+) -> Drawn:
+    """One batch of all cuts, each flipped and turned at random if wanted."""
+    turned = []
+    for cut in cuts:
+        turns, flip = (rng.integers(4), rng.integers(2)) if augment else (0, 0)
+        turned.append([np.rot90(x[..., ::-1] if flip else x, turns, axes=(-2, -1)) for x in cut])
+    return Drawn(*(np.stack(arrays) for arrays in zip(*turned, strict=True)))
 
 
 def with_border(x: NDArray[np.float32], border: int, *, repeat_edge: bool) -> NDArray[np.float32]:
@@ -276,5 +280,6 @@ def with_border(x: NDArray[np.float32], border: int, *, repeat_edge: bool) -> ND
     return x[:, row[:, None], col[None, :]]
 
 
-def _refine(mask: NDArray[np.bool_], ratio: int) -> NDArray[np.bool_]:
-    return mask.repeat(ratio, 0).repeat(ratio, 1)
+def _refine(x: NDArray[Any], ratio: int) -> NDArray[Any]:
+    """Every coarse value (..., h, w) repeated over its fine pixels."""
+    return x.repeat(ratio, -2).repeat(ratio, -1)

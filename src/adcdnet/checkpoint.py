@@ -1,0 +1,113 @@
+"""A trained model as one safetensors file: weights, and as JSON in its metadata all that prediction needs.
+
+The file is data: nothing in it is executed, and it does without the run folder it came from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from adcdnet.bands import BandStatistics
+from adcdnet.classes import ClassTable
+from adcdnet.config import NetworkConfig, one_line
+from adcdnet.errors import InputError
+from adcdnet.model import ADCDNet, Layout
+
+FORMAT = 1
+_KEY = "adcdnet"
+
+
+@dataclass
+class Model:
+    """A network with what it was trained on. `network` is in eval mode.
+
+    label_shares: π, the class shares of the training labels. drawn_shares: ρ, the shares in which training met them.
+    record: how it was trained (seed, settings, versions, scores), for people and reports.
+    """
+
+    network: ADCDNet
+    statistics: BandStatistics
+    classes: ClassTable
+    label_shares: tuple[float, ...]
+    drawn_shares: tuple[float, ...]
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Written beside the target and moved into place. InputError where that fails."""
+        header = {
+            "format": FORMAT,
+            "network": self.network.config.model_dump(),
+            "layout": asdict(self.network.layout),
+            "statistics": asdict(self.statistics),
+            "classes": asdict(self.classes),
+            "label_shares": self.label_shares,
+            "drawn_shares": self.drawn_shares,
+            "record": self.record,
+        }
+        weights = {name: value.contiguous() for name, value in self.network.cpu().state_dict().items()}
+        write_whole(path, save(weights, {_KEY: json.dumps(header, ensure_ascii=False)}))
+
+    @classmethod
+    def load(cls, path: Path) -> Model:
+        """From a model file or a run folder that holds one. InputError for anything else."""
+        file = path / "model.safetensors" if path.is_dir() else path
+        if not file.exists():
+            raise InputError(f"{file} does not exist; name a model file or the folder that `adcdnet train` wrote")
+        try:
+            with safe_open(file, framework="pt") as opened:
+                metadata = opened.metadata() or {}
+                weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{file} is not a model file, or is damaged ({error}); train again or copy it again"
+            ) from error
+        if _KEY not in metadata:
+            raise InputError(f"{file} was not written by adcdnet; name a model.safetensors that `adcdnet train` wrote")
+        try:
+            header = json.loads(metadata[_KEY])
+            if header["format"] != FORMAT:
+                raise InputError(
+                    f"{file} has model format {header['format']}, this version reads {FORMAT}; "
+                    "use the version of adcdnet that wrote it, or train again"
+                )
+            network = ADCDNet(NetworkConfig.model_validate(header["network"]), Layout(**header["layout"]))
+            network.load_state_dict(weights)
+            return cls(
+                network.eval(),
+                BandStatistics(**{name: tuple(values) for name, values in header["statistics"].items()}),
+                ClassTable(**{name: tuple(values) for name, values in header["classes"].items()}),
+                tuple(header["label_shares"]),
+                tuple(header["drawn_shares"]),
+                header["record"],
+            )
+        except ValidationError as error:
+            raise InputError(f"{file} is damaged: {one_line(error)}; train again or copy it again") from error
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{file} is damaged: {reason}; train again or copy it again") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside its target and move it into place, so that it is never half there. InputError on failure."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,399 @@
+"""Both stages: the prior network without labels, then ADCDNet with them. One loop for all, two short step functions.
+
+Randomness: one seed gives the split, the draws of each stage and the first weights; two runs with it give the same
+files. Validation is looked at a few times; the moving average of the weights that did best there is the model, or the
+last one where there is no validation part. Nothing of the test part is read after the split has been written.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import math
+import platform
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adcdnet.checkpoint import Model, write_whole
+from adcdnet.config import StageConfig, TrainConfig
+from adcdnet.errors import InputError
+from adcdnet.grid import tiles
+from adcdnet.labels import Labels
+from adcdnet.metrics import confusion_matrix, scores
+from adcdnet.model import ADCDNet, Layout, PriorNet, Targets
+from adcdnet.nn.mamba import Mamba
+from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
+from adcdnet.sampling import PART_NAMES, Drawn, Split, TrainingArea, split_blocks
+from adcdnet.scene import Scene, write_raster
+
+COLLAPSED = 1.5  # effective rank below which the features of stage I are useless
+_TARGETS_PER_TILE = 16  # stage I looks at so many pixels of each tile: neighbours say nearly the same
+
+Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, step, of how many, what is known
+
+
+@dataclass
+class Run:
+    """What one training left: the model and the folder with its files."""
+
+    folder: Path
+    model: Model
+    split: Split
+    notes: list[str] = field(default_factory=list)
+
+
+def train(
+    scene: Scene,
+    labels: Labels,
+    *,
+    out: Path | str,
+    config: TrainConfig | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Run:
+    """Train both stages on one scene and leave a run folder: model, settings, history, split, metrics, timing.
+
+    labels must be on the scene's grid (`read_labels`). Raises InputError for settings or labels that cannot be used,
+    for a collapse in stage I and for a folder that cannot be written. KeyboardInterrupt in stage II ends it early: the
+    run is then complete with the best weights so far, and says so.
+    """
+    config = config or TrainConfig()
+    folder = Path(out)
+    _make_folder(folder)
+    started = time.perf_counter()
+    pixels = scene.read(scene.grid.window)
+    split = split_blocks(labels, pixels.valid, reach=config.network.reach, config=config.split, seed=config.seed)
+    layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes))
+    if config.network.padding == "zeros" and scene.ratio != 4:
+        raise InputError(
+            f"the scene has {scene.ratio} PAN pixels per MS pixel, the published network needs 4; use --profile default"
+        )
+    area = TrainingArea(pixels, labels, split, network=config.network, ratio=scene.ratio)
+    del pixels
+    write_raster(folder / "split.tif", split.part, scene.grid, nodata=0, tags={"PARTS": json.dumps(PART_NAMES)})
+    write_whole(folder / "config.toml", config.to_toml().encode())
+    trainer = Trainer(area, layout, config, pick_device(device), progress)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        network = trainer.run()
+    counts = area.class_counts
+    drawn = np.power(counts.astype(float), 1 - config.class_balance)
+    parts = {name: int(((split.part == i) & (labels.index >= 0)).sum()) for i, name in enumerate(PART_NAMES)}
+    record = {
+        "name": folder.name,
+        "scene": scene.name,
+        "version": version("adcdnet"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "settings": config.model_dump(),
+        "ms_bands": list(scene.ms_descriptions),
+        "pan_bands": list(scene.pan_descriptions),
+        "labelled_pixels": parts,
+        "block": split.block,
+        "interrupted": trainer.interrupted,
+        "notes": [*scene.notes, *labels.notes, *split.notes],
+        **trainer.found,
+    }
+    model = Model(network, area.statistics, labels.classes, _shares(counts), _shares(drawn), record)
+    model.save(folder / "model.safetensors")
+    write_whole(folder / "history.csv", trainer.history_csv())
+    write_whole(folder / "metrics.json", _json({k: v for k, v in record.items() if k != "settings"}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+    timing = {**trainer.seconds, "total": time.perf_counter() - started, "peak_memory_bytes": peak}
+    write_whole(folder / "timing.json", _json(timing))
+    return Run(folder, model, split, list(record["notes"]))
+
+
+def pick_device(name: str) -> torch.device:
+    """'auto' is the GPU if PyTorch sees one. InputError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device {name!r} cannot be used here: {str(error).splitlines()[0]}; try --device cpu"
+        ) from error
+    return device
+
+
+class Trainer:
+    """The loop of both stages over one training area. `run` returns the trained network in eval mode on the CPU."""
+
+    def __init__(
+        self, area: TrainingArea, layout: Layout, config: TrainConfig, device: torch.device, progress: Progress | None
+    ) -> None:
+        self.area, self.config, self.device, self.progress = area, config, device, progress
+        self.network = ADCDNet(config.network, layout).to(device)
+        if config.profile == "paper":
+            _xavier(self.network)
+        self.dense = config.sampling == "dense" and config.network.sharable
+        stage_seeds = np.random.SeedSequence(config.seed).spawn(2)
+        self.rngs = [np.random.default_rng(s) for s in stage_seeds]
+        weight = np.power(area.class_counts.astype(float), -config.class_balance)
+        self.class_weight = torch.tensor(weight / weight.mean(), dtype=torch.float32, device=device)
+        self.history: list[dict[str, float | str]] = []
+        self.found: dict[str, Any] = {}
+        self.seconds: dict[str, float] = {}
+        self.interrupted = False
+
+    def run(self) -> ADCDNet:
+        if self.network.prior is not None:
+            self._stage1(self.network.prior)
+        best = self._stage2()
+        return best.cpu().eval()
+
+    # Stage I ---------------------------------------------------------------------------------------------------------
+
+    def _stage1(self, prior: PriorNet) -> None:
+        started = time.perf_counter()
+        stage = self.config.stage1
+        metric = MetricNet(self.config.network.widths[-1]).to(self.device)
+        if self.config.profile == "paper":
+            _xavier(metric)
+        prior.requires_grad_(True).train()
+        parameters = [*prior.parameters(), *metric.parameters()]
+        optimizer, schedule = _optimizer(parameters, stage)
+        rng = self.rngs[0]
+        for step in range(1, stage.steps + 1):
+            f_ms, f_pan = self._prior_features(prior, rng)
+            loss = distance = sps_loss(metric, f_ms, f_pan)
+            if self.config.spread:
+                spread = sum((spread_loss(v) for v in (_centre(f_ms), _centre(f_pan))), torch.zeros_like(loss))
+                loss = distance + self.config.spread * spread
+            _step(loss, optimizer, schedule)
+            if step % max(1, stage.steps // self.config.validations) == 0 or step == stage.steps:
+                rank = min(effective_rank(_centre(f).detach().float().cpu()) for f in (f_ms, f_pan))
+                self._note("stage1", step, stage.steps, loss=loss.item(), sps=distance.item(), effective_rank=rank)
+                if rank < COLLAPSED:
+                    raise InputError(
+                        f"stage I collapsed: after {step} steps its features have effective rank {rank:.2f} of "
+                        f"{self.config.network.widths[-1]}; raise `spread`, lower its learning rate, or use --no-stage1"
+                    )
+                self.found["effective_rank"] = rank
+        prior.requires_grad_(False).eval()
+        if self.config.network.prior_mask == "standardised":
+            self._measure_prior(prior, rng)
+        self.seconds["stage1"] = time.perf_counter() - started
+
+    def _prior_features(self, prior: PriorNet, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        stage, augment = self.config.stage1, self.config.augment
+        if not self.dense:
+            drawn = self.area.draw_patches(rng, stage.batch, balance=None, augment=augment)
+            features: tuple[Tensor, Tensor] = prior(*self._tensors(drawn)[:2])
+            return features
+        drawn = self.area.draw_tiles(rng, stage.tiles, stage.tile, labelled=False, augment=augment)
+        ms, pan, _ = self._tensors(drawn)
+        places = np.argwhere(drawn.label >= 0)
+        count = min(len(places), _TARGETS_PER_TILE * stage.tiles)
+        chosen = places[rng.permutation(len(places))[:count]]
+        targets = Targets(*(torch.from_numpy(i).to(self.device) for i in chosen.T.copy()))
+        return prior.features(prior.shared(ms, pan), targets, core=False)
+
+    @torch.no_grad()
+    def _measure_prior(self, prior: PriorNet, rng: np.random.Generator) -> None:
+        """Mean and deviation of the features over training samples, so that the masks span (0, 1)."""
+        batches = [self._prior_features(prior, rng) for _ in range(8)]
+        for sensor in (0, 1):
+            values = torch.cat([b[sensor] for b in batches]).float()
+            prior.mean[sensor] = values.mean((0, 2, 3))
+            prior.deviation[sensor] = values.std((0, 2, 3)).clamp_min(1e-3)
+
+    # Stage II --------------------------------------------------------------------------------------------------------
+
+    def _stage2(self) -> ADCDNet:
+        started = time.perf_counter()
+        stage, network = self.config.stage2, self.network
+        average = copy.deepcopy(network).eval()
+        best, best_kappa, looks = average, -math.inf, 0
+        optimizer, schedule = _optimizer([p for _, p in network.trained_parameters()], stage)
+        interval = max(1, stage.steps // self.config.validations)
+        rng = self.rngs[1]
+        try:
+            for step in range(1, stage.steps + 1):
+                network.train()
+                parts = self._supervised(rng)
+                loss = parts[0] + self.config.branch_weight * sum(parts[1:], torch.zeros_like(parts[0]))
+                _step(loss, optimizer, schedule)
+                _move_average(average, network, min(self.config.average, step / (step + 9)))
+                if step % interval and step != stage.steps:
+                    continue
+                known = {"loss": loss.item(), "main": parts[0].item(), "learning_rate": schedule.get_last_lr()[0]}
+                if self.area.split.has_validation:
+                    found = self._validate(average)
+                    known |= {"validation_kappa": found.kappa, "validation_aa": found.aa, "validation_oa": found.oa}
+                    looks += 1
+                    if found.kappa > best_kappa:
+                        best, best_kappa, looks = copy.deepcopy(average), found.kappa, 0
+                        self.found["best_step"] = step
+                        self.found["validation"] = found.to_dict()
+                self._note("stage2", step, stage.steps, **known)
+                if looks >= self.config.patience:
+                    break
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self.found["interrupted_at_step"] = step
+        self.seconds["stage2"] = time.perf_counter() - started
+        return best
+
+    def _supervised(self, rng: np.random.Generator) -> list[Tensor]:
+        """Cross-entropy of the main head and of the DTM heads on one draw."""
+        stage, augment = self.config.stage2, self.config.augment
+        network, branches = self.network, self.config.branch_weight > 0
+        if self.dense:
+            drawn = self.area.draw_tiles(rng, stage.tiles, stage.tile, labelled=True, augment=augment)
+            ms, pan, label = self._tensors(drawn)
+            tile, row, col = torch.nonzero(label >= 0, as_tuple=True)
+            with self._precision():
+                targets = Targets(tile, row, col)
+                some = torch.from_numpy(rng.permutation(len(row))[: self.config.branch_targets]).to(self.device)
+                outputs = network.on_tile(
+                    ms, pan, targets, branch_targets=Targets(*(i[some] for i in targets)) if branches else None
+                )
+            truth, weight = label[tile, row, col], self.class_weight
+            truths = (truth, truth[some], truth[some])
+        else:
+            drawn = self.area.draw_patches(rng, stage.batch, balance=self.config.class_balance, augment=augment)
+            ms, pan, label = self._tensors(drawn)
+            with self._precision():
+                outputs = network(ms, pan, branches=branches)
+            truths, weight = (label.flatten(),) * 3, torch.ones_like(self.class_weight)
+        losses = []
+        for logits, truth in zip(outputs, truths, strict=True):
+            if logits is not None:
+                each = F.cross_entropy(
+                    logits.float(), truth, reduction="none", label_smoothing=self.config.label_smoothing
+                )
+                losses.append((weight[truth] * each).sum() / weight[truth].sum())
+        return losses
+
+    @torch.inference_mode()
+    def _validate(self, network: ADCDNet) -> Any:
+        """Scores on the validation part at tau 1."""
+        label = self.area.validation_label
+        counts = self.area.class_counts.astype(float)
+        shift = torch.tensor(self.config.class_balance * np.log(counts), dtype=torch.float32, device=self.device)
+        truth, answer = [], []
+        for window in tiles(*label.shape, 64):
+            row, col = np.nonzero(label[window.slices] >= 0)
+            if not len(row):
+                continue
+            if self.dense:
+                ms, pan = (torch.from_numpy(x.copy())[None].to(self.device) for x in self.area.tile(window))
+                places = (torch.from_numpy(i).to(self.device) for i in (np.zeros_like(row), row, col))
+                logits = network.on_tile(ms, pan, Targets(*places)).main
+            else:
+                logits = self._classify_patches(network, row + window.row, col + window.col)
+            answer.append((logits.float() + shift).argmax(1).cpu().numpy())
+            truth.append(label[window.slices][row, col])
+        return scores(confusion_matrix(np.concatenate(truth), np.concatenate(answer), len(counts)))
+
+    def _classify_patches(self, network: ADCDNet, row: NDArray[np.int64], col: NDArray[np.int64]) -> Tensor:
+        parts = []
+        for start in range(0, len(row), 256):
+            patches = [
+                self.area.patch(r, c) for r, c in zip(row[start : start + 256], col[start : start + 256], strict=True)
+            ]
+            ms, pan = (torch.from_numpy(np.stack(x)).to(self.device) for x in zip(*patches, strict=True))
+            parts.append(network(ms, pan).main)
+        return torch.cat(parts)
+
+    # Both ------------------------------------------------------------------------------------------------------------
+
+    def _tensors(self, drawn: Drawn) -> tuple[Tensor, Tensor, Tensor]:
+        ms, pan, label = (torch.from_numpy(x).to(self.device) for x in (drawn.ms, drawn.pan, drawn.label))
+        return ms, pan, label
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def _note(self, stage: str, step: int, steps: int, **known: float) -> None:
+        self.history.append({"stage": stage, "step": step, **known})
+        if self.progress is not None:
+            self.progress(stage, step, steps, known)
+
+    def history_csv(self) -> bytes:
+        columns = list(dict.fromkeys(name for row in self.history for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.history)
+        return text.getvalue().encode()
+
+
+def _centre(features: Tensor) -> Tensor:
+    """The cell of the target pixel, (n, c)."""
+    middle = features.shape[-1] // 2
+    return features[:, :, middle, middle]
+
+
+def _optimizer(
+    parameters: Sequence[nn.Parameter], stage: StageConfig
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[stage.optimizer]
+    optimizer = kind(parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay)
+    if stage.schedule == "exponential":
+        return optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9995)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.learning_rate, total_steps=max(2, stage.steps))
+    return optimizer, schedule
+
+
+def _step(loss: Tensor, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    schedule.step()
+
+
+@torch.no_grad()
+def _move_average(average: ADCDNet, network: ADCDNet, decay: float) -> None:
+    """average ← decay · average + (1 − decay) · network, parameters and BatchNorm statistics; the prior is copied."""
+    theirs = network.state_dict()
+    for name, mine in average.state_dict().items():
+        if mine.is_floating_point() and not name.startswith("prior."):
+            mine.lerp_(theirs[name], 1 - decay)
+        else:
+            mine.copy_(theirs[name])
+
+
+def _xavier(network: nn.Module) -> None:
+    """As published: Xavier-uniform on Conv2d and Linear, except where zero gates and Mamba's own start are meant."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and "gate_" not in name:
+            nn.init.xavier_uniform_(module.weight)
+    for module in network.modules():
+        if isinstance(module, Mamba):
+            module.reset_parameters()
+
+
+def _shares(counts: NDArray[Any]) -> tuple[float, ...]:
+    shares: list[float] = (counts / counts.sum()).tolist()
+    return tuple(shares)
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}; choose another --out") from error
