@@ -44,6 +44,19 @@ def write_tif_file(
     return path
 
 
+def write_vrt_file(source: Path, *, crs: str = UTM, pixel: float = PIXEL, nodata: str = "") -> Path:
+    """A uint8 GeoTIFF with another CRS text or nodata value than a GeoTIFF can hold, beside it as .vrt."""
+    with rasterio.open(source) as dataset:
+        size = f'rasterXSize="{dataset.width}" rasterYSize="{dataset.height}"'
+    place = f"<GeoTransform>{CORNER[0]}, {pixel}, 0, {CORNER[1]}, 0, -{pixel}</GeoTransform><SRS>{crs}</SRS>"
+    empty = f"<NoDataValue>{nodata}</NoDataValue>" if nodata else ""
+    values = f"<SimpleSource><SourceFilename>{source}</SourceFilename></SimpleSource>"
+    band = f'<VRTRasterBand dataType="Byte" band="1">{empty}{values}</VRTRasterBand>'
+    path = source.with_suffix(".vrt")
+    path.write_text(f"<VRTDataset {size}>{place}{band}</VRTDataset>")
+    return path
+
+
 @pytest.fixture
 def write_tif(tmp_path: Path) -> Callable[..., Path]:
     """write_tif(name, array, **options as for write_tif_file) -> path, in the test's own folder."""

@@ -11,7 +11,7 @@ from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.labels import read_labels
 from adcdnet.scene import Scene
-from conftest import CORNER, PIXEL, UTM, UTM_SPELT
+from conftest import CORNER, PIXEL, UTM, UTM_SPELT, write_vrt_file
 
 TABLE = ClassTable((1, 3, 7), ("forest", "rock", "water"), ("#00ff00", "#808080", "#0000ff"))
 
@@ -75,7 +75,7 @@ def test_a_raster_on_the_ms_grid_gives_the_index_of_each_value(scene, codes, wri
 
 
 def test_the_same_coordinate_system_may_be_spelt_otherwise(scene, codes, write_tif):
-    labels = read_labels(write_tif("labels.tif", codes, crs=UTM_SPELT), scene, classes=TABLE)
+    labels = read_labels(write_vrt_file(write_tif("labels.tif", codes), crs=UTM_SPELT), scene, classes=TABLE)
     assert np.array_equal(labels.index >= 0, codes > 0)
 
 

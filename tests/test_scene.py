@@ -20,7 +20,7 @@ from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid, Window, tiles
 from adcdnet.scene import RasterWriter, Scene, read_band, same_crs, write_raster
-from conftest import CORNER, PIXEL, UTM, UTM_SPELT, write_tif_file
+from conftest import CORNER, PIXEL, UTM, UTM_SPELT, write_tif_file, write_vrt_file
 
 GRID = Grid(47, 61, Affine(20, 0, 500_000, 0, -20, 5_000_000), CRS.from_string(UTM).to_wkt())
 CLASSES = ClassTable((1, 2, 5), ("water", "Wald & Wiese", "rock"), ("#0000ff", "#00ff00", "#808080"))
@@ -139,15 +139,9 @@ def test_what_makes_a_pixel_invalid(write_tif, value, dtype, nodata):
 
 
 @pytest.mark.parametrize("nodata", ["-9999", "nan", "0.5", "1e40"])
-def test_a_nodata_value_that_the_type_cannot_hold_marks_nothing(write_tif, tmp_path, nodata):
+def test_a_nodata_value_that_the_type_cannot_hold_marks_nothing(write_tif, nodata):
     source = write_tif("pan.tif", np.arange(15, dtype=np.uint8).reshape(3, 5))
-    vrt = tmp_path / "pan.vrt"
-    vrt.write_text(
-        f'<VRTDataset rasterXSize="5" rasterYSize="3"><GeoTransform>{CORNER[0]}, {PIXEL}, 0, {CORNER[1]}, 0, -{PIXEL}'
-        f'</GeoTransform><SRS>{UTM}</SRS><VRTRasterBand dataType="Byte" band="1"><NoDataValue>{nodata}</NoDataValue>'
-        f"<SimpleSource><SourceFilename>{source}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
-    )
-    with Scene.open(source, vrt) as scene:
+    with Scene.open(source, write_vrt_file(source, nodata=nodata)) as scene:
         pixels = scene.read(scene.grid.window)
     assert pixels.pan_valid.all()
     assert np.array_equal(pixels.pan, pixels.ms)
@@ -203,7 +197,8 @@ def test_a_plain_pair_needs_no_notes(tiny_pair):
 
 def test_one_coordinate_system_in_two_spellings_is_one(tiny_pair, write_tif):
     ms, _ = tiny_pair()
-    with Scene.open(ms, write_tif("spelt.tif", np.ones((26, 22), np.uint8), pixel=PIXEL / 2, crs=UTM_SPELT)) as scene:
+    pan = write_tif("spelt.tif", np.ones((26, 22), np.uint8), pixel=PIXEL / 2)
+    with Scene.open(ms, write_vrt_file(pan, pixel=PIXEL / 2, crs=UTM_SPELT)) as scene:
         assert scene.pan_full.crs == scene.grid.crs == GRID.crs
     other = CRS.from_epsg(32633).to_wkt(version="WKT2_2019")
     assert same_crs(other, GRID.crs) == GRID.crs != other
