@@ -361,10 +361,10 @@ class RasterWriter:
         aside = self._part.with_name("raster.tif.aux.xml")
         if self._classes is not None:
             aside.write_bytes(_category_names(self._classes))
+        os.replace(self._part, self.path)
         # what lies beside an older file of this name would be read as part of the new one
         for suffix in (".aux.xml", ".ovr", ".msk"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-        os.replace(self._part, self.path)
         if aside.exists():
             os.replace(aside, self.path.with_name(self.path.name + ".aux.xml"))
 
