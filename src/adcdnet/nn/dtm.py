@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adcdnet.nn.mamba import Mamba
+from adcdnet.nn.scan import scan_matrix
 
 Token = Literal["pool", "flatten"]
 GRID = 4  # cells a side that a map is averaged to, and parts that a sequence is
@@ -79,6 +80,38 @@ class SequenceToken(nn.Module):
         return torch.relu(self.norm(self.linear(parts.flatten(1))))
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """How the tokens of each sample reached the decision of a DTM head; l tokens, e inner channels, K classes.
+
+    The scan is linear in its input for given delta, B and C: scan_output[t] = Σ_j matrix[t, j]·scan_input[j] + skip[t],
+    exactly. For given gate, spread in the LayerNorm and pattern of the ReLU, so is all that follows:
+    logits = Σ_j evidence[j] + rest. The skip counts as evidence of its own token. What enters the scan at token j has
+    already passed the causal convolution, so it holds something of up to d_conv - 1 tokens before j as well.
+    """
+
+    tokens: tuple[str, ...]  # names of the l tokens, as Mamba reads them
+    matrix: Tensor  # (b, l, l, e), lower triangular
+    scan_input: Tensor  # (b, l, e)
+    skip: Tensor  # (b, l, e)
+    scan_output: Tensor  # (b, l, e)
+    evidence: Tensor  # (b, l, K)
+    rest: Tensor  # (b, K), from biases alone
+    logits: Tensor  # (b, K)
+
+    @property
+    def shares(self) -> Tensor:
+        """Part of each token in the decision (b, l), summing to 1.
+
+        By the size of its evidence for the winning class; what it adds to all classes alike decides nothing and is
+        taken off first.
+        """
+        relative = self.evidence - self.evidence.mean(-1, keepdim=True)
+        winner = self.logits.argmax(-1)[:, None, None].expand(-1, relative.shape[1], 1)
+        size = relative.gather(-1, winner)[..., 0].abs()
+        return size / size.sum(-1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)
+
+
 class DeepTemporalMamba(nn.Module):
     """A classification head over the depths of a network, and over a prior token if there is one.
 
@@ -132,9 +165,35 @@ class DeepTemporalMamba(nn.Module):
         out: Tensor = self.mamba(self.norm(self.sequence(depths, prior)))
         if self.out_norm is None or self.classifier is None:
             return out
-        read = out[:, -1] if self.read_out == "last" else out.mean(1)
-        logits: Tensor = self.classifier(torch.relu(self.out_norm(read)))
+        logits: Tensor = self.classifier(torch.relu(self.out_norm(self._read(out))))
         return logits
+
+    def _read(self, out: Tensor) -> Tensor:
+        """(b, l, ...) -> (b, ...): the last position, or the mean over positions."""
+        return out[:, -1] if self.read_out == "last" else out.mean(1)
+
+    @torch.no_grad()
+    def explain(self, depths: Sequence[Tensor], prior: Tensor | None = None) -> Explanation:
+        """Which depth decided? Same input as forward; ValueError if the head has no classes."""
+        if self.out_norm is None or self.classifier is None:
+            raise ValueError("this head has no classes to explain; make it with num_classes=K")
+        u, delta, B, C, z = self.mamba.scan_inputs(self.norm(self.sequence(depths, prior)))
+        matrix = scan_matrix(delta, self.mamba.A, B, C)
+        skip = self.mamba.D * u
+        paths = matrix * u[:, None]  # (b, t, j, e): from token j to position t
+        output = paths.sum(2) + skip
+        paths = paths + torch.diag_embed(skip.transpose(1, 2)).permute(0, 2, 3, 1)
+        parts = self._read(self.mamba.out_proj(paths * F.silu(z)[:, :, None]))  # (b, j, d_out)
+        read = parts.sum(1)
+        active = self.out_norm(read) > 0
+        spread = torch.sqrt(read.var(-1, correction=0) + self.out_norm.eps)[:, None, None]
+        scaled = (parts - parts.mean(-1, keepdim=True)) / spread * self.out_norm.weight
+        evidence = (scaled * active[:, None]) @ self.classifier.weight.T
+        rest = self.classifier(self.out_norm.bias * active)
+        names = [f"depth {k}" for k in range(1, len(depths) + 1)]
+        if prior is not None:
+            names.insert(0 if self.prior == "first" else len(names), "prior")
+        return Explanation(tuple(names), matrix, u, skip, output, evidence, rest, evidence.sum(1) + rest)
 
 
 def _token(depth: int | MapDepth | SequenceDepth, d_model: int, token: Token) -> MapToken | SequenceToken:

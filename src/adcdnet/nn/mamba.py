@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adcdnet.nn.scan import selective_scan
+from adcdnet.nn.scan import scan_step, selective_scan
 
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 1e-3, 1e-1, 1e-4  # step sizes at initialisation, as in the Mamba paper
 
@@ -30,6 +30,13 @@ class ScanInputs(NamedTuple):
     B: Tensor  # (b, l, n)
     C: Tensor  # (b, l, n)
     z: Tensor  # (b, l, e)
+
+
+class MambaState(NamedTuple):
+    """What a stream must remember between two steps."""
+
+    inputs: Tensor  # the last d_conv - 1 inputs of the convolution (b, e, d_conv - 1)
+    h: Tensor  # the state of the scan (b, e, n)
 
 
 class Mamba(nn.Module):
@@ -75,13 +82,31 @@ class Mamba(nn.Module):
     def scan_inputs(self, x: Tensor) -> ScanInputs:
         """What the scan is fed for x (b, l, d_model)."""
         u, z = self.in_proj(x).chunk(2, dim=-1)
-        u = self.conv1d(u.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)
-        u = F.silu(u)
+        u = F.silu(self.conv1d(u.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2))
+        return ScanInputs(u, *self._selection(u), z)
+
+    def _selection(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """delta, B and C for the scan input u (..., e): what is let in, kept and read is chosen by u itself."""
         low_rank, B, C = self.x_proj(u).split((self.dt_rank, self.d_state, self.d_state), dim=-1)
-        return ScanInputs(u, F.softplus(self.dt_proj(low_rank)), B, C, z)
+        return F.softplus(self.dt_proj(low_rank)), B, C
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, l, d_model) -> (b, l, d_out)."""
         u, delta, B, C, z = self.scan_inputs(x)
         y: Tensor = self.out_proj(selective_scan(u, delta, self.A, B, C, self.D) * F.silu(z))
         return y
+
+    def start(self, batch: int) -> MambaState:
+        """The state of `batch` streams before their first step."""
+        return MambaState(
+            self.D.new_zeros(batch, self.d_inner, self.d_conv - 1), self.D.new_zeros(batch, self.d_inner, self.d_state)
+        )
+
+    def step(self, x: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
+        """One step of a stream: x (b, d_model) -> y (b, d_out) and the next state; as forward, step by step."""
+        u, z = self.in_proj(x).chunk(2, dim=-1)
+        window = torch.cat((state.inputs, u[..., None]), dim=-1)  # (b, e, d_conv)
+        u = F.silu(F.conv1d(window, self.conv1d.weight, self.conv1d.bias, groups=self.d_inner)[..., 0])
+        delta, B, C = self._selection(u)
+        y, h = scan_step(state.h, u, delta, self.A, B, C, self.D)
+        return self.out_proj(y * F.silu(z)), MambaState(window[..., 1:], h)
