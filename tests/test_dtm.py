@@ -1,0 +1,155 @@
+"""DTM: which token is read where, and what each gave to the decision."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from adcdnet.nn import DeepTemporalMamba, MapDepth, MapToken, SequenceDepth, SequenceToken
+
+DEPTHS = (3, MapDepth(2, (5, 7)), SequenceDepth(6))
+
+
+def head(**settings) -> DeepTemporalMamba:
+    torch.manual_seed(0)
+    module = DeepTemporalMamba(DEPTHS, **({"d_model": 12, "num_classes": 5, "d_out": 9} | settings))
+    for p in module.parameters():
+        nn.init.normal_(p, mean=p.mean().item(), std=0.3)
+    return module
+
+
+def depths(b: int = 2) -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    return [torch.randn(b, *size, generator=draw) for size in ((3, 9, 4), (2, 5, 7), (11, 6))]
+
+
+def prior(b: int = 2) -> torch.Tensor:
+    return torch.randn(b, 12, generator=torch.Generator().manual_seed(2))
+
+
+def test_map_token_averages_by_hand_and_passes_a_4x4_map_unchanged():
+    token = MapToken(1, None, 16)
+    nn.init.eye_(token.linear.weight)
+    nn.init.zeros_(token.linear.bias)
+    small = torch.randn(2, 1, 4, 4)
+    large = small.repeat_interleave(2, dim=2).repeat_interleave(3, dim=3)  # 8×12, constant in each of 4×4 cells
+    expected = torch.relu(nn.functional.layer_norm(small.flatten(1), (16,)))
+    assert_close(token(small), expected, rtol=0, atol=0)
+    assert_close(token(large), expected)
+
+
+def test_flatten_token_sees_every_pixel_and_needs_the_size():
+    token = MapToken(2, (5, 7), 12, "flatten")
+    assert token.linear.in_features == 70
+    x = torch.randn(1, 2, 5, 7, requires_grad=True)
+    (token(x) * torch.randn(12)).sum().backward()
+    assert (x.grad != 0).all()
+    with pytest.raises(ValueError, match="needs the size"):
+        MapToken(2, None, 12, "flatten")
+    with pytest.raises(ValueError, match="'max'"):
+        MapToken(2, None, 12, "max")
+
+
+def test_sequence_token_keeps_early_apart_from_late():
+    token = SequenceToken(2, 12)
+    x = torch.randn(1, 11, 2)
+    assert (token(x) - token(x.flip(1))).abs().max() > 1e-2
+    long = torch.randn(1, 4, 2)
+    assert_close(token(long.repeat_interleave(5, dim=1)), token(long))
+
+
+@pytest.mark.parametrize("place", ["first", "last", None])
+def test_prior_stands_where_it_is_said_to(place):
+    module = head(prior=place)
+    given = None if place is None else prior()
+    sequence = module.sequence(depths(), given)
+    own = torch.stack([token(depth) for token, depth in zip(module.tokens, depths(), strict=True)], dim=1)
+    expected = {None: [own], "first": [prior()[:, None], own], "last": [own, prior()[:, None]]}[place]
+    assert_close(sequence, torch.cat(expected, dim=1), rtol=0, atol=0)
+
+
+def test_first_position_has_seen_the_first_token_alone_and_the_last_all():
+    module = head(prior="first", num_classes=None)
+    base = module(depths(), prior())
+    assert base.shape == (2, 4, 9)
+    changed = module([depths()[0] + 1, *depths()[1:]], prior())
+    assert_close(base[:, 0], changed[:, 0], rtol=0, atol=1e-6)
+    moved = module(depths(), prior() + torch.randn(12))
+    for t in range(4):
+        assert (base[:, t] - moved[:, t]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("read_out", ["last", "mean"])
+def test_logits_are_read_where_they_are_said_to_be(read_out):
+    module = head(read_out=read_out)
+    out = module.mamba(module.norm(module.sequence(depths())))
+    read = out[:, 2] if read_out == "last" else (out[:, 0] + out[:, 1] + out[:, 2]) / 3
+    assert_close(module(depths()), module.classifier(torch.relu(module.out_norm(read))))
+
+
+def test_every_parameter_receives_a_gradient():
+    module = head(prior="last")
+    module(depths(), prior()).square().sum().backward()
+    for name, p in module.named_parameters():
+        assert p.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("place", ["first", "last", None])
+@pytest.mark.parametrize("read_out", ["last", "mean"])
+def test_explanation_adds_up_to_the_scan_and_to_the_logits(place, read_out):
+    module = head(prior=place, read_out=read_out)
+    given = None if place is None else prior()
+    why = module.explain(depths(), given)
+    x = module.norm(module.sequence(depths(), given))
+    u, delta, B, C, _ = module.mamba.scan_inputs(x)
+    assert_close(why.scan_input, u)
+    output = torch.einsum("btje,bje->bte", why.matrix, why.scan_input) + why.skip
+    assert_close(output, why.scan_output, rtol=0, atol=1e-6)
+    h = torch.zeros(2, 12, 16)
+    for t in range(u.shape[1]):  # the recurrence itself
+        h = torch.exp(delta[:, t, :, None] * module.mamba.A) * h + (delta * u)[:, t, :, None] * B[:, t, None]
+        assert_close(
+            why.scan_output[:, t], (h * C[:, t, None]).sum(-1) + module.mamba.D * u[:, t], rtol=1e-5, atol=1e-5
+        )
+    assert (why.matrix.permute(0, 3, 1, 2).triu(1) == 0).all()
+    assert_close(why.logits, module(depths(), given), rtol=0, atol=1e-5)
+    assert_close(why.evidence.sum(1) + why.rest, why.logits)
+    assert_close(why.shares.sum(1), torch.ones(2))
+
+
+def test_token_that_feeds_nothing_has_no_evidence():
+    module = head(prior="first", d_conv=1)  # no convolution over time: each scan input is of its token alone
+    nn.init.zeros_(module.norm.bias)  # LayerNorm turns a constant token into its bias
+    nn.init.zeros_(module.mamba.conv1d.bias)
+    why = module.explain(depths(), torch.full((2, 12), 3.0))
+    assert why.tokens == ("prior", "depth 1", "depth 2", "depth 3")
+    assert (why.evidence[:, 0] == 0).all()
+    assert (why.shares[:, 0] == 0).all()
+    assert (why.evidence[:, 1:].abs().amax((0, 2)) > 1e-4).all()
+
+
+def test_wrong_input_is_refused_with_what_was_needed():
+    with pytest.raises(ValueError, match="2 depths came; this head was made for 3"):
+        head()(depths()[:2])
+    with pytest.raises(ValueError, match="prior token missing"):
+        head(prior="last")(depths())
+    with pytest.raises(ValueError, match="prior token given"):
+        head()(depths(), prior())
+    with pytest.raises(ValueError, match="no classes"):
+        head(num_classes=None).explain(depths())
+    with pytest.raises(ValueError, match="'middle'"):
+        head(prior="middle")
+    with pytest.raises(ValueError, match="'max'"):
+        head(read_out="max")
+    with pytest.raises(ValueError, match="no depths"):
+        DeepTemporalMamba((), d_model=4, num_classes=2)
+
+
+def test_head_compiles_in_one_piece_and_runs_under_autocast():
+    module = head(prior="last")
+    assert_close(
+        torch.compile(module, fullgraph=True, backend="aot_eager")(depths(), prior()), module(depths(), prior())
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = module(depths(), prior())
+    assert (rough - module(depths(), prior())).abs().max() < 0.1 * module(depths(), prior()).abs().max()

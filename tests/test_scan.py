@@ -1,0 +1,172 @@
+"""The selective scan: by hand, golden values, and the chunked form against the loop that defines."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.testing import assert_close
+
+from adcdnet.nn import scan_matrix, selective_scan
+
+GOLDEN = Path(__file__).parent / "golden"
+NAMES = ("u", "delta", "A", "B", "C", "D")
+
+
+def inputs(
+    steps: int, *, b: int = 2, c: int = 5, n: int = 3, decay: float = 1.0, dtype: torch.dtype = torch.float64
+) -> list[Tensor]:
+    """Random scan inputs; delta·A lies between -decay and -decay/20 a step."""
+    draw = torch.Generator().manual_seed(steps)
+    u, B, C = (torch.randn(b, steps, k, generator=draw, dtype=torch.float64) for k in (c, n, n))
+    delta = 0.05 + 0.95 * torch.rand(b, steps, c, generator=draw, dtype=torch.float64)
+    A = -decay * torch.rand(c, n, generator=draw, dtype=torch.float64)
+    D = torch.randn(c, generator=draw, dtype=torch.float64)
+    return [v.to(dtype) for v in (u, delta, A, B, C, D)]
+
+
+def run(form: str, values: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """y, and the gradients of an uneven sum of y."""
+    leaves = [v.clone().requires_grad_() for v in values]
+    y = selective_scan(*leaves, form=form)
+    weight = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).reshape(y.shape)
+    y.backward(weight)
+    return y.detach(), [leaf.grad for leaf in leaves]
+
+
+@pytest.mark.parametrize("form", ["loop", "chunked"])
+def test_scan_halves_an_impulse_each_step(form):  # by hand: 4 * 2 * 3 * 0.5, then / 2
+    u, delta, C = (torch.full((1, 3, 1), v) for v in (4.0, 2.0, 0.5))
+    B = torch.tensor([3.0, 0.0, 0.0]).reshape(1, 3, 1)  # the input is let in at step 0 only
+    A = torch.full((1, 1), -math.log(2) / 2)  # exp(2 * A) = 1/2
+    y = selective_scan(u, delta, A, B, C, torch.zeros(1), form=form)
+    assert_close(y.flatten(), torch.tensor([12.0, 6.0, 3.0]))
+    assert_close(selective_scan(u, delta, A, B, C, torch.ones(1), form=form), y + u)
+
+
+@pytest.mark.parametrize("form", ["loop", "chunked"])
+@pytest.mark.parametrize("steps", [5, 67])
+def test_scan_gives_the_golden_values_and_gradients(steps, form):
+    golden = {name: torch.from_numpy(value) for name, value in np.load(GOLDEN / f"scan_l{steps}.npz").items()}
+    leaves = [golden[name].requires_grad_() for name in NAMES]
+    y = selective_scan(*leaves, form=form)
+    assert_close(y, golden["y"], rtol=0, atol=1e-9)
+    y.backward(golden["grad_y"])
+    for name, leaf in zip(NAMES, leaves, strict=True):
+        assert_close(leaf.grad, golden[f"grad.{name}"], rtol=0, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("decay", [0.01, 1.0, 50.0])
+@pytest.mark.parametrize("steps", [1, 2, 31, 32, 33, 64, 200])
+def test_chunked_form_agrees_with_the_loop_gradients_included(steps, decay):
+    values = inputs(steps, decay=decay)
+    (y, gradients), (y_loop, gradients_loop) = run("chunked", values), run("loop", values)
+    assert_close(y, y_loop, rtol=1e-10, atol=1e-10)
+    for name, got, need in zip(NAMES, gradients, gradients_loop, strict=True):
+        assert_close(got, need, rtol=1e-10, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("decay", [0.01, 50.0])
+def test_chunked_form_agrees_with_the_loop_over_8192_steps(decay):
+    values = inputs(8192, b=1, c=2, n=2, decay=decay)
+    (y, gradients), (y_loop, gradients_loop) = run("chunked", values), run("loop", values)
+    assert_close([y, *gradients], [y_loop, *gradients_loop], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("decay", [0.01, 1.0, 50.0])
+def test_float32_stays_within_1e5_of_float64(decay):
+    y, gradients = run("chunked", inputs(500, decay=decay, dtype=torch.float32))
+    y_exact, gradients_exact = run("loop", inputs(500, decay=decay))
+    for got, need in zip((y, *gradients), (y_exact, *gradients_exact), strict=True):
+        assert (got - need).abs().max() < 1e-5 * need.abs().max()
+
+
+def test_total_forgetting_leaves_only_the_present_step():
+    u, delta, _, B, C, D = inputs(40)
+    A = torch.full((5, 3), -1e4, dtype=torch.float64)  # exp(delta A) = 0
+    y, gradients = run("chunked", [u, delta, A, B, C, D])
+    assert_close(y, (B * C).sum(-1, keepdim=True) * delta * u + D * u)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("form", ["loop", "chunked"])
+def test_later_steps_change_nothing_before_them(form):
+    u, delta, A, B, C, D = inputs(70)
+    changed = [torch.cat((v[:, :50], v[:, 50:] * 0.5), dim=1) for v in (u, delta, B, C)]
+    y = selective_scan(u, delta, A, B, C, D, form=form)
+    y_changed = selective_scan(changed[0], changed[1], A, *changed[2:], D, form=form)
+    assert_close(y[:, :50], y_changed[:, :50], rtol=0, atol=0)
+    assert (y[:, 50] != y_changed[:, 50]).all()
+
+
+def test_chunked_form_keeps_a_small_part_of_the_states_for_the_backward_pass():
+    values = [v.requires_grad_() for v in inputs(1024)]
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        selective_scan(*values, form="chunked").sum()
+    given = sum(v.numel() for v in values)
+    assert sum(kept.values()) - given == 1024 // 32 * 2 * 5 * 3  # the state before each chunk of 32
+
+
+def test_auto_is_the_loop_when_short_and_the_chunks_when_long(monkeypatch):
+    taken = []
+    monkeypatch.setattr("adcdnet.nn.scan._loop", lambda u, *_: taken.append("loop") or u)
+    monkeypatch.setattr("adcdnet.nn.scan._chunked", lambda u, *_: taken.append("chunked") or (u, u))
+    for steps in (1, 16, 17):
+        selective_scan(*inputs(steps))
+    assert taken == ["loop", "loop", "chunked"]
+
+
+@pytest.mark.parametrize("steps", [3, 40])
+def test_half_precision_keeps_its_state_in_float32(steps):
+    values = inputs(steps, dtype=torch.bfloat16)
+    y = selective_scan(*values)
+    assert y.dtype == torch.bfloat16
+    assert_close(y, selective_scan(*(v.float() for v in values)).bfloat16(), rtol=0, atol=0)
+    with torch.autocast("cpu", torch.bfloat16):  # nor does autocast round anything inside
+        exact = [v.float() for v in inputs(steps)]
+        under = selective_scan(*exact)
+    assert_close(under, selective_scan(*exact), rtol=0, atol=0)
+
+
+def test_operator_keeps_the_promises_that_compile_and_export_rely_on():
+    torch.library.opcheck(torch.ops.adcdnet.selective_scan, [v.requires_grad_() for v in inputs(33, b=1, c=2, n=2)])
+
+
+def test_long_scan_compiles_in_one_piece():
+    values = inputs(40)
+    compiled = torch.compile(selective_scan, fullgraph=True, backend="aot_eager")
+    leaves, leaves_plain = ([v.clone().requires_grad_() for v in values] for _ in range(2))
+    y, y_plain = compiled(*leaves), selective_scan(*leaves_plain)
+    assert_close(y, y_plain)
+    y.sum().backward()
+    y_plain.sum().backward()
+    assert_close([v.grad for v in leaves], [v.grad for v in leaves_plain])
+
+
+def test_matrix_is_lower_triangular_and_gives_the_scan():
+    u, delta, A, B, C, D = inputs(7)
+    matrix = scan_matrix(delta, A, B, C)  # (b, t, j, c)
+    assert (matrix.permute(0, 3, 1, 2).triu(1) == 0).all()
+    y = torch.einsum("btjc,bjc->btc", matrix, u) + D * u
+    assert_close(y, selective_scan(u, delta, A, B, C, D), rtol=0, atol=1e-12)
+
+
+def test_shapes_that_do_not_fit_are_named():
+    u, delta, A, B, C, D = inputs(4)
+    with pytest.raises(ValueError, match=r"B is \(2, 4, 2\); .* must be \(2, 4, 3\)"):
+        selective_scan(u, delta, A, B[..., :2], C, D)
+    with pytest.raises(ValueError, match=r"delta is \(2, 3, 5\)"):
+        selective_scan(u, delta[:, :3], A, B, C, D)
+    with pytest.raises(ValueError, match="no steps"):
+        selective_scan(u[:, :0], delta[:, :0], A, B[:, :0], C[:, :0], D)
+    with pytest.raises(ValueError, match="'fast'"):
+        selective_scan(u, delta, A, B, C, D, form="fast")
