@@ -68,19 +68,19 @@ def one_line(caught):
 
 
 def test_a_raster_on_the_ms_grid_gives_the_index_of_each_value(scene, codes, write_tif):
-    labels = read_labels(write_tif("labels.tif", codes), scene, classes=TABLE)
+    labels = read_labels(write_tif("labels.tif", codes), scene.grid, classes=TABLE)
     assert np.array_equal(labels.index, np.select([codes == 1, codes == 3, codes == 7], [0, 1, 2], -1))
     assert labels.index.dtype == np.int16
     assert (labels.classes, labels.notes, labels.polygons) == (TABLE, (), None)
 
 
 def test_the_same_coordinate_system_may_be_spelt_otherwise(scene, codes, write_tif):
-    labels = read_labels(write_vrt_file(write_tif("labels.tif", codes), crs=UTM_SPELT), scene, classes=TABLE)
+    labels = read_labels(write_vrt_file(write_tif("labels.tif", codes), crs=UTM_SPELT), scene.grid, classes=TABLE)
     assert np.array_equal(labels.index >= 0, codes > 0)
 
 
 def test_without_a_table_the_values_found_are_the_classes(scene, codes, write_tif):
-    labels = read_labels(write_tif("labels.tif", codes), scene)
+    labels = read_labels(write_tif("labels.tif", codes), scene.grid)
     assert labels.classes == ClassTable.of((1, 3, 7), ("1", "3", "7"))
 
 
@@ -88,7 +88,7 @@ def test_a_coarse_pixel_counts_when_all_fine_pixels_on_it_agree(scene, codes, wr
     fine = codes.repeat(2, axis=0).repeat(2, axis=1)
     fine[7, 4] = 1 if fine[7, 4] != 1 else 3  # one pixel of another class, on MS pixel (3, 2)
     fine[20:22, 6] = 0  # half of MS pixel (10, 3) without a label
-    labels = read_labels(write_tif("labels.tif", fine, pixel=PIXEL / 2), scene, classes=TABLE)
+    labels = read_labels(write_tif("labels.tif", fine, pixel=PIXEL / 2), scene.grid, classes=TABLE)
     codes[3, 2] = codes[10, 3] = 0
     assert np.array_equal(labels.index, np.select([codes == 1, codes == 3, codes == 7], [0, 1, 2], -1))
 
@@ -96,7 +96,7 @@ def test_a_coarse_pixel_counts_when_all_fine_pixels_on_it_agree(scene, codes, wr
 @pytest.mark.parametrize("ratio", [1, 2, 3, 4, 8])
 def test_any_grid_whose_pixels_fill_ms_pixels_will_do(scene, codes, write_tif, ratio):
     fine = codes.repeat(ratio, axis=0).repeat(ratio, axis=1)
-    labels = read_labels(write_tif("labels.tif", fine, pixel=PIXEL / ratio), scene, classes=TABLE)
+    labels = read_labels(write_tif("labels.tif", fine, pixel=PIXEL / ratio), scene.grid, classes=TABLE)
     assert np.array_equal(labels.index, np.select([codes == 1, codes == 3, codes == 7], [0, 1, 2], -1))
 
 
@@ -106,15 +106,15 @@ def test_a_whole_ms_grid_is_cut_to_the_common_extent_as_the_scene_is(codes, writ
     on_ms, on_pan = write_tif("on_ms.tif", codes), codes.repeat(2, axis=0).repeat(2, axis=1)[3:22, 4:21]
     with Scene.open(ms, pan) as scene:
         assert scene.grid.shape == (9, 8)  # MS pixels (2, 2) to (10, 9)
-        labels = read_labels(on_ms, scene, classes=TABLE)
+        labels = read_labels(on_ms, scene.grid, classes=TABLE)
         inside = codes[2:11, 2:10]
         assert np.array_equal(labels.index, np.select([inside == 1, inside == 3, inside == 7], [0, 1, 2], -1))
-        fine = read_labels(write_tif("fine.tif", on_pan, pixel=PIXEL / 2, corner=at(1.5, 2)), scene, classes=TABLE)
+        fine = read_labels(write_tif("fine.tif", on_pan, pixel=PIXEL / 2, corner=at(1.5, 2)), scene.grid, classes=TABLE)
         assert np.array_equal(fine.index, labels.index)
 
 
 def test_a_raster_of_a_part_leaves_the_rest_unlabelled_and_says_so(scene, codes, write_tif):
-    labels = read_labels(write_tif("part.tif", codes[2:9, 3:7], corner=at(2, 3)), scene, classes=TABLE)
+    labels = read_labels(write_tif("part.tif", codes[2:9, 3:7], corner=at(2, 3)), scene.grid, classes=TABLE)
     whole = np.zeros_like(codes)
     whole[2:9, 3:7] = codes[2:9, 3:7]
     assert np.array_equal(labels.index >= 0, whole > 0)
@@ -126,8 +126,8 @@ def test_images_without_a_place_take_labels_by_their_size(write_tif, codes):
     nowhere = {"pixel": 0, "crs": None}
     ms, pan = write_tif("ms.tif", codes, **nowhere), write_tif("pan.tif", fine, **nowhere)
     with Scene.open(ms, pan) as scene:
-        assert np.array_equal(read_labels(ms, scene).index, read_labels(pan, scene).index)
-        assert np.array_equal(read_labels(ms, scene).index >= 0, codes > 0)
+        assert np.array_equal(read_labels(ms, scene.grid).index, read_labels(pan, scene.grid).index)
+        assert np.array_equal(read_labels(ms, scene.grid).index >= 0, codes > 0)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_the_nodata_value_is_no_label_and_whole_numbers_may_be_floats(scene, cod
     values[codes == 0] = empty
     values[0, 0] = 0  # 0 is no class, whatever the nodata value
     codes[0, 0] = 0
-    labels = read_labels(write_tif("labels.tif", values, nodata=nodata), scene, classes=TABLE)
+    labels = read_labels(write_tif("labels.tif", values, nodata=nodata), scene.grid, classes=TABLE)
     assert np.array_equal(labels.index >= 0, codes > 0)
 
 
@@ -165,7 +165,7 @@ def test_the_nodata_value_is_no_label_and_whole_numbers_may_be_floats(scene, cod
 )
 def test_rasters_that_are_no_labels_of_the_scene_are_refused(scene, codes, write_tif, change, options, said):
     with pytest.raises(InputError, match=said) as caught:
-        read_labels(write_tif("labels.tif", change(codes), **options), scene, classes=TABLE)
+        read_labels(write_tif("labels.tif", change(codes), **options), scene.grid, classes=TABLE)
     assert one_line(caught)
 
 
@@ -175,7 +175,7 @@ def test_rasters_that_are_no_labels_of_the_scene_are_refused(scene, codes, write
 @pytest.mark.parametrize("name", ["shapes.gpkg", "shapes.shp", "shapes.fgb"])
 def test_polygons_label_the_pixels_whose_centre_they_hold(scene, write_shapes, name):
     forest = ("forest", block(-0.4, -3, 4.4 + 0.45, 3 + 4.55))  # to (4.45, 4.55): centres up to row 3, column 4
-    labels = read_labels(write_shapes([WATER, forest], name), scene)
+    labels = read_labels(write_shapes([WATER, forest], name), scene.grid)
     assert np.array_equal(labels.index, INDEX)
     assert labels.classes == ClassTable.numbered(["forest", "water"])  # alphabetical, whatever their order
     assert np.array_equal(labels.polygons, np.select([INDEX == 1, INDEX == 0], [0, 1], -1))
@@ -184,18 +184,18 @@ def test_polygons_label_the_pixels_whose_centre_they_hold(scene, write_shapes, n
 
 
 def test_names_or_values_of_a_table_may_be_in_the_column(scene, write_shapes):
-    by_name = read_labels(write_shapes([FOREST, WATER]), scene, classes=TABLE)
+    by_name = read_labels(write_shapes([FOREST, WATER]), scene.grid, classes=TABLE)
     assert by_name.classes == TABLE
     assert np.array_equal(by_name.index, INDEX + (INDEX == 1))  # water is class 2 of the table
     for numbers in ([1, 7], [1.0, 7.0], ["1", "7"]):
         rows = list(zip(numbers, (FOREST[1], WATER[1]), strict=True))
-        by_value = read_labels(write_shapes(rows), scene, classes=TABLE)
+        by_value = read_labels(write_shapes(rows), scene.grid, classes=TABLE)
         assert np.array_equal(by_value.index, by_name.index)
 
 
 def test_numbers_without_a_table_keep_their_value_and_zero_is_no_class(scene, write_shapes):
     rows = [("10", FOREST[1]), ("9", WATER[1]), ("0", block(10, 0, 2, 2))]
-    labels = read_labels(write_shapes(rows), scene)
+    labels = read_labels(write_shapes(rows), scene.grid)
     assert labels.classes == ClassTable.of((9, 10), ("9", "10"))
     assert np.array_equal(labels.index, np.select([INDEX == 0, INDEX == 1], [1, 0], -1))
     assert labels.polygons[10, 0] == -1
@@ -208,26 +208,26 @@ def test_the_class_column_is_found_by_name_by_kind_or_given(scene, write_shapes)
         (write_shapes(rows, "b.gpkg", column="what", area=[0.5, 0.7]), None),
         (write_shapes(rows, "c.gpkg", column="what", name=["x", "y"]), "what"),
     ):
-        assert read_labels(path, scene, column=column).classes.names == ("forest", "water")
+        assert read_labels(path, scene.grid, column=column).classes.names == ("forest", "water")
     unclear = write_shapes(rows, "d.gpkg", column="what", also=["x", "y"])
     with pytest.raises(InputError, match=r"none of the columns \['what', 'also'\] is clearly the class"):
-        read_labels(unclear, scene)
+        read_labels(unclear, scene.grid)
     with pytest.raises(InputError, match=r"no column 'none'; it has \['what', 'also'\]"):
-        read_labels(unclear, scene, column="none")
+        read_labels(unclear, scene.grid, column="none")
 
 
 def test_polygons_in_another_coordinate_system_are_moved_and_that_is_said(scene, write_shapes):
     rows = [(key, shape.buffer(-0.3 * PIXEL)) for key, shape in (FOREST, WATER)]  # keeps edges off the centres
     moved = geopandas.GeoSeries([shape for _, shape in rows], crs=UTM).to_crs("EPSG:4326")
     path = write_shapes(list(zip(("forest", "water"), moved, strict=True)), "shapes.geojson", crs="EPSG:4326")
-    labels = read_labels(path, scene)
+    labels = read_labels(path, scene.grid)
     assert np.array_equal(labels.index, INDEX)
     assert labels.notes == ("shapes.geojson was reprojected from WGS 84 to the scene's coordinate system",)
 
 
 def test_pixels_in_polygons_of_different_classes_stay_unlabelled(scene, write_shapes):
     rows = [FOREST, ("forest", block(2, 3, 2, 4)), ("water", block(3, 4, 3, 6))]
-    labels = read_labels(write_shapes(rows), scene)
+    labels = read_labels(write_shapes(rows), scene.grid)
     expected = np.full((13, 11), -1)
     expected[0:4, 0:5] = expected[2:4, 3:7] = 0
     expected[3:6, 4:10] = 1
@@ -239,7 +239,7 @@ def test_pixels_in_polygons_of_different_classes_stay_unlabelled(scene, write_sh
 
 
 def test_a_class_that_holds_no_centre_stays_in_the_table_and_is_named(scene, write_shapes):
-    labels = read_labels(write_shapes([FOREST, WATER, ("rock", block(11.6, 5, 0.3, 4))]), scene)
+    labels = read_labels(write_shapes([FOREST, WATER, ("rock", block(11.6, 5, 0.3, 4))]), scene.grid)
     assert labels.classes.names == ("forest", "rock", "water")
     assert labels.notes == (
         "1 of 3 shapes of shapes.gpkg label no MS pixel: they hold no centre of one, lie elsewhere or under others",
@@ -249,7 +249,7 @@ def test_a_class_that_holds_no_centre_stays_in_the_table_and_is_named(scene, wri
 
 def test_points_label_the_pixel_they_lie_in(scene, write_shapes):
     rows = [("a", Point(at(2.01, 3.99))), ("b", MultiPoint([at(5.5, 6.5), at(12.99, 0.01)])), ("b", Point(at(20, 20)))]
-    labels = read_labels(write_shapes(rows), scene)
+    labels = read_labels(write_shapes(rows), scene.grid)
     assert np.argwhere(labels.index == 0).tolist() == [[2, 3]]
     assert np.argwhere(labels.index == 1).tolist() == [[5, 6], [12, 0]]
 
@@ -257,7 +257,7 @@ def test_points_label_the_pixel_they_lie_in(scene, write_shapes):
 def test_what_cannot_label_is_left_out_or_mended_and_said(scene, write_shapes):
     bow_tie = Polygon([at(10, 0), at(12, 4), at(12, 0), at(10, 4)])  # crosses itself at (11, 2)
     rows = [FOREST, WATER, ("water", None), ("forest", Polygon()), (None, block(0, 8, 2, 2)), (" ", block(0, 8, 2, 2))]
-    labels = read_labels(write_shapes([*rows, ("forest", bow_tie)]), scene)
+    labels = read_labels(write_shapes([*rows, ("forest", bow_tie)]), scene.grid)
     expected = INDEX.copy()
     expected[10:12, 1:3] = 0  # half a row above and below the crossing the tie is 2 pixels wide
     assert np.array_equal(labels.index, expected)
@@ -283,7 +283,7 @@ def test_what_cannot_label_is_left_out_or_mended_and_said(scene, write_shapes):
 )
 def test_shapes_that_are_no_labels_of_the_scene_are_refused(scene, write_shapes, rows, options, said):
     with pytest.raises(InputError, match=said) as caught:
-        read_labels(write_shapes(rows, **options), scene, classes=TABLE)
+        read_labels(write_shapes(rows, **options), scene.grid, classes=TABLE)
     assert one_line(caught)
 
 
@@ -291,8 +291,8 @@ def test_polygons_with_a_coordinate_system_need_a_scene_with_one(write_tif, writ
     ms = write_tif("ms.tif", codes, crs=None)
     with Scene.open(ms, ms) as scene:
         with pytest.raises(InputError, match=r"shapes\.gpkg has a coordinate system and the scene has none"):
-            read_labels(write_shapes([FOREST, WATER]), scene)
-        labels = read_labels(write_shapes([FOREST, WATER], "plain.gpkg", crs=None), scene)
+            read_labels(write_shapes([FOREST, WATER]), scene.grid)
+        labels = read_labels(write_shapes([FOREST, WATER], "plain.gpkg", crs=None), scene.grid)
         assert np.array_equal(labels.index, INDEX)
 
 
@@ -309,7 +309,7 @@ def test_files_that_are_neither_raster_nor_polygons_are_refused(scene, write_sha
         (two, r"has 2 layers of shapes \['two', 'second'\]"),
     ):
         with pytest.raises(InputError, match=said) as caught:
-            read_labels(path, scene)
+            read_labels(path, scene.grid)
         assert one_line(caught)
 
 
@@ -320,7 +320,7 @@ def test_a_ring_of_two_points_is_refused_by_name(scene, tmp_path):
         '{"type": "Polygon", "coordinates": [[[15, 45], [15.1, 45]]]}}]}'
     )
     with pytest.raises(InputError, match=r"ring\.geojson") as caught:
-        read_labels(path, scene)
+        read_labels(path, scene.grid)
     assert one_line(caught)
 
 
@@ -338,8 +338,8 @@ NORTH_CAROLINA = {
 def test_north_carolina_has_the_same_labels_on_both_grids(real_data, ratio, name):
     folder = real_data / f"nc_landsat7_x{ratio}"
     with Scene.open(folder / "ms.tif", folder / "pan.tif") as scene:
-        labels = read_labels(folder / name, scene, classes=ClassTable.read(folder / "classes.csv"))
-        other = read_labels(folder / "labels.tif", scene, classes=labels.classes)
+        labels = read_labels(folder / name, scene.grid, classes=ClassTable.read(folder / "classes.csv"))
+        other = read_labels(folder / "labels.tif", scene.grid, classes=labels.classes)
     counts = np.bincount(labels.index[labels.index >= 0], minlength=5).tolist()
     assert dict(zip(labels.classes.names, counts, strict=True)) == NORTH_CAROLINA[ratio]
     assert np.array_equal(labels.index, other.index)
@@ -349,7 +349,7 @@ def test_north_carolina_has_the_same_labels_on_both_grids(real_data, ratio, name
 def test_red_clover_valley_polygons(real_data):
     folder = real_data / "rcv_sentinel2"
     with Scene.open(folder / "coarse.tif", folder / "fine.tif") as scene:
-        labels = read_labels(folder / "polygons.gpkg", scene)
+        labels = read_labels(folder / "polygons.gpkg", scene.grid)
     assert labels.classes.names == ("forest", "hydric", "mesic", "rocky", "water", "willow", "xeric")
     counts = np.bincount(labels.index[labels.index >= 0], minlength=7)
     assert (counts.sum(), counts.min()) == (217, 5)

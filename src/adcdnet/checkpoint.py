@@ -97,6 +97,14 @@ class Model:
             raise InputError(f"{file} is damaged: {reason}; train again or copy it again") from error
 
 
+@dataclass
+class Run:
+    """What one training left: the model, and the folder with its files."""
+
+    folder: Path
+    model: Model
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file beside its target and move it into place, so that it is never half there. InputError on failure."""
     part = path.with_name(f".{path.name}.part")

@@ -32,6 +32,7 @@ class NetworkConfig(_Settings):
     head: Literal["centre", "flatten"] = "centre"
     hidden: int = Field(64, ge=1)  # width of the classification net and of the DTM outputs
     dropout: float = Field(0.3, ge=0, lt=1)
+    sensors: Literal["both", "ms", "pan"] = "both"  # "ms" or "pan": the other one is replaced by zeros
     dia: bool = True
     dtm: bool = True
     token: Literal["pool", "flatten"] = "pool"

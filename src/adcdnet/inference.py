@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from adcdnet.bands import BandStatistics
-from adcdnet.checkpoint import Model
+from adcdnet.checkpoint import Model, Run
 from adcdnet.errors import InputError
 from adcdnet.grid import Window, tiles
 from adcdnet.model import ADCDNet, Targets
@@ -121,19 +121,24 @@ def _inner(pixels: Pixels, reach: int, ratio: int) -> Pixels:
 
 
 def predict(
-    model: Model,
+    model: Model | Run | Path | str,
     scene: Scene,
-    out: Path,
     *,
-    probabilities: Path | None = None,
+    out: Path | str,
+    probabilities: Path | str | None = None,
     engine: Engine | None = None,
     tau: float = 1.0,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> list[str]:
     """Write the map of a scene (uint8 class values, 0 where invalid) and, if wanted, probabilities (float32, one band
-    per class, nan where invalid). Returns warnings. InputError if the scene does not fit the model or nothing is valid.
+    per class, nan where invalid). `model` may be a run, its folder or a model file. Returns warnings.
+    InputError if the scene does not fit the model, nothing is valid or a file cannot be written.
     """
+    if isinstance(model, Run):
+        model = model.model
+    elif not isinstance(model, Model):
+        model = Model.load(Path(model))
     engine = engine or default_engine(model.network)
     check_scene(model, scene)
     tags = {

@@ -22,7 +22,7 @@ from shapely.errors import ShapelyError
 from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid, match
-from adcdnet.scene import Scene, is_nodata, is_raster, read_band, same_crs
+from adcdnet.scene import UNPLACED, is_nodata, is_raster, read_band, same_crs
 
 _COLUMNS = ("class", "class_name", "classname", "label", "land_cover", "landcover", "name")  # in order of preference
 
@@ -43,17 +43,17 @@ class Labels:
 
 
 def read_labels(
-    path: Path | str, scene: Scene, *, classes: ClassTable | None = None, column: str | None = None
+    path: Path | str, grid: Grid, *, classes: ClassTable | None = None, column: str | None = None
 ) -> Labels:
-    """Labels from a raster on the scene's MS or PAN grid, or from any polygon file.
+    """Labels on an MS grid (of a scene or a map), from a raster on it or on a finer one, or from any polygon file.
 
     classes: without a table, the values of a raster or the names of polygons, in alphabetical order, are the classes.
     column: which column of a polygon file holds the class; found by its name where not given.
-    A PAN-sized raster labels an MS pixel where all its PAN pixels are of one class; a polygon labels the MS pixels
+    A finer raster labels an MS pixel where all its pixels in it are of one class; a polygon labels the MS pixels
     whose centre lies in it. Raises InputError.
     """
     path = Path(path)
-    labels = _from_raster(path, scene, classes) if is_raster(path) else _from_polygons(path, scene, classes, column)
+    labels = _from_raster(path, grid, classes) if is_raster(path) else _from_polygons(path, grid, classes, column)
     present = np.unique(labels.index[labels.index >= 0])
     if present.size == 0:
         raise InputError(f"{path} labels no pixel of the scene; check that it lies on the same ground")
@@ -63,14 +63,15 @@ def read_labels(
     return labels
 
 
-def _from_raster(path: Path, scene: Scene, classes: ClassTable | None) -> Labels:
-    values, grid, nodata = read_band(path)
-    if not scene.placed and values.shape == scene.pan_full.shape:
-        grid = scene.pan_full  # nothing but its size can say so
-    found = match(scene.grid, replace(grid, crs=same_crs(grid.crs, scene.grid.crs)), names=("MS", path.name))
+def _from_raster(path: Path, grid: Grid, classes: ClassTable | None) -> Labels:
+    values, own, nodata = read_band(path)
+    ratio = values.shape[0] // grid.height
+    if own.transform == UNPLACED and values.shape == grid.refine(ratio).shape:
+        own = replace(grid.refine(ratio), crs=own.crs)  # nothing but its size can say so
+    found = match(grid, replace(own, crs=same_crs(own.crs, grid.crs)), names=("MS", path.name))
     values = _coarsen(_whole_numbers(values, nodata, path)[found.pan.slices], found.ratio)
     notes: tuple[str, ...] = ()
-    if found.ms != scene.grid.window:
+    if found.ms != grid.window:
         notes = (f"{path.name} covers {values.shape[0]}×{values.shape[1]} of the scene's MS pixels",)
     present = [int(value) for value in np.unique(values) if value != 0]
     if classes is None:
@@ -81,7 +82,7 @@ def _from_raster(path: Path, scene: Scene, classes: ClassTable | None) -> Labels
             f"{path} holds the values {unknown}, which the class table has not (it has {list(classes.values)}); "
             "add them to the table or set them to 0"
         )
-    index = np.full(scene.grid.shape, -1, dtype=np.int16)
+    index = np.full(grid.shape, -1, dtype=np.int16)
     index[found.ms.slices] = _index_of(classes)[values]
     return Labels(index, classes, notes)
 
@@ -116,19 +117,19 @@ def _index_of(classes: ClassTable) -> NDArray[np.int16]:
     return lookup
 
 
-def _from_polygons(path: Path, scene: Scene, classes: ClassTable | None, column: str | None) -> Labels:
+def _from_polygons(path: Path, grid: Grid, classes: ClassTable | None, column: str | None) -> Labels:
     frame, warned = _read_shapes(path)
     frame, left_out = _usable(frame, _class_column(frame, column, path), path)
-    frame, reprojected = _on_crs(frame, scene.grid.crs, path)
+    frame, reprojected = _on_crs(frame, grid.crs, path)
     notes = warned + left_out + reprojected
     class_of, classes = _class_indices(frame["class"].tolist(), classes, path)
     shapes = frame.geometry.to_numpy()
 
-    shape_at = _burn(shapes, np.arange(len(shapes)), scene.grid)
-    claims = np.zeros(scene.grid.shape, dtype=np.int16)
+    shape_at = _burn(shapes, np.arange(len(shapes)), grid)
+    claims = np.zeros(grid.shape, dtype=np.int16)
     for k in np.unique(class_of):
         own = np.flatnonzero(class_of == k)
-        claims += _burn(shapes[own], own, scene.grid) >= 0
+        claims += _burn(shapes[own], own, grid) >= 0
     index = np.where((shape_at >= 0) & (claims == 1), class_of[shape_at], -1).astype(np.int16)
     polygons = np.where(index >= 0, frame.index.to_numpy()[shape_at], -1).astype(np.int32)
     if (claims > 1).any():

@@ -322,6 +322,7 @@ class ADCDNet(nn.Module):
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
     def forward(self, ms: Tensor, pan: Tensor, *, branches: bool = False) -> Outputs:
+        ms, pan = self._silence(ms, pan)
         depths = self.sensors.ms.backbone(ms), self.sensors.pan.backbone(pan)
         views = self.sensors.ms.view(depths[0]), self.sensors.pan.view(depths[1])
         prior = None
@@ -350,7 +351,7 @@ class ADCDNet(nn.Module):
         mode BatchNorm takes its statistics from the tiles). ValueError if the network cannot be shared.
         """
         # channels last: the values of one cell lie side by side, which is how they are gathered
-        ms, pan = (x.contiguous(memory_format=torch.channels_last) for x in (ms, pan))
+        ms, pan = (x.contiguous(memory_format=torch.channels_last) for x in self._silence(ms, pan))
         sensors = self.sensors.ms, self.sensors.pan
         depths = sensors[0].backbone.shared(ms), sensors[1].backbone.shared(pan)
         prior_depths = None
@@ -377,6 +378,11 @@ class ADCDNet(nn.Module):
         ]
         prior = self._prior_at(prior_depths, branch_targets, core=False)
         return Outputs(main, *self._branches((tokens[0], tokens[1]), prior))
+
+    def _silence(self, ms: Tensor, pan: Tensor) -> tuple[Tensor, Tensor]:
+        """Zeros, the training mean, in place of a sensor that this network is to do without."""
+        only = self.config.sensors
+        return ms if only != "pan" else torch.zeros_like(ms), pan if only != "ms" else torch.zeros_like(pan)
 
     def _prior_at(
         self, depths: tuple[list[Tensor], list[Tensor]] | None, targets: Targets, *, core: bool

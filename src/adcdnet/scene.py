@@ -35,7 +35,7 @@ from adcdnet.errors import InputError
 from adcdnet.grid import Grid, Window, match, mirror
 
 _BLOCK = 256  # pixels: side of a GeoTIFF tile, and the size up to which overviews are not worth having
-_UNPLACED = Affine.scale(1, -1)  # given to a raster that does not say where it lies
+UNPLACED = Affine.scale(1, -1)  # given to a raster that does not say where it lies
 _NOT_WHOLE = "what was written does not read back whole; the disk is probably full"
 
 
@@ -90,7 +90,7 @@ class Scene:
         if not ms.placed:
             self.notes += ("neither image says where it lies; taken to cover the same ground, corner to corner",)
             scale = Affine.scale(ms.grid.width / pan.grid.width, -ms.grid.height / pan.grid.height)
-            return replace(ms.grid, transform=_UNPLACED), replace(pan.grid, transform=scale)
+            return replace(ms.grid, transform=UNPLACED), replace(pan.grid, transform=scale)
         if ms.grid.crs is None and pan.grid.crs is None:
             self.notes += ("neither image has a coordinate system",)
         return ms.grid, replace(pan.grid, crs=same_crs(pan.grid.crs, ms.grid.crs))
@@ -222,7 +222,26 @@ def read_band(path: Path | str) -> tuple[NDArray[Any], Grid, float | None]:
         grid, placed = _grid(dataset)
         with _reading(path):
             array = dataset.read(1)
-        return array, grid if placed else replace(grid, transform=_UNPLACED), dataset.nodata
+        return array, grid if placed else replace(grid, transform=UNPLACED), dataset.nodata
+
+
+def read_classes(path: Path | str) -> ClassTable | None:
+    """The class table that a map written here carries, or None. Raises InputError where it cannot be read."""
+    with _open(Path(path)) as dataset:
+        names = dataset.tags().get("CLASS_NAMES")
+        if names is None:
+            return None
+        try:
+            colors = dataset.colormap(1)
+        except ValueError:
+            colors = {}
+    named = {int(value): name for value, name in json.loads(names).items()}
+    safe = ClassTable.of(sorted(named), [named[value] for value in sorted(named)])
+    shown = (
+        "#{:02x}{:02x}{:02x}".format(*colors[v][:3]) if v in colors else c
+        for v, c in zip(safe.values, safe.colors, strict=True)
+    )
+    return replace(safe, colors=tuple(shown))
 
 
 def is_raster(path: Path | str) -> bool:

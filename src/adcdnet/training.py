@@ -16,7 +16,6 @@ import platform
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adcdnet.checkpoint import Model, write_whole
+from adcdnet.checkpoint import Model, Run, write_whole
 from adcdnet.config import StageConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.grid import tiles
@@ -36,23 +35,13 @@ from adcdnet.metrics import confusion_matrix, scores
 from adcdnet.model import ADCDNet, Layout, PriorNet, Targets
 from adcdnet.nn.mamba import Mamba
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
-from adcdnet.sampling import PART_NAMES, Drawn, Split, TrainingArea, split_blocks
+from adcdnet.sampling import PART_NAMES, Drawn, TrainingArea, split_blocks
 from adcdnet.scene import Scene, write_raster
 
 COLLAPSED = 1.5  # effective rank below which the features of stage I are useless
 _TARGETS_PER_TILE = 16  # stage I looks at so many pixels of each tile: neighbours say nearly the same
 
 Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, step, of how many, what is known
-
-
-@dataclass
-class Run:
-    """What one training left: the model and the folder with its files."""
-
-    folder: Path
-    model: Model
-    split: Split
-    notes: list[str] = field(default_factory=list)
 
 
 def train(
@@ -114,7 +103,7 @@ def train(
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
     timing = {**trainer.seconds, "total": time.perf_counter() - started, "peak_memory_bytes": peak}
     write_whole(folder / "timing.json", _json(timing))
-    return Run(folder, model, split, list(record["notes"]))
+    return Run(folder, model)
 
 
 def pick_device(name: str) -> torch.device:

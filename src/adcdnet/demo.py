@@ -1,0 +1,83 @@
+"""The whole chain on a simulated pair: simulate, train, map, judge, and what each sensor alone would have given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+
+from adcdnet.checkpoint import write_whole
+from adcdnet.config import TrainConfig
+from adcdnet.evaluation import Evaluation, evaluate
+from adcdnet.grid import Grid
+from adcdnet.inference import predict
+from adcdnet.labels import read_labels
+from adcdnet.report import demo_figure, stretch
+from adcdnet.scene import Scene, read_band, write_raster
+from adcdnet.simulate import simulate
+from adcdnet.training import train
+
+Progress = Callable[[str, int, int, dict[str, float]], None]
+SETTINGS = TrainConfig().replace({"stage1": {"steps": 60}, "stage2": {"steps": 150}, "validations": 5})
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """evaluation: of the map on the test part. accuracies: overall accuracy with both sensors, and with each alone."""
+
+    evaluation: Evaluation
+    accuracies: list[tuple[str, float]]
+
+
+def run_demo(
+    out: Path, *, seed: int, size: int, ratio: int, progress: Progress | None = None, config: TrainConfig = SETTINGS
+) -> DemoResult:
+    """Leave scene, run, map.tif, metrics.json and figure.png in `out`. Three trainings with equal settings."""
+    config = config.replace({"seed": seed})
+    landscape = simulate(size, size, ratio=ratio, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    # a made-up place in UTM zone 31 north, so that the files open in a GIS
+    grid = Grid(size, size, Affine(landscape.pixel_size, 0, 500_000, 0, -landscape.pixel_size, 5_000_000), "EPSG:32631")
+    ms, pan, truth = out / "ms.tif", out / "pan.tif", out / "labels.tif"
+    write_raster(ms, landscape.ms, grid, descriptions=landscape.band_names, nodata=None)
+    write_raster(pan, landscape.pan, grid.refine(ratio), descriptions=["pan"], nodata=None)
+    write_raster(truth, landscape.labels, grid, classes=landscape.class_table)
+    accuracies = []
+    for name, sensors, folder in (
+        ("MS + PAN", "both", out),
+        ("MS alone", "ms", out / "ms_alone"),
+        ("PAN alone", "pan", out / "pan_alone"),
+    ):
+        with Scene.open(ms, pan) as scene:
+            labels = read_labels(truth, scene.grid, classes=landscape.class_table)
+
+            def tell(stage: str, step: int, steps: int, known: dict[str, float], name: str = name) -> None:
+                if progress is not None:
+                    progress(f"{name}, {stage}", step, steps, known)
+
+            run = train(
+                scene, labels, out=folder, config=config.replace({"network": {"sensors": sensors}}), progress=tell
+            )
+            predict(run, scene, out=folder / "map.tif")
+        found = evaluate(folder / "map.tif", truth, split=folder / "split.tif", part="test")
+        accuracies.append((name, found.scores.oa))
+        if sensors == "both":
+            evaluation = found
+    content = {**json.loads((out / "metrics.json").read_text()), "test": evaluation.to_dict(), "oa": dict(accuracies)}
+    write_whole(out / "metrics.json", (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    everywhere = np.ones(grid.shape, bool)
+    demo_figure(
+        out / "figure.png",
+        ms=stretch(landscape.ms[[3, 2, 1]].astype(np.float32), everywhere),
+        pan=stretch(landscape.pan.astype(np.float32), np.ones(landscape.pan.shape[1:], bool)),
+        labels=landscape.labels.astype(np.int64) - 1,
+        mapped=read_band(out / "map.tif")[0].astype(np.int64) - 1,
+        part=read_band(out / "split.tif")[0],
+        classes=landscape.class_table,
+        lines=[(name, oa, 0.0) for name, oa in accuracies],
+    )
+    return DemoResult(evaluation, accuracies)
