@@ -157,7 +157,7 @@ class TrainConfig(_Settings):
         try:
             with path.open("rb") as file:
                 given = tomllib.load(file)
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InputError(f"settings {path} cannot be read: {error}") from error
         profile = given.get("profile", "default")
         if profile not in ("default", "paper"):
