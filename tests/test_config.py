@@ -1,0 +1,113 @@
+"""Settings: profiles, TOML there and back, and what is refused."""
+
+import tomllib
+
+import pytest
+from pydantic import ValidationError
+
+from adcdnet.config import NetworkConfig, TrainConfig
+from adcdnet.errors import InputError
+
+
+def test_reach_by_hand():
+    assert NetworkConfig().reach == 12  # 8 pixels of patch and 4 of halo
+    assert NetworkConfig(patch=9).reach == 8
+    paper = TrainConfig.of_profile("paper").network
+    assert (paper.before, paper.after, paper.reach) == (7, 8, 8)  # the target is at index 7 of 16
+
+
+def test_the_paper_profile_is_as_published():
+    paper = TrainConfig.of_profile("paper")
+    network = paper.network
+    assert (network.backbone, network.widths, network.patch, network.padding) == ("conv", (128, 256, 128), 16, "zeros")
+    assert (network.head, network.token, network.token_dims, network.dropout) == ("flatten", "flatten", (256, 512), 0.5)
+    assert network.shared_decision
+    assert not network.learn_prior_token
+    assert network.prior_mask == "raw"
+    assert paper.branch_weight == 0.8
+    for stage in (paper.stage1, paper.stage2):
+        assert (stage.optimizer, stage.learning_rate, stage.weight_decay) == ("adam", 5e-4, 5e-4)
+        assert (stage.schedule, stage.batch) == ("exponential", 32)
+
+
+@pytest.mark.parametrize("profile", ["default", "paper"])
+def test_toml_brings_back_the_same_settings(tmp_path, profile):
+    settings = TrainConfig.of_profile(profile).replace({"seed": 7, "split": {"block": 31}, "network": {"dia": False}})
+    path = tmp_path / "config.toml"
+    path.write_text(settings.to_toml())
+    assert TrainConfig.read(path) == settings
+
+
+def test_what_a_file_does_not_name_comes_from_its_profile(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text('profile = "paper"\nseed = 3\n[stage2]\nsteps = 5\n')
+    settings = TrainConfig.read(path)
+    expected = TrainConfig.of_profile("paper")
+    assert settings == expected.replace({"seed": 3, "stage2": {"steps": 5}})
+    assert settings.stage2.batch == expected.stage2.batch == 32
+
+
+def test_replacing_leaves_the_original_alone():
+    settings = TrainConfig()
+    changed = settings.replace({"network": {"widths": [8, 8, 16]}})
+    assert changed.network.widths == (8, 8, 16)
+    assert settings == TrainConfig()
+    with pytest.raises(ValidationError):
+        settings.seed = 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sead": 1}, "sead"),
+        ({"network": {"patch": 16}}, "patch 16"),  # even, without padding
+        ({"network": {"patch": 19}}, "patch 19"),  # odd, but its 4×4 windows would not lie on whole cells
+        ({"network": {"padding": "zeros", "patch": 17, "head": "flatten"}}, "even"),
+        ({"network": {"padding": "zeros", "patch": 16}}, "head"),
+        ({"network": {"squeeze_excite": True}}, "mobilenetv3"),
+        ({"network": {"backbone": "resnet"}}, "backbone"),
+        ({"network": {"dropout": 1.0}}, "dropout"),
+        ({"stage2": {"steps": -1}}, "stage2.steps"),
+        ({"stage2": {"learning_rate": 0}}, "learning_rate"),
+        ({"split": {"test": 1.0}}, "split.test"),
+        ({"precision": "float16"}, "precision"),
+        ({"network": 3}, "network"),
+    ],
+)
+def test_refusals_name_the_setting_in_one_line(changes, says):
+    with pytest.raises(InputError) as caught:
+        TrainConfig().replace(changes)
+    message = str(caught.value)
+    assert says in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["seed = ", 'profile = "big"', "profile = 3", "seed = 'x'"])
+def test_a_settings_file_that_cannot_be_used_is_named(tmp_path, text):
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        TrainConfig.read(path)
+    assert "\n" not in str(caught.value)
+    if "seed = '" not in text:
+        assert "config.toml" in str(caught.value)
+
+
+def test_a_missing_and_a_binary_settings_file(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        TrainConfig.read(tmp_path / "none.toml")
+    (tmp_path / "binary.toml").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(InputError, match="cannot be read"):
+        TrainConfig.read(tmp_path / "binary.toml")
+
+
+def test_only_networks_that_see_the_same_everywhere_are_sharable():
+    assert NetworkConfig().sharable
+    assert not NetworkConfig(backbone="mobilenetv3", squeeze_excite=True).sharable
+    assert not TrainConfig.of_profile("paper").network.sharable
+
+
+def test_toml_holds_every_setting():
+    written = tomllib.loads(TrainConfig().to_toml())
+    assert set(written) == set(TrainConfig.model_fields)
+    assert set(written["network"]) == set(NetworkConfig.model_fields)
