@@ -1,17 +1,27 @@
-"""What several tests share: rasters of a few pixels, and the way to the real scenes."""
+"""What several tests share: rasters of a few pixels, a network of a few weights, and the way to the real scenes."""
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
+from torch import nn
+
+from adcdnet.bands import BandStatistics
+from adcdnet.checkpoint import Model
+from adcdnet.classes import ClassTable
+from adcdnet.config import TrainConfig
+from adcdnet.model import ADCDNet, Layout, PriorNet
+from adcdnet.nn import DeformableInteractiveAttention
+from adcdnet.scene import Scene
 
 ROOT = Path(__file__).parents[1]
 UTM = "EPSG:32633"
@@ -87,3 +97,62 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real scenes in {folder}; set ADCDNET_DATA to the folder that holds them")
     return folder
+
+
+SMALL = {"widths": [4, 5, 6], "hidden": 7, "token_dims": [6, 8]}  # a network that takes milliseconds
+
+
+def liven(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Away from its neutral start, as if trained: BatchNorm statistics, DIA gates and the prior's standardising."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.3, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            nn.init.normal_(module.weight, 1, 0.3, generator=generator)
+            nn.init.normal_(module.bias, 0, 0.3, generator=generator)
+        elif isinstance(module, DeformableInteractiveAttention):
+            for p in module.parameters():
+                nn.init.normal_(p, std=0.7, generator=generator)
+        elif isinstance(module, PriorNet):
+            module.mean.normal_(generator=generator)
+            module.deviation.uniform_(0.5, 2, generator=generator)
+    return network.eval()
+
+
+def build_model(layout: Layout, *, seed: int = 0, **changes: Any) -> Model:
+    """A small livened network with all that a map needs; `changes` are network settings."""
+    config = TrainConfig().replace({"network": {**SMALL, **changes}}).network
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = liven(ADCDNet(config, layout), seed)
+    rng = np.random.default_rng(seed)
+    statistics = BandStatistics(
+        tuple(rng.uniform(400, 600, layout.ms_bands)),
+        tuple(rng.uniform(200, 300, layout.ms_bands)),
+        tuple(rng.uniform(400, 600, layout.pan_bands)),
+        tuple(rng.uniform(200, 300, layout.pan_bands)),
+    )
+    names = [f"class {k}" for k in range(layout.classes)]
+    values = [3 * k + 2 for k in range(layout.classes)]
+    shares = [rng.dirichlet(np.full(layout.classes, 5.0)) for _ in range(2)]
+    label_shares, drawn_shares = (tuple(share.tolist()) for share in shares)
+    return Model(network, statistics, ClassTable.of(values, names), label_shares, drawn_shares, {"name": "tiny"})
+
+
+@pytest.fixture
+def tiny_scene(write_tif: Callable[..., Path]) -> Iterator[Scene]:
+    """29 × 37 MS pixels of 5 bands at ratio 2, values 1..999; a corner of MS and a few PAN pixels are invalid."""
+    rng = np.random.default_rng(29)
+    ms = rng.integers(1, 1000, (5, 29, 37)).astype(np.uint16)
+    pan = rng.integers(1, 1000, (58, 74)).astype(np.uint16)
+    ms[:, :6, :9] = 0
+    pan[40, 30:35] = 0
+    with Scene.open(write_tif("ms.tif", ms, nodata=0), write_tif("pan.tif", pan, pixel=PIXEL / 2, nodata=0)) as scene:
+        yield scene
+
+
+@pytest.fixture
+def tiny_model() -> Model:
+    """For `tiny_scene`, with 3 classes of the values 2, 5 and 8."""
+    return build_model(Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3))
