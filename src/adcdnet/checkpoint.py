@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from adcdnet.bands import BandStatistics
 from adcdnet.classes import ClassTable
@@ -73,28 +74,34 @@ class Model:
             raise InputError(f"{file} was not written by adcdnet; name a model.safetensors that `adcdnet train` wrote")
         try:
             header = json.loads(metadata[_KEY])
-            if header["format"] != FORMAT:
-                raise InputError(
-                    f"{file} has model format {header['format']}, this version reads {FORMAT}; "
-                    "use the version of adcdnet that wrote it, or train again"
-                )
-            network = ADCDNet(NetworkConfig.model_validate(header["network"]), Layout(**header["layout"]))
-            network.load_state_dict(weights)
-            return cls(
-                network.eval(),
-                BandStatistics(**{name: tuple(values) for name, values in header["statistics"].items()}),
-                ClassTable(**{name: tuple(values) for name, values in header["classes"].items()}),
-                tuple(header["label_shares"]),
-                tuple(header["drawn_shares"]),
-                header["record"],
-            )
-        except ValidationError as error:
-            raise InputError(f"{file} is damaged: {one_line(error)}; train again or copy it again") from error
-        except InputError:
-            raise
+            if header["format"] == FORMAT:
+                return cls._rebuild(header, weights)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{file} is damaged: {reason}; train again or copy it again") from error
+            raise InputError(f"{file} is damaged: {_reason(error)}; train again or copy it again") from error
+        raise InputError(
+            f"{file} has model format {header['format']}, this version reads {FORMAT}; "
+            "use the version of adcdnet that wrote it, or train again"
+        )
+
+    @classmethod
+    def _rebuild(cls, header: dict[str, Any], weights: dict[str, Tensor]) -> Model:
+        network = ADCDNet(NetworkConfig.model_validate(header["network"]), Layout(**header["layout"]))
+        network.load_state_dict(weights)
+        return cls(
+            network.eval(),
+            BandStatistics(**{name: tuple(values) for name, values in header["statistics"].items()}),
+            ClassTable(**{name: tuple(values) for name, values in header["classes"].items()}),
+            tuple(header["label_shares"]),
+            tuple(header["drawn_shares"]),
+            header["record"],
+        )
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a header, in one line. PyTorch names the tensors in the last of several."""
+    if isinstance(error, ValidationError):
+        return one_line(error)
+    return f"no {error} in it" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
 
 
 @dataclass
