@@ -126,6 +126,15 @@ def build_model(layout: Layout, *, seed: int = 0, **changes: Any) -> Model:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = liven(ADCDNet(config, layout), seed)
+        side = config.before + 1 + config.after
+        classifier = network.decision.classifier
+        with torch.no_grad():  # logits that differ between pixels and are 0 in the mean, so that all classes occur
+            classifier.weight *= 20
+            ms, pan = (
+                torch.randn(9, layout.ms_bands, side, side),
+                torch.randn(9, layout.pan_bands, side * layout.ratio, side * layout.ratio),
+            )
+            classifier.bias -= network(ms, pan).main.mean(0)
     rng = np.random.default_rng(seed)
     statistics = BandStatistics(
         tuple(rng.uniform(400, 600, layout.ms_bands)),

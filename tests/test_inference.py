@@ -1,0 +1,299 @@
+"""Two engines, one result; the map and probability files; memory bounded by the window."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rasterio
+
+from adcdnet.checkpoint import Run
+from adcdnet.config import TrainConfig
+from adcdnet.errors import InputError
+from adcdnet.inference import default_engine, logits_of, posterior, predict, scene_logits
+from adcdnet.model import Layout
+from adcdnet.scene import Pixels, Scene
+from conftest import PIXEL, build_model
+
+PAPER = {**TrainConfig.of_profile("paper").network.model_dump(), "widths": (4, 5, 6), "hidden": 7, "token_dims": (6, 8)}
+
+
+def whole_logits(model, scene, *, engine="dense", tile=128):
+    """(K, H, W), stitched."""
+    logits = np.full((len(model.classes), *scene.grid.shape), -99, np.float32)
+    for window, _, part in scene_logits(model, scene, engine=engine, tile=tile):
+        logits[:, *window.slices] = part
+    return logits
+
+
+def all_valid(scene):
+    return scene.read(scene.grid.window).valid
+
+
+# ---- the engines
+
+
+@pytest.mark.parametrize("changes", [{}, {"head": "flatten"}, {"backbone": "mobilenetv3", "prior": False}])
+def test_dense_gives_what_the_patches_define(tiny_scene, changes):
+    model = build_model(Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3), **changes)
+    dense, defined = (whole_logits(model, tiny_scene, engine=engine) for engine in ("dense", "patch"))
+    assert np.array_equal(np.isnan(dense), np.isnan(defined))
+    assert np.nanmax(np.abs(dense - defined)) < 1e-4
+    assert np.nanstd(dense) > 0.1
+
+
+def test_logits_are_given_where_the_scene_is_valid(tiny_scene, tiny_model):
+    valid = all_valid(tiny_scene)
+    assert (~valid).sum() == 6 * 9 + 3  # a corner, and three cells under five pan pixels
+    assert np.array_equal(np.isfinite(whole_logits(tiny_model, tiny_scene)).all(0), valid)
+
+
+@pytest.mark.parametrize("engine", ["dense", "patch"])
+@pytest.mark.parametrize("tile", [13, 29])
+def test_logits_do_not_depend_on_the_tile_size(tiny_scene, tiny_model, tile, engine):
+    whole = whole_logits(tiny_model, tiny_scene)
+    found = whole_logits(tiny_model, tiny_scene, tile=tile, engine=engine)
+    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-4)
+
+
+def test_a_scene_smaller_than_the_reach_is_mirrored_repeatedly(tiny_pair):
+    model = build_model(Layout(ms_bands=5, pan_bands=1, ratio=3, classes=3))
+    with Scene.open(*tiny_pair(ratio=3, height=2, width=5)) as scene:
+        dense, defined = (whole_logits(model, scene, engine=engine) for engine in ("dense", "patch"))
+    assert np.isfinite(dense).all()
+    np.testing.assert_allclose(dense, defined, rtol=0, atol=1e-4)
+
+
+def test_values_of_invalid_pixels_do_not_count(tiny_model):
+    rng = np.random.default_rng(0)
+    ms = rng.uniform(1, 999, (5, 29, 29)).astype(np.float32)
+    pan = rng.uniform(1, 999, (1, 58, 58)).astype(np.float32)
+    ms_valid, pan_valid = rng.random((29, 29)) > 0.1, rng.random((58, 58)) > 0.05
+    other_ms, other_pan = np.where(ms_valid, ms, 9e9), np.where(pan_valid, pan, -9e9)
+    logits = [
+        logits_of(tiny_model, Pixels(m.astype(np.float32), p.astype(np.float32), ms_valid, pan_valid), engine="dense")
+        for m, p in ((ms, pan), (other_ms, other_pan))
+    ]
+    assert np.array_equal(*logits, equal_nan=True)
+    assert np.isfinite(logits[0]).any()
+
+
+def test_the_published_network_sees_7_before_and_8_after():
+    model = build_model(Layout(ms_bands=4, pan_bands=1, ratio=4, classes=3), **PAPER)
+    assert default_engine(model.network) == "patch"
+    rng = np.random.default_rng(0)
+    ms, pan = rng.uniform(0, 999, (4, 17, 17)).astype(np.float32), rng.uniform(0, 999, (1, 68, 68)).astype(np.float32)
+    valid = np.ones((17, 17), bool), np.ones((68, 68), bool)
+
+    def answer(ms, pan):
+        return logits_of(model, Pixels(ms, pan, *valid), engine="patch")
+
+    before = answer(ms, pan)
+    assert before.shape == (3, 1, 1)
+    for offset, seen in ((-8, False), (-7, True), (8, True)):
+        for axis in (1, 2):
+            changed_ms, changed_pan = ms.copy(), pan.copy()
+            row = 8 + offset
+            np.moveaxis(changed_ms, axis, 0)[row] += 500
+            assert (not np.array_equal(answer(changed_ms, pan), before)) == seen
+            np.moveaxis(changed_pan, axis, 0)[4 * row : 4 * row + 4] += 500
+            assert (not np.array_equal(answer(ms, changed_pan), before)) == seen
+
+
+def test_engines_that_cannot_be_used(tiny_scene, tiny_model):
+    tied = build_model(Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3), backbone="mobilenetv3", squeeze_excite=True)
+    assert default_engine(tied.network) == "patch"
+    with pytest.raises(InputError, match="--engine patch"):
+        whole_logits(tied, tiny_scene)
+    with pytest.raises(ValueError, match="engine is 'fast'"):
+        whole_logits(tiny_model, tiny_scene, engine="fast")
+
+
+# ---- the posterior
+
+
+def test_posterior_by_hand(tiny_model):
+    model = replace(tiny_model, label_shares=(0.5, 0.25, 0.25), drawn_shares=(0.2, 0.4, 0.4))
+    q = np.array([0.2, 0.2, 0.6])
+    logits = (np.log(q) + 7).astype(np.float32).reshape(3, 1, 1)
+    expected = {
+        0: q / [0.2, 0.4, 0.4],
+        1: q * [0.5, 0.25, 0.25] / [0.2, 0.4, 0.4],
+        0.5: q * np.sqrt([0.5, 0.25, 0.25]) / [0.2, 0.4, 0.4],
+    }
+    for tau, p in expected.items():
+        assert posterior(logits, model, tau).ravel() == pytest.approx(p / p.sum(), rel=1e-5)
+    drawn_as_labelled = replace(model, drawn_shares=model.label_shares)
+    assert posterior(logits, drawn_as_labelled, 1).ravel() == pytest.approx(q, rel=1e-5)
+
+
+def test_posterior_of_extreme_logits(tiny_model):
+    logits = np.array([[1e4, -1e4], [0, 0], [-1e4, 1e4]], np.float32)
+    p = posterior(logits, tiny_model, 1.0)
+    assert p.dtype == np.float32
+    assert np.isfinite(p).all()
+    assert p[:, 0].tolist() == [1, 0, 0]
+
+
+# ---- the files
+
+
+@pytest.fixture
+def mapped(tiny_scene, tiny_model, tmp_path):
+    """Map and probabilities of the tiny scene at tau 0.5."""
+    paths = tmp_path / "map.tif", tmp_path / "probabilities.tif"
+    warnings = predict(tiny_model, tiny_scene, out=paths[0], probabilities=paths[1], tau=0.5)
+    assert warnings == []
+    return paths
+
+
+def test_the_map_is_what_the_logits_say(mapped, tiny_scene, tiny_model):
+    p = posterior(whole_logits(tiny_model, tiny_scene), tiny_model, 0.5)
+    expected = np.where(all_valid(tiny_scene), np.array([2, 5, 8])[p.argmax(0)], 0)
+    with rasterio.open(mapped[0]) as dataset:
+        assert np.array_equal(dataset.read(1), expected)
+    assert set(np.unique(expected)) == {0, 2, 5, 8}
+
+
+def test_tau_moves_the_map(tiny_scene, tiny_model, tmp_path):
+    model = replace(tiny_model, label_shares=(0.98, 0.01, 0.01))
+    shares = []
+    for tau in (0.0, 2.0):
+        predict(model, tiny_scene, out=tmp_path / "map.tif", tau=tau)
+        with rasterio.open(tmp_path / "map.tif") as dataset:
+            shares.append((dataset.read(1) == 2).mean())
+            assert dataset.tags()["ADCDNET_TAU"] == str(tau)
+    assert shares[1] > shares[0] + 0.1
+
+
+def test_the_map_file(mapped, tiny_scene, tiny_model):
+    with rasterio.open(mapped[0]) as dataset, rasterio.open(mapped[0].parent / "ms.tif") as ms:
+        assert dataset.transform == ms.transform
+        assert dataset.crs == ms.crs
+        assert (dataset.dtypes, dataset.nodata, dataset.shape) == (("uint8",), 0, ms.shape)
+        assert dataset.profile["tiled"]
+        assert dataset.compression.name == "deflate"
+        for value, color in zip(tiny_model.classes.values, tiny_model.classes.colors, strict=True):
+            assert "#{:02x}{:02x}{:02x}".format(*dataset.colormap(1)[value][:3]) == color
+        tags = dataset.tags()
+        assert json.loads(tags["CLASS_NAMES"]) == {"2": "class 0", "5": "class 1", "8": "class 2"}
+        assert tags["ADCDNET_MODEL"] == "tiny"
+        assert tags["ADCDNET_VERSION"]
+
+
+def test_the_probability_file(mapped, tiny_scene):
+    valid = all_valid(tiny_scene)
+    with rasterio.open(mapped[1]) as dataset, rasterio.open(mapped[0]) as map_:
+        p = dataset.read()
+        assert dataset.descriptions == ("class 0", "class 1", "class 2")
+        assert dataset.dtypes == ("float32",) * 3
+        assert np.isnan(dataset.nodata)
+        assert np.isnan(p[:, ~valid]).all()
+        assert p[:, valid].sum(0) == pytest.approx(1, abs=1e-5)
+        assert np.array_equal(np.array([2, 5, 8])[p[:, valid].argmax(0)], map_.read(1)[valid])
+
+
+def test_a_model_may_be_named_by_its_folder_file_or_run(tiny_scene, tiny_model, tmp_path, mapped):
+    tiny_model.save(tmp_path / "model.safetensors")
+    run = Run(tmp_path, tiny_model)
+    for k, named in enumerate((tmp_path, str(tmp_path / "model.safetensors"), run)):
+        predict(named, tiny_scene, out=tmp_path / f"{k}.tif", tau=0.5)
+        assert (tmp_path / f"{k}.tif").read_bytes() == mapped[0].read_bytes()
+
+
+def test_memory_is_bounded_by_the_window(write_tif, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    ms = write_tif("ms.tif", rng.integers(1, 1000, (3, 150, 7)).astype(np.uint16))
+    pan = write_tif("pan.tif", rng.integers(1, 1000, (300, 14)).astype(np.uint16), pixel=PIXEL / 2)
+    model = build_model(Layout(ms_bands=3, pan_bands=1, ratio=2, classes=3))
+    heights = []
+    read = Scene.read
+
+    def measured(self, window, **options):
+        heights.append(window.height)
+        return read(self, window, **options)
+
+    monkeypatch.setattr(Scene, "read", measured)
+    with Scene.open(ms, pan) as scene:
+        predict(model, scene, out=tmp_path / "map.tif", probabilities=tmp_path / "p.tif")
+    assert max(heights) <= 128 + 2 * 12
+    assert sum(h - 24 for h in heights) == 150
+
+
+def test_progress_counts_pixels(tiny_scene, tiny_model, tmp_path):
+    calls = []
+    predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", progress=lambda done, of: calls.append((done, of)))
+    assert calls[-1] == (29 * 37, 29 * 37)
+
+
+# ---- what does not fit
+
+
+@pytest.mark.parametrize(
+    ("layout", "says"),
+    [
+        ({"ms_bands": 4}, "the scene has 5 MS bands, the model was trained with 4"),
+        ({"pan_bands": 4}, "the scene has 1 PAN bands, the model was trained with 4"),
+        ({"ratio": 4}, "the scene has 2 PAN pixels per MS pixel, the model was trained with 4"),
+    ],
+)
+def test_a_scene_of_other_sensors_is_refused(tiny_scene, tmp_path, layout, says):
+    model = build_model(Layout(**{"ms_bands": 5, "pan_bands": 1, "ratio": 2, "classes": 3} | layout))
+    with pytest.raises(InputError, match=says):
+        predict(model, tiny_scene, out=tmp_path / "map.tif")
+    assert not (tmp_path / "map.tif").exists()
+
+
+def test_a_scene_far_from_the_training_area_is_warned_of(tiny_scene, tiny_model, write_tif, tmp_path):
+    inputs = []
+    for name in ("ms", "pan"):
+        with rasterio.open(tmp_path / f"{name}.tif") as dataset:
+            pixel = dataset.transform.a
+            inputs.append(write_tif(f"{name}5.tif", dataset.read() * np.uint16(5), pixel=pixel, nodata=0))
+    with Scene.open(*inputs) as scene:
+        warnings = predict(tiny_model, scene, out=tmp_path / "map.tif")
+    assert len(warnings) == 6
+    assert "MS band 1 lies" in warnings[0]
+    assert "PAN band 1 lies" in warnings[5]
+    pixels = scene_mean(inputs[0])
+    away = (pixels - tiny_model.statistics.ms_mean[0]) / tiny_model.statistics.ms_deviation[0]
+    assert f"{away:.1f} standard deviations" in warnings[0]
+
+
+def scene_mean(path) -> float:
+    """Of the first band, where it is not 0."""
+    with rasterio.open(path) as dataset:
+        band = dataset.read(1).astype(float)
+    return band[band != 0].mean()
+
+
+def test_a_scene_without_a_valid_pixel_leaves_no_file(write_tif, tiny_model, tmp_path):
+    nothing = np.zeros((5, 9, 9), np.uint8)
+    ms = write_tif("ms.tif", nothing, nodata=0)
+    pan = write_tif("pan.tif", np.ones((18, 18), np.uint8), pixel=PIXEL / 2)
+    with Scene.open(ms, pan) as scene, pytest.raises(InputError, match="no valid pixel"):
+        predict(tiny_model, scene, out=tmp_path / "map.tif", probabilities=tmp_path / "p.tif")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ms.tif", "pan.tif"]
+
+
+def test_an_interrupted_prediction_leaves_the_older_map(tiny_scene, tiny_model, tmp_path, mapped):
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(tiny_model, tiny_scene, out=mapped[0], probabilities=mapped[1], progress=interrupt)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_probabilities_that_cannot_be_written_leave_no_map(tiny_scene, tiny_model, tmp_path):
+    with pytest.raises(InputError, match=r"p\.tif"):
+        predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", probabilities=tmp_path / "none" / "p.tif")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ms.tif", "pan.tif"]
+
+
+def test_map_and_probabilities_of_one_name_are_refused(tiny_scene, tiny_model, tmp_path):
+    with pytest.raises(InputError, match="one file for both"):
+        predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", probabilities=str(tmp_path / "map.tif"))
+    assert not (tmp_path / "map.tif").exists()
