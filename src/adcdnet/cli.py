@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -48,7 +46,6 @@ ColumnOption = Annotated[str | None, typer.Option(help="Column of a polygon file
 def main() -> None:
     """Entry point: one line for a user's error, exit code 1; typer itself ends wrong use with 2."""
     debug = "--debug" in sys.argv
-    _keep_memory()
     try:
         app(args=[a for a in sys.argv[1:] if a != "--debug"])
     except InputError as error:
@@ -59,14 +56,6 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("adcdnet: stopped", style="red")
         raise SystemExit(1) from None
-
-
-def _keep_memory() -> None:
-    """Tell glibc to keep freed memory: handing it back and forth cost up to a third of the training time (measured)."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-            libc.mallopt(parameter, value)
 
 
 def _version(wanted: bool) -> None:
@@ -255,7 +244,9 @@ def _progress() -> Iterator[Any]:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=steps, known="")
             text = "  ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in known.items() if k != "learning_rate")
-            bars.update(tasks[stage], completed=step, **({"known": text} if text else {}))
+            bars.update(tasks[stage], completed=step)
+            if text:
+                bars.update(tasks[stage], known=text)
 
         yield report
 

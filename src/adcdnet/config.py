@@ -103,11 +103,11 @@ class TrainConfig(_Settings):
     seed: int = 0
     network: NetworkConfig = NetworkConfig()
     split: SplitConfig = SplitConfig()
-    stage1: StageConfig = StageConfig(steps=150, learning_rate=1e-3, tiles=8)
-    stage2: StageConfig = StageConfig(steps=400, learning_rate=2e-3)
+    stage1: StageConfig = StageConfig(steps=100, learning_rate=1e-3, tiles=8)
+    stage2: StageConfig = StageConfig(steps=300, learning_rate=2e-3)
     sampling: Literal["dense", "patch"] = "dense"
     spread: float = Field(10.0, ge=0)  # weight of the variance-covariance term of stage I (row 5); 0: as published
-    branch_targets: int = Field(512, ge=1)  # labelled pixels of a dense step that the DTM branches classify
+    branch_targets: int = Field(256, ge=1)  # labelled pixels of a dense step that the DTM branches classify
     branch_weight: float = Field(0.8, ge=0)  # λ of L = L_main + λ (L_ms + L_pan)
     class_balance: float = Field(0.5, ge=0, le=1)  # classes weigh in as (frequency)^-class_balance
     label_smoothing: float = Field(0.05, ge=0, lt=1)

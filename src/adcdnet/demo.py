@@ -22,7 +22,7 @@ from adcdnet.simulate import simulate
 from adcdnet.training import train
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
-SETTINGS = TrainConfig().replace({"stage1": {"steps": 60}, "stage2": {"steps": 150}, "validations": 5})
+SETTINGS = TrainConfig().replace({"stage1": {"steps": 40}, "stage2": {"steps": 100}, "validations": 5})
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Grid:
-    """Size, place and coordinate system of a raster. `crs` is WKT, or None where the file has none."""
+    """Size, place and coordinate system of a raster. `crs` is WKT or "EPSG:n", or None where the file has none."""
 
     height: int
     width: int

@@ -23,7 +23,8 @@ from adcdnet.bands import BandStatistics
 from adcdnet.checkpoint import Model, Run
 from adcdnet.errors import InputError
 from adcdnet.grid import Window, tiles
-from adcdnet.model import ADCDNet, Targets
+from adcdnet.model import ADCDNet
+from adcdnet.nn.shared import Targets
 from adcdnet.scene import Pixels, RasterWriter, Scene
 
 Engine = Literal["dense", "patch"]
@@ -141,6 +142,8 @@ def predict(
         model = Model.load(Path(model))
     engine = engine or default_engine(model.network)
     check_scene(model, scene)
+    if probabilities is not None and Path(probabilities).resolve() == Path(out).resolve():
+        raise InputError(f"{out} was named as one file for both, map and probabilities; name two")
     tags = {
         "ADCDNET_VERSION": version("adcdnet"),
         "ADCDNET_MODEL": str(model.record.get("name", "")),

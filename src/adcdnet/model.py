@@ -29,16 +29,9 @@ from adcdnet.nn.backbone import Backbone
 from adcdnet.nn.context import CONTEXT_REACH, Context
 from adcdnet.nn.dia import DeformableInteractiveAttention
 from adcdnet.nn.dtm import DeepTemporalMamba, MapDepth, MapToken
+from adcdnet.nn.shared import Targets, attention_mask, box_mean, gather
 
 CORE = 3  # cells a side around the target that the centre head looks at
-
-
-class Targets(NamedTuple):
-    """Pixels of a batch of tiles to classify: index of the tile, row and column in it, each (n,) int64."""
-
-    tile: Tensor
-    row: Tensor
-    col: Tensor
 
 
 class View(NamedTuple):
@@ -115,15 +108,14 @@ class Encoder(nn.Module):
     def view_on_tile(self, depths: list[Tensor], targets: Targets, *, core: bool) -> View:
         first, last = depths[0], depths[-1]
         reach = self.patch // 2
-        tap = _gather(first, targets, side=1, step=1, reach=reach + 3)[:, :, 0, 0]
-        if not core:
-            return View(tap, self.attend(_gather(last, targets, side=self.cells, step=2, reach=reach)))
-        cells = _gather(last, targets, side=CORE, step=2, reach=reach)
+        tap = gather(first, targets, side=1, step=1, reach=reach + 3)[:, :, 0, 0]
+        side = CORE if core else self.cells
+        cells = gather(last, targets, side=side, step=2, reach=reach)
         if self.dia is None:
             return View(tap, F.relu(cells))
         pooled = torch.cat([last.mean(1, keepdim=True), last.amax(1, keepdim=True)], dim=1)
-        mean, maximum = _gather(pooled, targets, side=self.cells, step=2, reach=reach).split(1, dim=1)
-        return View(tap, F.relu(cells * _crop(self.dia.mask_of(mean, maximum), CORE)))
+        around = gather(pooled, targets, side=self.cells, step=2, reach=reach)
+        return View(tap, F.relu(cells * attention_mask(self.dia, around, core=side)))
 
     def tokens_on_tile(self, depths: list[Tensor], targets: Targets, attended: Tensor) -> list[Tensor]:
         maps = []
@@ -132,11 +124,11 @@ class Encoder(nn.Module):
             if self.pool:
                 # the 4×4 windows of the pooling overlap by one cell; with p = 8 m + 1 they lie 2 m pixels apart
                 apart = self.patch // 4
-                means = _box_mean(depth, apart // cell + 1, cell)
-                maps.append(_gather(means, targets, side=4, step=apart, reach=reach - apart // 2))
+                means = box_mean(depth, apart // cell + 1, cell)
+                maps.append(gather(means, targets, side=4, step=apart, reach=reach - apart // 2))
             else:
                 side = self.patch if cell == 1 else self.cells
-                maps.append(_gather(depth, targets, side=side, step=cell, reach=reach))
+                maps.append(gather(depth, targets, side=side, step=cell, reach=reach))
         return [*maps, F.adaptive_avg_pool2d(attended, 4) if self.pool else attended]
 
 
@@ -144,30 +136,6 @@ def _crop(x: Tensor, side: int) -> Tensor:
     """The central side × side positions of (n, c, h, w)."""
     trim = (x.shape[-1] - side) // 2
     return F.pad(x, (-trim, -trim, -trim, -trim))
-
-
-def _gather(x: Tensor, targets: Targets, *, side: int, step: int, reach: int) -> Tensor:
-    """Values (n, c, side, side) around each target, `step` positions apart, from maps (b, c, h, w).
-
-    reach: by how many positions the maps begin before the first target row and column of a tile.
-    """
-    _, c, h, w = x.shape
-    offset = torch.arange(side, device=x.device) * step + reach - (side - 1) * step // 2
-    row = (targets.tile * h + targets.row)[:, None] + offset  # (n, side)
-    index = row[:, :, None] * w + (targets.col[:, None] + offset)[:, None, :]  # (n, side, side)
-    flat = x.permute(0, 2, 3, 1).reshape(-1, c)
-    return flat.index_select(0, index.flatten()).view(-1, side, side, c).permute(0, 3, 1, 2)
-
-
-def _box_mean(x: Tensor, window: int, step: int) -> Tensor:
-    """Mean over window × window values that lie `step` positions apart; 'valid'."""
-    for axis in (2, 3):
-        length = x.shape[axis] - (window - 1) * step
-        total = x.narrow(axis, 0, length)
-        for k in range(1, window):
-            total = total + x.narrow(axis, k * step, length)
-        x = total / window
-    return x
 
 
 class _TwoSensors(nn.Module):
@@ -367,7 +335,7 @@ class ADCDNet(nn.Module):
             maps = self.centre.context.statistics(
                 F.pad(ms, (-trim, -trim, -trim, -trim)), F.pad(pan, (-fine, -fine, -fine, -fine))
             )
-            statistics = _gather(maps, targets, side=1, step=1, reach=0).flatten(1)
+            statistics = gather(maps, targets, side=1, step=1, reach=0).flatten(1)
         main = self._main((views[0], views[1]), self._prior_at(prior_depths, targets, core=core), statistics)
         if not (branch_targets is not None and self.dtm):
             return Outputs(main, None, None)
@@ -416,7 +384,8 @@ class ADCDNet(nn.Module):
         for i, sensor in enumerate(("ms", "pan")):
             token = None
             if self.prior is not None and prior is not None:
-                token = self.prior_token[sensor](self.prior.standardise(prior[i], i))
+                features = F.adaptive_avg_pool2d(prior[i], 4) if self.config.token == "pool" else prior[i]
+                token = self.prior_token[sensor](self.prior.standardise(features, i))
             sequence = self.dtm[sensor](tokens[i], token)
             decide = self.decision if self.config.shared_decision else self.branch_decision[sensor]
             logits.append(decide(sequence[:, -1]))

@@ -26,7 +26,7 @@ UNUSED, TRAIN, VALIDATION, TEST, GUARD = range(5)
 PART_NAMES = ("unused", "train", "validation", "test", "guard")
 FEWEST_LABELS = 5  # labelled pixels a class must have to be learnt and tested at all
 FEWEST_TO_VALIDATE = 30  # below this in any class, all that is not test goes into training
-_TRIALS = 300
+_TRIALS = 1500
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,20 @@ def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
         of_cell = block[cell // 2 :: cell, cell // 2 :: cell]
         of_cell = _fit(of_cell, counts.shape[1:])
         weight = np.bincount(block[index >= 0], minlength=int(block.max()) + 1).astype(float)
-        for _ in range(_TRIALS):
-            part = _draw_parts(weight, wanted, rng)
+        leader: tuple[float, NDArray[np.uint8]] | None = None
+        for trial in range(_TRIALS):
+            if leader is None or trial < _TRIALS // 3:
+                part = _draw_parts(weight, wanted, rng)
+            else:  # then exchange blocks of the best so far
+                part = leader[1].copy()
+                a, b = rng.integers(part.size, size=2)
+                part[[a, b]] = part[[b, a]]
             cost = _cost(part[of_cell], counts, totals, wanted, -(-reach // cell))
-            if best is None or cost < best[0]:
-                best = (cost, side, part)
+            if leader is None or cost < leader[0]:
+                leader = (cost, part)
+        assert leader is not None
+        if best is None or leader[0] < best[0]:
+            best = (leader[0], side, leader[1])
     assert best is not None
     _, side, part = best
     parts = _add_guard(part[_blocks(height, width, side)], valid, reach)
@@ -269,7 +278,7 @@ def _stack(
     """One batch of all cuts, each flipped and turned at random if wanted."""
     turned = []
     for cut in cuts:
-        turns, flip = (rng.integers(4), rng.integers(2)) if augment else (0, 0)
+        turns, flip = (int(rng.integers(4)), int(rng.integers(2))) if augment else (0, 0)
         turned.append([np.rot90(x[..., ::-1] if flip else x, turns, axes=(-2, -1)) for x in cut])
     return Drawn(*(np.stack(arrays) for arrays in zip(*turned, strict=True)))
 

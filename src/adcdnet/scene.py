@@ -323,7 +323,7 @@ class RasterWriter:
             count=self.count,
             dtype=self.dtype.name,
             nodata=self._nodata,
-            crs=None if self.grid.crs is None else CRS.from_wkt(self.grid.crs),
+            crs=None if self.grid.crs is None else CRS.from_user_input(self.grid.crs),
             transform=self.grid.transform,
             tiled=True,
             blockxsize=_BLOCK,

@@ -32,8 +32,9 @@ from adcdnet.errors import InputError
 from adcdnet.grid import tiles
 from adcdnet.labels import Labels
 from adcdnet.metrics import confusion_matrix, scores
-from adcdnet.model import ADCDNet, Layout, PriorNet, Targets
+from adcdnet.model import ADCDNet, Layout, PriorNet
 from adcdnet.nn.mamba import Mamba
+from adcdnet.nn.shared import Targets
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
 from adcdnet.sampling import PART_NAMES, Drawn, TrainingArea, split_blocks
 from adcdnet.scene import Scene, write_raster
@@ -221,7 +222,11 @@ class Trainer:
                 _move_average(average, network, min(self.config.average, step / (step + 9)))
                 if step % interval and step != stage.steps:
                     continue
-                known = {"loss": loss.item(), "main": parts[0].item(), "learning_rate": schedule.get_last_lr()[0]}
+                known: dict[str, float] = {
+                    "loss": loss.item(),
+                    "main": parts[0].item(),
+                    "learning_rate": float(schedule.get_last_lr()[0]),
+                }
                 if self.area.split.has_validation:
                     found = self._validate(average)
                     known |= {"validation_kappa": found.kappa, "validation_aa": found.aa, "validation_oa": found.oa}
@@ -277,7 +282,7 @@ class Trainer:
         counts = self.area.class_counts.astype(float)
         shift = torch.tensor(self.config.class_balance * np.log(counts), dtype=torch.float32, device=self.device)
         truth, answer = [], []
-        for window in tiles(*label.shape, 64):
+        for window in tiles(label.shape[0], label.shape[1], 64):
             row, col = np.nonzero(label[window.slices] >= 0)
             if not len(row):
                 continue

@@ -65,16 +65,16 @@ class MobileUnit(nn.Module):
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor, dilation: int | None = None) -> Tensor:
-        y = F.hardswish(self.expand_norm(self.expand(x)))
+        y: Tensor = F.hardswish(self.expand_norm(self.expand(x)))
         y = F.hardswish(self.depthwise_norm(_convolve(self.depthwise, y, dilation)))
         if self.squeeze is not None and self.excite is not None:
             weight = F.hardsigmoid(self.excite(F.relu(self.squeeze(y.mean((2, 3))))))
             y = y * weight[:, :, None, None]
         y = self.project_norm(self.project(y))
-        if not self.residual:
-            return y
-        trim = (x.shape[-1] - y.shape[-1]) // 2
-        return y + F.pad(x, (-trim, -trim, -trim, -trim))
+        if self.residual:
+            trim = (x.shape[-1] - y.shape[-1]) // 2
+            y = y + F.pad(x, (-trim, -trim, -trim, -trim))
+        return y
 
 
 class Stem(nn.Module):

@@ -44,7 +44,8 @@ class MetricNet(nn.Module):
 
 def sps_loss(metric: MetricNet, f_ms: Tensor, f_pan: Tensor) -> Tensor:
     """Scalar: levels summed, mean over the batch."""
-    return metric(f_ms, f_pan).sum(1).mean()
+    per_level: Tensor = metric(f_ms, f_pan)
+    return per_level.sum(1).mean()
 
 
 def spread_loss(features: Tensor) -> Tensor:
