@@ -32,7 +32,8 @@ def test_map_token_averages_by_hand_and_passes_a_4x4_map_unchanged():
     nn.init.eye_(token.linear.weight)
     nn.init.zeros_(token.linear.bias)
     small = torch.randn(2, 1, 4, 4)
-    large = small.repeat_interleave(2, dim=2).repeat_interleave(3, dim=3)  # 8×12, constant in each of 4×4 cells
+    ripple = torch.tensor([[1.0, -2.0, 1.0], [-3.0, 2.0, 1.0]]).repeat(4, 4)  # of mean 0 in each cell of 2×3
+    large = small.repeat_interleave(2, dim=2).repeat_interleave(3, dim=3) + ripple  # 8×12
     expected = torch.relu(nn.functional.layer_norm(small.flatten(1), (16,)))
     assert_close(token(small), expected, rtol=0, atol=0)
     assert_close(token(large), expected)
