@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from torch import nn
 
+from adcdnet import sampling
 from adcdnet.bands import BandStatistics
-from adcdnet.checkpoint import Model
+from adcdnet.checkpoint import Model, Run
 from adcdnet.classes import ClassTable
 from adcdnet.config import TrainConfig
+from adcdnet.labels import Labels, read_labels
 from adcdnet.model import ADCDNet, Layout, PriorNet
 from adcdnet.nn import DeformableInteractiveAttention
 from adcdnet.scene import Scene
+from adcdnet.training import Progress, train
 
 ROOT = Path(__file__).parents[1]
 UTM = "EPSG:32633"
@@ -165,3 +169,74 @@ def tiny_scene(write_tif: Callable[..., Path]) -> Iterator[Scene]:
 def tiny_model() -> Model:
     """For `tiny_scene`, with 3 classes of the values 2, 5 and 8."""
     return build_model(Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3))
+
+
+QUICK = {  # settings of a training that takes a second
+    "network": {**SMALL, "patch": 9},
+    "split": {"block": 16},
+    "stage1": {"steps": 3, "tiles": 4, "batch": 16},
+    "stage2": {"steps": 6, "tiles": 4, "batch": 16},
+    "branch_targets": 32,
+    "validations": 3,
+}
+
+
+@dataclass(frozen=True)
+class LabelledPair:
+    """Files of a pair with 4 MS bands, and what is known of it."""
+
+    ms: Path
+    pan: Path
+    labels: Path
+    classes: Path
+    truth: NDArray[np.uint8]  # values 1, 2 and 4
+
+    def open(self) -> Scene:
+        return Scene.open(self.ms, self.pan)
+
+    def read_labels(self, scene: Scene) -> Labels:
+        return read_labels(self.labels, scene.grid, classes=ClassTable.read(self.classes))
+
+    def train(self, out: Path, *, progress: Progress | None = None, **changes: Any) -> Run:
+        """A short training; `changes` are settings, merged into the quick ones."""
+        with self.open() as scene:
+            config = TrainConfig().replace(QUICK).replace(changes)
+            return train(scene, self.read_labels(scene), out=out, config=config, device="cpu", progress=progress)
+
+
+@pytest.fixture(scope="session")
+def labelled_pair(tmp_path_factory: pytest.TempPathFactory) -> LabelledPair:
+    """83 × 71 MS pixels at ratio 2 in 3 classes that differ in colour; a tenth unlabelled, an invalid corner."""
+    folder = tmp_path_factory.mktemp("pair")
+    rng = np.random.default_rng(83)
+    fields = rng.integers(3, size=(17, 15)).repeat(5, 0).repeat(5, 1)[:83, :71]
+    colours = np.array([[300, 500, 400, 100], [500, 300, 100, 400], [100, 400, 500, 300]])
+    ms = np.clip(colours[fields].transpose(2, 0, 1) + rng.normal(0, 60, (4, 83, 71)), 1, None).astype(np.uint16)
+    bright = np.array([300, 400, 500])[fields].repeat(2, 0).repeat(2, 1)
+    pan = np.clip(bright + rng.normal(0, 60, bright.shape), 1, None).astype(np.uint16)
+    ms[:, :4, :6] = 0
+    truth = np.array([1, 2, 4], np.uint8)[fields]
+    labels = np.where(rng.random(truth.shape) < 0.1, 0, truth).astype(np.uint8)
+    classes = folder / "classes.csv"
+    classes.write_text("value,name,color\n1,meadow,#00ff00\n2,rock,#808080\n4,water,#0000ff\n")
+    return LabelledPair(
+        write_tif_file(folder / "ms.tif", ms, nodata=0),
+        write_tif_file(folder / "pan.tif", pan, pixel=PIXEL / 2, nodata=0),
+        write_tif_file(folder / "labels.tif", labels),
+        classes,
+        truth,
+    )
+
+
+@pytest.fixture(scope="session")
+def few_trials() -> Iterator[None]:
+    """Splits are made from a few random assignments only: what is tested of them does not depend on how many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "_TRIALS", 12)
+        yield
+
+
+@pytest.fixture(scope="session")
+def quick_run(labelled_pair: LabelledPair, few_trials: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """What one short training on the labelled pair left, in a folder called run; to be looked at only."""
+    return labelled_pair.train(tmp_path_factory.mktemp("quick") / "run")

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from adcdnet import sampling
 from adcdnet.classes import ClassTable
 from adcdnet.config import NetworkConfig, SplitConfig, TrainConfig
 from adcdnet.errors import InputError
@@ -17,14 +16,6 @@ from adcdnet.scene import Pixels
 
 NETWORK = NetworkConfig(patch=9)  # reach 8
 PAPER = TrainConfig.of_profile("paper").network
-
-
-@pytest.fixture(scope="module")
-def few_trials():
-    """Whether the guard holds does not depend on how many assignments were tried."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "_TRIALS", 12)
-        yield
 
 
 def make_labels(index) -> Labels:
