@@ -1,9 +1,14 @@
 """adcdnet: land-cover maps from a multispectral and a panchromatic image, each at its own resolution.
 
+Example::
+
     import adcdnet as ad
+
     with ad.Scene.open("ms.tif", "pan.tif") as scene:
         run = ad.train(scene, ad.read_labels("labels.tif", scene.grid), out="runs/first")
         ad.predict(run, scene, out="map.tif")
+
+The command line does the same: `adcdnet --help`.
 """
 
 from adcdnet.checkpoint import Model, Run

@@ -7,4 +7,3 @@ ends with exit code 1; from Python it is an ordinary ValueError.
 
 class InputError(ValueError):
     """Input that cannot be used: a file, an image pair, labels, settings or a model file."""
-

@@ -29,6 +29,7 @@ from adcdnet.scene import Pixels, RasterWriter, Scene
 
 Engine = Literal["dense", "patch"]
 Progress = Callable[[int, int], None]  # done, of how many
+_AT_ONCE = 2048
 FAR = 3.0  # training deviations: band means of a new scene beyond this deserve a warning
 
 
@@ -77,9 +78,12 @@ def logits_of(
         return logits
     with torch.inference_mode():
         if engine == "dense":
-            targets = Targets(torch.zeros_like(row), row, col)
-            targets = Targets(*(i.to(device) for i in targets))
-            found = network.on_tile(ms[None].to(device), pan[None].to(device), targets).main
+            shared = network.share(ms[None].to(device), pan[None].to(device))
+            where = torch.stack([torch.zeros_like(row), row, col]).to(device)
+            # few targets at a time: what is gathered of them stays in the processor's cache
+            found = torch.cat(
+                [network.classify(shared, Targets(*some)) for some in torch.split(where, _AT_ONCE, dim=1)]
+            )
         elif engine == "patch":
             first, size = reach - config.before, config.before + 1 + config.after
             parts = []

@@ -41,6 +41,21 @@ class View(NamedTuple):
     attended: Tensor  # (n, c, g, g) F, or only its core (n, c, 3, 3) where the head needs no more
 
 
+class SensorMaps(NamedTuple):
+    """What the target pixels of a tile share of one sensor, at every position."""
+
+    depths: list[Tensor]  # (b, c_k, h_k, w_k)
+    pooled: Tensor  # (b, 2, h, w): mean and maximum over the channels of the last depth, for DIA
+
+
+class Shared(NamedTuple):
+    """What the target pixels of a batch of tiles share: `ADCDNet.share` makes it, `classify` reads it."""
+
+    sensors: tuple[SensorMaps, SensorMaps]
+    prior: tuple[SensorMaps, SensorMaps] | None
+    statistics: Tensor | None  # (b, f, h, w) context statistics of the inputs
+
+
 class Outputs(NamedTuple):
     """Logits (n, K). The DTM branches are None where they are not run."""
 
@@ -103,33 +118,37 @@ class Encoder(nn.Module):
             maps = [_crop(m, side) for m, side in zip(maps, sides, strict=True)]
         return [F.adaptive_avg_pool2d(m, 4) for m in maps] if self.pool else maps
 
-    # Shared: `depths` of whole tiles from backbone.shared, values at each target gathered from them
+    # Shared: maps of whole tiles, of which the values around each target are gathered
 
-    def view_on_tile(self, depths: list[Tensor], targets: Targets, *, core: bool) -> View:
-        first, last = depths[0], depths[-1]
+    def share(self, x: Tensor) -> SensorMaps:
+        """Tiles (b, bands, h, w) with a halo of the network's reach. ValueError if the network cannot be shared."""
+        depths = self.backbone.shared(x)
+        last = depths[-1]
+        return SensorMaps(depths, torch.cat([last.mean(1, keepdim=True), last.amax(1, keepdim=True)], dim=1))
+
+    def view_at(self, maps: SensorMaps, targets: Targets, *, core: bool) -> View:
         reach = self.patch // 2
-        tap = gather(first, targets, side=1, step=1, reach=reach + 3)[:, :, 0, 0]
+        tap = gather(maps.depths[0], targets, side=1, step=1, reach=reach + 3)[:, :, 0, 0]
         side = CORE if core else self.cells
-        cells = gather(last, targets, side=side, step=2, reach=reach)
+        cells = gather(maps.depths[-1], targets, side=side, step=2, reach=reach)
         if self.dia is None:
             return View(tap, F.relu(cells))
-        pooled = torch.cat([last.mean(1, keepdim=True), last.amax(1, keepdim=True)], dim=1)
-        around = gather(pooled, targets, side=self.cells, step=2, reach=reach)
-        return View(tap, F.relu(cells * attention_mask(self.dia, around, core=side)))
+        pooled = gather(maps.pooled, targets, side=self.cells, step=2, reach=reach)
+        return View(tap, F.relu(cells * attention_mask(self.dia, pooled, core=side)))
 
-    def tokens_on_tile(self, depths: list[Tensor], targets: Targets, attended: Tensor) -> list[Tensor]:
-        maps = []
-        for depth, cell, extra in zip(depths, (1, 2, 2), (3, 2, 0), strict=True):
+    def tokens_at(self, maps: SensorMaps, targets: Targets, attended: Tensor) -> list[Tensor]:
+        tokens = []
+        for depth, cell, extra in zip(maps.depths, (1, 2, 2), (3, 2, 0), strict=True):
             reach = self.patch // 2 + extra
             if self.pool:
                 # the 4×4 windows of the pooling overlap by one cell; with p = 8 m + 1 they lie 2 m pixels apart
                 apart = self.patch // 4
                 means = box_mean(depth, apart // cell + 1, cell)
-                maps.append(gather(means, targets, side=4, step=apart, reach=reach - apart // 2))
+                tokens.append(gather(means, targets, side=4, step=apart, reach=reach - apart // 2))
             else:
                 side = self.patch if cell == 1 else self.cells
-                maps.append(gather(depth, targets, side=side, step=cell, reach=reach))
-        return [*maps, F.adaptive_avg_pool2d(attended, 4) if self.pool else attended]
+                tokens.append(gather(depth, targets, side=side, step=cell, reach=reach))
+        return [*tokens, F.adaptive_avg_pool2d(attended, 4) if self.pool else attended]
 
 
 def _crop(x: Tensor, side: int) -> Tensor:
@@ -168,17 +187,15 @@ class PriorNet(_TwoSensors):
         """Patches -> F_ms, F_pan."""
         return self.ms.attend(self.ms.backbone(ms)[-1]), self.pan.attend(self.pan.backbone(pan)[-1])
 
-    def shared(self, ms: Tensor, pan: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Tiles -> their depths; `features` takes what it needs of them at each target."""
-        return self.ms.backbone.shared(ms), self.pan.backbone.shared(pan)
+    def share(self, ms: Tensor, pan: Tensor) -> tuple[SensorMaps, SensorMaps]:
+        """Tiles -> maps, of which `features` takes what it needs at each target."""
+        return self.ms.share(ms), self.pan.share(pan)
 
-    def features(
-        self, shared: tuple[list[Tensor], list[Tensor]], targets: Targets, *, core: bool
-    ) -> tuple[Tensor, Tensor]:
+    def features(self, maps: tuple[SensorMaps, SensorMaps], targets: Targets, *, core: bool) -> tuple[Tensor, Tensor]:
         """F_ms, F_pan at every target, whole or only the core."""
         return (
-            self.ms.view_on_tile(shared[0], targets, core=core).attended,
-            self.pan.view_on_tile(shared[1], targets, core=core).attended,
+            self.ms.view_at(maps[0], targets, core=core).attended,
+            self.pan.view_at(maps[1], targets, core=core).attended,
         )
 
     def standardise(self, features: Tensor, sensor: int) -> Tensor:
@@ -311,54 +328,67 @@ class ADCDNet(nn.Module):
         )
         return Outputs(main, *self._branches(tokens, prior))
 
-    def on_tile(self, ms: Tensor, pan: Tensor, targets: Targets, *, branch_targets: Targets | None = None) -> Outputs:
-        """Tiles (b, B, h, w) and (b, B', h·r, w·r), each with a halo of `reach` on every side -> logits per target.
+    # Shared. In eval mode equal to `forward` on the patches around the targets; in training mode BatchNorm takes its
+    # statistics from the tiles.
 
-        branch_targets: pixels that the DTM branches classify; they cost far more than the main branch, so training
-        takes a part of the targets. Equal to `forward` on the patches around the targets (in eval mode; in training
-        mode BatchNorm takes its statistics from the tiles). ValueError if the network cannot be shared.
+    def share(self, ms: Tensor, pan: Tensor) -> Shared:
+        """Tiles (b, B, h, w) and (b, B', h·r, w·r), each with a halo of `reach` on every side.
+
+        ValueError if the network cannot be shared.
         """
         # channels last: the values of one cell lie side by side, which is how they are gathered
         ms, pan = (x.contiguous(memory_format=torch.channels_last) for x in self._silence(ms, pan))
-        sensors = self.sensors.ms, self.sensors.pan
-        depths = sensors[0].backbone.shared(ms), sensors[1].backbone.shared(pan)
-        prior_depths = None
+        prior = None
         if self.prior is not None:
             with torch.no_grad():
-                prior_depths = self.prior.shared(ms, pan)
-        core = self.centre is not None
-        views = [s.view_on_tile(d, targets, core=core) for s, d in zip(sensors, depths, strict=True)]
+                prior = self.prior.share(ms, pan)
         statistics = None
         if self.centre is not None:
             trim = self.config.reach - CONTEXT_REACH
             fine = trim * self.layout.ratio
-            maps = self.centre.context.statistics(
+            statistics = self.centre.context.statistics(
                 F.pad(ms, (-trim, -trim, -trim, -trim)), F.pad(pan, (-fine, -fine, -fine, -fine))
             )
-            statistics = gather(maps, targets, side=1, step=1, reach=0).flatten(1)
-        main = self._main((views[0], views[1]), self._prior_at(prior_depths, targets, core=core), statistics)
-        if not (branch_targets is not None and self.dtm):
+        return Shared((self.sensors.ms.share(ms), self.sensors.pan.share(pan)), prior, statistics)
+
+    def classify(self, shared: Shared, targets: Targets) -> Tensor:
+        """Main logits (n, K)."""
+        core = self.centre is not None
+        views = (
+            self.sensors.ms.view_at(shared.sensors[0], targets, core=core),
+            self.sensors.pan.view_at(shared.sensors[1], targets, core=core),
+        )
+        statistics = None
+        if shared.statistics is not None:
+            statistics = gather(shared.statistics, targets, side=1, step=1, reach=0).flatten(1)
+        return self._main(views, self._prior_at(shared, targets, core=core), statistics)
+
+    def classify_branches(self, shared: Shared, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Logits (n, K) of the DTM branches, MS and PAN. They cost far more than the main branch."""
+        tokens = []
+        for encoder, maps in zip((self.sensors.ms, self.sensors.pan), shared.sensors, strict=True):
+            attended = encoder.view_at(maps, targets, core=False).attended
+            tokens.append(encoder.tokens_at(maps, targets, attended))
+        return self._branches((tokens[0], tokens[1]), self._prior_at(shared, targets, core=False))
+
+    def on_tile(self, ms: Tensor, pan: Tensor, targets: Targets, *, branch_targets: Targets | None = None) -> Outputs:
+        """Share and classify in one go; the DTM branches only at `branch_targets`."""
+        shared = self.share(ms, pan)
+        main = self.classify(shared, targets)
+        if branch_targets is None or not self.dtm:
             return Outputs(main, None, None)
-        whole = [s.view_on_tile(d, branch_targets, core=False) for s, d in zip(sensors, depths, strict=True)]
-        tokens = [
-            s.tokens_on_tile(d, branch_targets, view.attended)
-            for s, d, view in zip(sensors, depths, whole, strict=True)
-        ]
-        prior = self._prior_at(prior_depths, branch_targets, core=False)
-        return Outputs(main, *self._branches((tokens[0], tokens[1]), prior))
+        return Outputs(main, *self.classify_branches(shared, branch_targets))
 
     def _silence(self, ms: Tensor, pan: Tensor) -> tuple[Tensor, Tensor]:
         """Zeros, the training mean, in place of a sensor that this network is to do without."""
         only = self.config.sensors
         return ms if only != "pan" else torch.zeros_like(ms), pan if only != "ms" else torch.zeros_like(pan)
 
-    def _prior_at(
-        self, depths: tuple[list[Tensor], list[Tensor]] | None, targets: Targets, *, core: bool
-    ) -> tuple[Tensor, Tensor] | None:
-        if self.prior is None or depths is None:
+    def _prior_at(self, shared: Shared, targets: Targets, *, core: bool) -> tuple[Tensor, Tensor] | None:
+        if self.prior is None or shared.prior is None:
             return None
         with torch.no_grad():
-            return self.prior.features(depths, targets, core=core)
+            return self.prior.features(shared.prior, targets, core=core)
 
     def _main(self, views: tuple[View, View], prior: tuple[Tensor, Tensor] | None, statistics: Tensor | None) -> Tensor:
         fused = []

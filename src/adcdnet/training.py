@@ -192,7 +192,7 @@ class Trainer:
         count = min(len(places), _TARGETS_PER_TILE * stage.tiles)
         chosen = places[rng.permutation(len(places))[:count]]
         targets = Targets(*(torch.from_numpy(i).to(self.device) for i in chosen.T.copy()))
-        return prior.features(prior.shared(ms, pan), targets, core=False)
+        return prior.features(prior.share(ms, pan), targets, core=False)
 
     @torch.no_grad()
     def _measure_prior(self, prior: PriorNet, rng: np.random.Generator) -> None:
