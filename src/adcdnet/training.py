@@ -75,9 +75,9 @@ def train(
     del pixels
     write_raster(folder / "split.tif", split.part, scene.grid, nodata=0, tags={"PARTS": json.dumps(PART_NAMES)})
     write_whole(folder / "config.toml", config.to_toml().encode())
-    trainer = Trainer(area, layout, config, pick_device(device), progress)
     with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.seed)  # of the first weights and of dropout
+        trainer = Trainer(area, layout, config, pick_device(device), progress)
         network = trainer.run()
     counts = area.class_counts
     drawn = np.power(counts.astype(float), 1 - config.class_balance)
