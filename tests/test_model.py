@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from adcdnet.config import NetworkConfig, TrainConfig
-from adcdnet.model import ADCDNet, Layout, Targets
+from adcdnet.model import ADCDNet, Layout
 from adcdnet.nn import DeformableInteractiveAttention
+from adcdnet.nn.shared import Targets
 from conftest import SMALL, liven
 
 PAPER = TrainConfig.of_profile("paper").network
