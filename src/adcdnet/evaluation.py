@@ -14,7 +14,7 @@ from adcdnet.errors import InputError
 from adcdnet.labels import read_labels
 from adcdnet.metrics import Scores, confusion_matrix, scores
 from adcdnet.sampling import PART_NAMES
-from adcdnet.scene import read_band, read_classes
+from adcdnet.scene import is_nodata, read_band, read_classes
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,10 @@ def evaluate(
     labels = read_labels(labels_path, grid, classes=read_classes(map_path), column=column)
     value_to_index = np.full(256, -1, np.int64)
     value_to_index[list(labels.classes.values)] = np.arange(len(labels.classes))
-    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255:
+    kept = np.where(is_nodata(values, nodata), 0, values)
+    if kept.dtype.kind not in "iu" or kept.min() < 0 or kept.max() > 255:
         raise InputError(f"{map_path} is not a map: whole numbers from 0 to 255 are needed, it holds {values.dtype}")
-    mapped = np.where(values == (0 if nodata is None else nodata), -1, value_to_index[values])
+    mapped = value_to_index[kept]
     truth = labels.index.astype(np.int64)
     if split is not None and part is not None:
         parts, split_grid, _ = read_band(split)
