@@ -100,6 +100,16 @@ def test_any_size_is_masked_by_half_resolution_cells(dia, size):
     assert torch.isfinite(x.grad).all()
 
 
+def test_mask_looks_4_to_6_pixels_far(dia):  # as its page says
+    mean = torch.randn(1, 1, 31, 31, requires_grad=True)
+    reached = set()
+    for pixel in (14, 15):
+        (gradient,) = torch.autograd.grad(dia.mask_of(mean, torch.randn(1, 1, 31, 31))[0, 0, pixel, pixel], mean)
+        rows = gradient[0, 0].abs().amax(1).nonzero().flatten()
+        reached |= {pixel - rows.min().item(), rows.max().item() - pixel}
+    assert (min(reached), max(reached)) == (4, 6)
+
+
 def test_every_parameter_receives_a_gradient_from_the_start():
     module = DeformableInteractiveAttention()
     module(torch.randn(2, 3, 7, 9)).square().sum().backward()

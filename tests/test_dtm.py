@@ -1,5 +1,6 @@
 """DTM: which token is read where, and what each gave to the decision."""
 
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -129,6 +130,12 @@ def test_token_that_feeds_nothing_has_no_evidence():
     assert (why.evidence[:, 1:].abs().amax((0, 2)) > 1e-4).all()
 
 
+def test_before_training_the_last_token_decides_nearly_alone():  # as the page warns
+    torch.manual_seed(0)
+    shares = DeepTemporalMamba(DEPTHS, d_model=12, num_classes=5).explain(depths(16)).shares
+    assert shares[:, -1].mean() > 0.9
+
+
 def test_wrong_input_is_refused_with_what_was_needed():
     with pytest.raises(ValueError, match="2 depths came; this head was made for 3"):
         head()(depths()[:2])
@@ -154,3 +161,15 @@ def test_head_compiles_in_one_piece_and_runs_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         rough = module(depths(), prior())
     assert (rough - module(depths(), prior())).abs().max() < 0.1 * module(depths(), prior()).abs().max()
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # raised inside PyTorch's exporter
+def test_head_of_pooled_maps_runs_in_onnx_runtime(tmp_path):
+    torch.manual_seed(0)
+    module = DeepTemporalMamba((3, 2), d_model=12, num_classes=5, prior="last").eval()
+    given = ([torch.randn(2, 3, 9, 6), torch.randn(2, 2, 5, 7)], prior())
+    torch.onnx.export(module, given, tmp_path / "dtm.onnx", dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "dtm.onnx")
+    names = [one.name for one in session.get_inputs()]
+    (logits,) = session.run(None, dict(zip(names, [v.numpy() for v in (*given[0], given[1])], strict=True)))
+    assert_close(torch.from_numpy(logits), module(*given).detach(), rtol=0, atol=1e-5)
