@@ -29,7 +29,7 @@ from adcdnet.nn.backbone import Backbone
 from adcdnet.nn.context import CONTEXT_REACH, Context
 from adcdnet.nn.dia import DeformableInteractiveAttention
 from adcdnet.nn.dtm import DeepTemporalMamba, MapDepth, MapToken
-from adcdnet.nn.shared import Targets, attention_mask, box_mean, gather
+from adcdnet.nn.shared import MaskOperator, Targets, box_mean, gather
 
 CORE = 3  # cells a side around the target that the centre head looks at
 
@@ -45,7 +45,9 @@ class SensorMaps(NamedTuple):
     """What the target pixels of a tile share of one sensor, at every position."""
 
     depths: list[Tensor]  # (b, c_k, h_k, w_k)
-    pooled: Tensor  # (b, 2, h, w): mean and maximum over the channels of the last depth, for DIA
+    mean: Tensor  # (b, 1, h, w) mean over the channels of the last depth, for DIA
+    maximum: Tensor  # (b, 1, h, w) the same of the maximum
+    mask: MaskOperator | None  # None without DIA
 
 
 class Shared(NamedTuple):
@@ -123,18 +125,18 @@ class Encoder(nn.Module):
     def share(self, x: Tensor) -> SensorMaps:
         """Tiles (b, bands, h, w) with a halo of the network's reach. ValueError if the network cannot be shared."""
         depths = self.backbone.shared(x)
-        last = depths[-1]
-        return SensorMaps(depths, torch.cat([last.mean(1, keepdim=True), last.amax(1, keepdim=True)], dim=1))
+        mean, maximum = depths[-1].mean(1, keepdim=True), depths[-1].amax(1, keepdim=True)
+        return SensorMaps(depths, mean, maximum, None if self.dia is None else MaskOperator(self.dia, self.cells))
 
     def view_at(self, maps: SensorMaps, targets: Targets, *, core: bool) -> View:
         reach = self.patch // 2
         tap = gather(maps.depths[0], targets, side=1, step=1, reach=reach + 3)[:, :, 0, 0]
         side = CORE if core else self.cells
         cells = gather(maps.depths[-1], targets, side=side, step=2, reach=reach)
-        if self.dia is None:
+        if maps.mask is None:
             return View(tap, F.relu(cells))
-        pooled = gather(maps.pooled, targets, side=self.cells, step=2, reach=reach)
-        return View(tap, F.relu(cells * attention_mask(self.dia, pooled, core=side)))
+        mean, maximum = (gather(m, targets, side=self.cells, step=2, reach=reach) for m in (maps.mean, maps.maximum))
+        return View(tap, torch.relu_(cells * maps.mask(mean, maximum, core=side)))
 
     def tokens_at(self, maps: SensorMaps, targets: Targets, attended: Tensor) -> list[Tensor]:
         tokens = []
@@ -152,9 +154,9 @@ class Encoder(nn.Module):
 
 
 def _crop(x: Tensor, side: int) -> Tensor:
-    """The central side × side positions of (n, c, h, w)."""
+    """The central side × side positions of (n, c, h, w), a view."""
     trim = (x.shape[-1] - side) // 2
-    return F.pad(x, (-trim, -trim, -trim, -trim))
+    return x[:, :, trim : trim + side, trim : trim + side]
 
 
 class _TwoSensors(nn.Module):
@@ -200,7 +202,8 @@ class PriorNet(_TwoSensors):
 
     def standardise(self, features: Tensor, sensor: int) -> Tensor:
         """F minus `mean`, over `deviation`; sensor 0 is ms, 1 is pan."""
-        return (features - self.mean[sensor, :, None, None]) / self.deviation[sensor, :, None, None]
+        scale = (1 / self.deviation[sensor])[:, None, None]
+        return torch.addcmul((-self.mean[sensor])[:, None, None] * scale, features, scale)
 
 
 class Decision(nn.Module):
@@ -245,7 +248,7 @@ class CentreHead(nn.Module):
         parts = [tap_ms, tap_pan]
         for core in (_crop(f_ms, CORE), _crop(f_pan, CORE)):
             mean = core.mean((2, 3))
-            deviation = ((core - mean[:, :, None, None]).square().mean((2, 3)) + 1e-4).sqrt()
+            deviation = ((core * core).mean((2, 3)) - mean * mean).clamp_min(0).add(1e-3).sqrt()
             parts += [core[:, :, CORE // 2, CORE // 2], mean, deviation]
         hidden: Tensor = self.linear(torch.cat([*parts, self.context(statistics)], dim=1))
         return hidden
@@ -336,19 +339,16 @@ class ADCDNet(nn.Module):
 
         ValueError if the network cannot be shared.
         """
-        # channels last: the values of one cell lie side by side, which is how they are gathered
-        ms, pan = (x.contiguous(memory_format=torch.channels_last) for x in self._silence(ms, pan))
+        ms, pan = self._silence(ms, pan)
         prior = None
         if self.prior is not None:
             with torch.no_grad():
                 prior = self.prior.share(ms, pan)
         statistics = None
         if self.centre is not None:
-            trim = self.config.reach - CONTEXT_REACH
-            fine = trim * self.layout.ratio
-            statistics = self.centre.context.statistics(
-                F.pad(ms, (-trim, -trim, -trim, -trim)), F.pad(pan, (-fine, -fine, -fine, -fine))
-            )
+            coarse = slice(self.config.reach - CONTEXT_REACH, CONTEXT_REACH - self.config.reach)
+            fine = slice(coarse.start * self.layout.ratio, coarse.stop * self.layout.ratio)
+            statistics = self.centre.context.statistics(ms[:, :, coarse, coarse], pan[:, :, fine, fine])
         return Shared((self.sensors.ms.share(ms), self.sensors.pan.share(pan)), prior, statistics)
 
     def classify(self, shared: Shared, targets: Targets) -> Tensor:
@@ -396,7 +396,8 @@ class ADCDNet(nn.Module):
             f = view.attended if self.centre is None else _crop(view.attended, CORE)
             if self.prior is not None and prior is not None:
                 g = prior[i] if self.centre is None else _crop(prior[i], CORE)
-                f = F.relu(torch.sigmoid(self.prior.standardise(g, i)) * f + f)
+                # F >= 0 and the mask > 0, so that the ReLU of the formula changes nothing
+                f = torch.addcmul(f, torch.sigmoid(self.prior.standardise(g, i)), f)
             fused.append(f)
         if self.centre is not None and statistics is not None:
             hidden = self.centre(fused[0], fused[1], views[0].tap, views[1].tap, statistics)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -142,6 +143,8 @@ class Backbone(nn.Module):
         if not self.sharable:
             raise ValueError("zero padding and squeeze-excite tie values to their patch; run this patch by patch")
         x = x if self.stem is None else self.stem(x)
+        # the channels of one position side by side, as they will be gathered
+        x = x.contiguous(memory_format=torch.channels_last)
         depths, dilation = [], 1
         for unit, stride in zip(self.units, self.strides, strict=True):
             x = unit(x, dilation)

@@ -49,34 +49,44 @@ def box_mean(x: Tensor, window: int, step: int) -> Tensor:
     return x
 
 
-def attention_mask(dia: DeformableInteractiveAttention, pooled: Tensor, *, core: int) -> Tensor:
-    """The central core × core of DIA's masks, (n, 1, core, core), from pooled maps (n, 2, g, g): mean and maximum.
+class MaskOperator:
+    """DIA's masks for many patches of g × g cells: each of its 3×3 convolutions written as one small matrix.
 
-    Equal to `dia.mask_of`, with each 3×3 convolution written as one small matrix: thousands of 9×9 maps of one channel
-    are the worst case of a convolution library and an easy one for a matrix product.
+    Equal to `DeformableInteractiveAttention.mask_of`. Thousands of 9×9 maps of one channel are the worst case of a
+    convolution library and an easy one for a matrix product. Gradients reach the weights of `dia`.
     """
-    g = pooled.shape[-1]
-    half = (g + 1) // 2
-    avg = _apply(dia.down_avg, pooled[:, 0].flatten(1), g)  # (n, half²)
-    top = _apply(dia.down_max, pooled[:, 1].flatten(1), g)
-    gate_avg = torch.sigmoid(_apply(dia.gate_avg, scale_gradient(avg, dia.global_scale), half))
-    gate_max = torch.sigmoid(_apply(dia.gate_max, scale_gradient(top, dia.local_scale), half))
-    # which mixed value each cell of the core shows after nearest upsampling, as the interpolation itself has it
-    number = torch.arange(half * half, dtype=torch.float32, device=pooled.device).view(1, 1, half, half)
-    trim = (g - core) // 2
-    shown = F.interpolate(number, size=(g, g), mode="nearest")[0, 0, trim : g - trim, trim : g - trim].flatten().long()
-    needed, place = torch.unique(shown, return_inverse=True)
-    mixed = _apply(dia.mask, torch.cat((gate_avg * top, gate_max * avg), dim=1), half, needed)
-    return torch.sigmoid(mixed)[:, place].view(-1, 1, core, core)
+
+    def __init__(self, dia: DeformableInteractiveAttention, g: int) -> None:
+        half = (g + 1) // 2
+        self.dia, self.g, self.half = dia, g, half
+        self.down_avg, self.down_max = _matrix(dia.down_avg, g), _matrix(dia.down_max, g)  # (g², half²)
+        self.gate_avg, self.gate_max = _matrix(dia.gate_avg, half), _matrix(dia.gate_max, half)
+        self.mask = _matrix(dia.mask, half)  # (2·half², half²)
+
+    def __call__(self, mean: Tensor, maximum: Tensor, *, core: int) -> Tensor:
+        """The central core × core of the masks, (n, 1, core, core), from (n, 1, g, g) maps of mean and maximum."""
+        dia, g = self.dia, self.g
+        avg = _affine(mean.flatten(1), self.down_avg, dia.down_avg)  # (n, half²)
+        top = _affine(maximum.flatten(1), self.down_max, dia.down_max)
+        gate_avg = torch.sigmoid(_affine(scale_gradient(avg, dia.global_scale), self.gate_avg, dia.gate_avg))
+        gate_max = torch.sigmoid(_affine(scale_gradient(top, dia.local_scale), self.gate_max, dia.gate_max))
+        # which mixed value each cell of the core shows after nearest upsampling, as the interpolation itself has it
+        number = torch.arange(self.half**2, dtype=torch.float32, device=mean.device).view(1, 1, self.half, self.half)
+        trim = (g - core) // 2
+        shown = F.interpolate(number, size=(g, g), mode="nearest")[0, 0, trim : g - trim, trim : g - trim]
+        needed, place = torch.unique(shown.flatten().long(), return_inverse=True)
+        mixed = _affine(torch.cat((gate_avg * top, gate_max * avg), dim=1), self.mask[:, needed], dia.mask)
+        return torch.sigmoid(mixed)[:, place].view(-1, 1, core, core)
 
 
-def _apply(conv: nn.Conv2d, maps: Tensor, side: int, positions: Tensor | None = None) -> Tensor:
-    """A convolution of one output channel on flattened maps (n, channels·side²), at all or some output positions."""
+def _matrix(conv: nn.Conv2d, side: int) -> Tensor:
+    """A convolution of one output channel on side × side maps without its bias, (channels·side², positions): its
+    answer to each input being 1 and the others 0."""
     inputs = conv.in_channels * side * side
-    # the matrix of a convolution is its answer to each input being 1 and the others 0
     ones = torch.eye(inputs, dtype=conv.weight.dtype, device=conv.weight.device)
     ones = ones.view(inputs, conv.in_channels, side, side)
-    matrix = F.conv2d(ones, conv.weight, None, conv.stride, conv.padding).flatten(1)
-    if positions is not None:
-        matrix = matrix[:, positions]
-    return maps @ matrix if conv.bias is None else maps @ matrix + conv.bias
+    return F.conv2d(ones, conv.weight, None, conv.stride, conv.padding).flatten(1)
+
+
+def _affine(x: Tensor, matrix: Tensor, conv: nn.Conv2d) -> Tensor:
+    return x @ matrix if conv.bias is None else x @ matrix + conv.bias
