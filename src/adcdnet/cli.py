@@ -7,7 +7,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from adcdnet.checkpoint import Model, write_whole
 from adcdnet.classes import ClassTable
@@ -55,9 +54,6 @@ def main() -> None:
         if debug:
             raise
         err.print(f"adcdnet: {error}", markup=False, style="red")
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        err.print("adcdnet: stopped", style="red")
         raise SystemExit(1) from None
 
 
@@ -220,20 +216,20 @@ def print_evaluation(found: Evaluation) -> None:
     s = found.scores
     where = f"{found.part} part" if found.part else "all labels"
     out_console.print(f"{where}: OA {s.oa:.3f}  AA {s.aa:.3f}  kappa {s.kappa:.3f}  macro F1 {s.macro_f1:.3f}")
-    header, *rows = score_table(s, found.classes.names)
-    table = Table(*header, box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in rows:
-        table.add_row(*row)
-    out_console.print(table)
-    names = found.classes.names
-    table = Table("labels ↓ map →", *names, "no class", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, counts in zip(names, found.confusion, strict=True):
-        table.add_row(name, *map(str, counts))
-    out_console.print(table)
+    _print_table(score_table(s, found.classes.names))
+    values = [str(value) for value in found.classes.values]
+    rows = [("labels ↓ map →", *values, "no class")]
+    for value, name, counts in zip(values, found.classes.names, found.confusion, strict=True):
+        rows.append((f"{value} {name}", *map(str, counts)))
+    _print_table(rows)
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """First column to the left, the others to the right; never shortened, however narrow the terminal is."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(text.rjust(n) for text, n in zip(others, widths[1:], strict=True))]
+        out_console.print("  ".join(cells), markup=False)
 
 
 def _say(notes: Any) -> None:
