@@ -69,6 +69,13 @@ def test_chunked_form_agrees_with_the_loop_gradients_included(steps, decay):
         assert_close(got, need, rtol=1e-10, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
 
 
+def test_a_batch_cut_into_uneven_parts_agrees_with_the_loop(monkeypatch):
+    monkeypatch.setattr("adcdnet.nn.scan.SHARED", 40)  # two samples of 15 states at once
+    values = inputs(40, b=5)
+    (y, gradients), (y_loop, gradients_loop) = run("chunked", values), run("loop", values)
+    assert_close([y, *gradients], [y_loop, *gradients_loop], rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("decay", [0.01, 50.0])
 def test_chunked_form_agrees_with_the_loop_over_8192_steps(decay):
     values = inputs(8192, b=1, c=2, n=2, decay=decay)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 32  # steps; longer chunks leave the processor's cache, shorter ones keep more states
+SHARED = 32768  # elements; PyTorch shares an operation of this size and more among its threads
 LOOP_STEPS = 16  # up to here "auto" takes the loop: it is faster there, and there is no memory to save
 
 
@@ -76,12 +77,26 @@ def scan_step(h: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tens
 
 # The chunked form. Within a chunk of s steps all but the recurrence itself is done for all steps at once, with the
 # steps first and the channels last: (s, b, n, c). It writes into buffers of one chunk, since fresh memory would cost
-# more than the arithmetic, and it is an opaque operator, so that torch.compile need not unroll it.
+# more than the arithmetic, and it is an opaque operator, so that torch.compile need not unroll it. The batch is taken
+# in parts whose step is too small for PyTorch to share among threads: sharing microseconds costs more than it gains,
+# and on a busy machine very much more.
 
 
 @torch.library.custom_op("adcdnet::selective_scan", mutates_args=())
 def _chunked(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
-    """y (b, l, c), and the state before each chunk (chunks, b, n, c)."""
+    """y (b, l, c), and the state before each chunk (b, chunks, n, c)."""
+    batch_parts = zip(*(v.tensor_split(_parts(u, A)) for v in (u, delta, B, C)), strict=True)
+    ys, starts = zip(*(_forward(u, delta, A, B, C, D) for u, delta, B, C in batch_parts), strict=True)
+    return torch.cat(ys), torch.cat(starts)
+
+
+def _parts(u: Tensor, A: Tensor) -> int:
+    """Into how many parts the batch is cut."""
+    b = u.shape[0]
+    return -(-b // max(1, SHARED // (A.numel() + 1)))
+
+
+def _forward(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
     b, steps = u.shape[:2]
     u, delta, B, C = (_steps_first(v) for v in (u, delta, B, C))
     A = A.T.contiguous()
@@ -95,7 +110,7 @@ def _chunked(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tenso
         if k + 1 < len(starts):
             starts[k + 1] = h[-1]
         y[s] = torch.mul(h, C[s, :, :, None], out=decay).sum(2)
-    return _steps_first(y.addcmul_(D, u)), starts
+    return _steps_first(y.addcmul_(D, u)), _steps_first(starts)
 
 
 def _steps_first(v: Tensor) -> Tensor:
@@ -116,12 +131,29 @@ def _states(delta: Tensor, A: Tensor, u: Tensor, B: Tensor, start: Tensor, decay
 def _chunked_backward(
     grad: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, starts: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of u, delta, A, B, C and D, from the last chunk to the first, by way of r = dL/dh:
+    """Gradients of u, delta, A, B, C and D."""
+    batch_parts = zip(*(v.tensor_split(_parts(u, A)) for v in (grad, u, delta, B, C, starts)), strict=True)
+    gradients = (_backward(g, u, delta, A, B, C, D, start) for g, u, delta, B, C, start in batch_parts)
+    u_, delta_, A_, B_, C_, D_ = zip(*gradients, strict=True)
+    return (
+        torch.cat(u_),
+        torch.cat(delta_),
+        torch.stack(A_).sum(0),
+        torch.cat(B_),
+        torch.cat(C_),
+        torch.stack(D_).sum(0),
+    )
+
+
+def _backward(
+    grad: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, starts: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """From the last chunk to the first, by way of r = dL/dh:
 
     r[t] = grad[t] C[t] + exp(delta[t+1] A) r[t+1]      dL/d(delta A)[t] = exp(delta[t] A) r[t] h[t-1]
     """
     steps = u.shape[1]
-    grad, u, delta, B, C = (_steps_first(v) for v in (grad, u, delta, B, C))
+    grad, u, delta, B, C, starts = (_steps_first(v) for v in (grad, u, delta, B, C, starts))
     A = A.T.contiguous()
     grad_u, grad_delta, grad_A, grad_B, grad_C = (torch.zeros_like(v) for v in (u, delta, A, B, C))
     buffers = u.new_empty(4, min(CHUNK, steps), *starts.shape[1:])
@@ -147,13 +179,13 @@ def _chunked_backward(
     grad_D = (grad * u).sum((0, 1))
     grad_u.addcmul_(D, grad)
     grad_u, grad_delta, grad_B, grad_C = (_steps_first(v) for v in (grad_u, grad_delta, grad_B, grad_C))
-    return grad_u, grad_delta, grad_A.T.contiguous(), grad_B, grad_C, grad_D
+    return grad_u, grad_delta, grad_A.T, grad_B, grad_C, grad_D
 
 
 @_chunked.register_fake
 def _(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
     b, steps, c = u.shape
-    return u.new_empty(u.shape), u.new_empty(-(-steps // CHUNK), b, A.shape[1], c)
+    return u.new_empty(u.shape), u.new_empty(b, -(-steps // CHUNK), A.shape[1], c)
 
 
 @_chunked_backward.register_fake
@@ -167,12 +199,12 @@ def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -
     ctx.save_for_backward(*inputs, output[1])
 
 
-def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, ...]:
+def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, ...]:
     gradients: tuple[Tensor, ...] = _chunked_backward(grad, *ctx.saved_tensors)
     return gradients
 
 
-_chunked.register_autograd(_backward, setup_context=_save)
+_chunked.register_autograd(_differentiate, setup_context=_save)
 
 
 def scan_matrix(delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
