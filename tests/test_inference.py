@@ -1,6 +1,7 @@
 """Two engines, one result; the map and probability files; memory bounded by the window."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import rasterio
 from adcdnet.checkpoint import Run
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
-from adcdnet.inference import default_engine, logits_of, posterior, predict, scene_logits
+from adcdnet.inference import default_engine, logits_of, posterior, predict, scene_logits, tile_within
 from adcdnet.model import Layout
 from adcdnet.scene import Pixels, Scene
 from conftest import PIXEL, build_model
@@ -213,10 +214,11 @@ def test_memory_is_bounded_by_the_window(write_tif, tmp_path, monkeypatch):
         heights.append(window.height)
         return read(self, window, **options)
 
+    monkeypatch.setattr("adcdnet.inference._LARGEST_TILE", 64)
     monkeypatch.setattr(Scene, "read", measured)
     with Scene.open(ms, pan) as scene:
         predict(model, scene, out=tmp_path / "map.tif", probabilities=tmp_path / "p.tif")
-    assert max(heights) <= 128 + 2 * 12
+    assert max(heights) <= 64 + 2 * 12
     assert sum(h - 24 for h in heights) == 150
 
 
@@ -297,3 +299,50 @@ def test_map_and_probabilities_of_one_name_are_refused(tiny_scene, tiny_model, t
     with pytest.raises(InputError, match="one file for both"):
         predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", probabilities=str(tmp_path / "map.tif"))
     assert not (tmp_path / "map.tif").exists()
+
+
+def test_a_budget_too_small_for_a_tile_names_the_smallest_that_works(tiny_model, tiny_scene):
+    network = tiny_model.network
+    with pytest.raises(InputError, match=r"--memory (\d+)MB is the smallest") as refused:
+        tile_within(network, 300 * 2**20, used=300 * 2**20)
+    smallest = int(re.search(r"--memory (\d+)MB", str(refused.value))[1]) * 2**20
+    assert tile_within(network, smallest, used=300 * 2**20) >= 16
+    assert tile_within(network, 4 * smallest, used=300 * 2**20) > tile_within(network, smallest, used=300 * 2**20)
+
+
+def test_a_stopped_prediction_resumes_to_the_identical_file(tiny_model, tiny_scene, tmp_path, monkeypatch):
+    monkeypatch.setattr("adcdnet.inference._LARGEST_TILE", 16)
+    whole, parts = tmp_path / "whole.tif", tmp_path / "parts.tif"
+    predict(tiny_model, tiny_scene, out=whole, probabilities=tmp_path / "pw.tif")
+
+    def stop(done, total):
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(tiny_model, tiny_scene, out=parts, probabilities=tmp_path / "pp.tif", resume=True, progress=stop)
+    assert not parts.exists()
+    assert not (tmp_path / "pp.tif").exists()
+    kept = list((tmp_path / ".parts.tif.tiles").glob("*.npz"))
+    assert kept
+    classified = []
+    monkeypatch.setattr("adcdnet.inference.logits_of", lambda *a, **k: classified.append(1) or logits_of(*a, **k))
+    predict(tiny_model, tiny_scene, out=parts, probabilities=tmp_path / "pp.tif", resume=True)
+    tiles_in_all = -(-tiny_scene.grid.height // 16) * -(-tiny_scene.grid.width // 16)
+    assert len(classified) == tiles_in_all - len(kept)
+    assert parts.read_bytes() == whole.read_bytes()
+    assert (tmp_path / "pp.tif").read_bytes() == (tmp_path / "pw.tif").read_bytes()
+    assert not (tmp_path / ".parts.tif.tiles").exists()
+
+
+def test_tiles_of_another_tau_are_not_resumed(tiny_model, tiny_scene, tmp_path, monkeypatch):
+    monkeypatch.setattr("adcdnet.inference._LARGEST_TILE", 16)
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", resume=True, tau=0.0, progress=stop)
+    predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", resume=True, tau=1.0)
+    predict(tiny_model, tiny_scene, out=tmp_path / "plain.tif", tau=1.0)
+    assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "plain.tif").read_bytes()

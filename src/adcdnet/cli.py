@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -66,6 +68,7 @@ def _keep_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    os.environ.setdefault("GDAL_CACHEMAX", "128")  # MB; GDAL would take a twentieth of the machine
 
 
 def _version(wanted: bool) -> None:
@@ -141,6 +144,11 @@ def predict_command(
     tau: Annotated[
         float, typer.Option(min=0.0, help="1: classes as frequent as labelled; 0: all classes alike.")
     ] = 1.0,
+    memory: Annotated[str, typer.Option(help="Resident memory to stay within, e.g. 2GB or 800MB.")] = "2GB",
+    precision: Annotated[str, typer.Option(help="float32, or bf16: faster on processors that have it.")] = "float32",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep finished tiles until the map is whole; go on from those left before.")
+    ] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Map a scene.
@@ -149,6 +157,9 @@ def predict_command(
     """
     if engine not in (None, "dense", "patch"):
         raise typer.BadParameter(f"{engine!r} is neither 'dense' nor 'patch'", param_hint="--engine")
+    if precision not in ("float32", "bf16"):
+        raise typer.BadParameter(f"{precision!r} is neither 'float32' nor 'bf16'", param_hint="--precision")
+    budget = _bytes(memory)
     loaded = Model.load(model)
     with Scene.open(ms, pan) as scene:
         _say(scene.notes)
@@ -161,6 +172,9 @@ def predict_command(
                 probabilities=probabilities,
                 engine=engine,  # type: ignore[arg-type]
                 tau=tau,
+                memory=budget,
+                precision=precision,  # type: ignore[arg-type]
+                resume=resume,
                 device=pick_device(device),
                 progress=lambda done, of: report("map", done, of, {}),
             )
@@ -168,6 +182,14 @@ def predict_command(
         pixels = scene.grid.height * scene.grid.width
     _say(warnings)
     out_console.print(f"map: {out} ({pixels} MS pixels in {seconds:.1f} s)", markup=False)
+
+
+def _bytes(text: str) -> int:
+    """'2GB', '800 MB' -> bytes, powers of 1024."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG])i?B", text.strip(), re.IGNORECASE)
+    if not found:
+        raise typer.BadParameter(f"{text!r} is not an amount such as 2GB or 800MB", param_hint="--memory")
+    return int(float(found[1]) * 2 ** {"M": 20, "G": 30}[found[2].upper()])
 
 
 @app.command("evaluate")

@@ -9,27 +9,39 @@ training labels and ρ those in which training met them. tau 1 expects classes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+import io
+import json
+import platform
+import resource
+import shutil
+from collections.abc import Callable, Container, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from adcdnet.bands import BandStatistics
-from adcdnet.checkpoint import Model, Run
+from adcdnet.checkpoint import Model, Run, write_whole
 from adcdnet.errors import InputError
 from adcdnet.grid import Window, tiles
-from adcdnet.model import ADCDNet
+from adcdnet.model import CORE, ADCDNet
 from adcdnet.nn.shared import Targets
 from adcdnet.scene import Pixels, RasterWriter, Scene
 
 Engine = Literal["dense", "patch"]
+Precision = Literal["float32", "bf16"]
 Progress = Callable[[int, int], None]  # done, of how many
-_AT_ONCE = 2048
+DEFAULT_MEMORY = 2 * 2**30  # bytes
+_GATHERED = 2**22 + 2**19  # bytes of one gathered tensor: fits a second-level cache of a few cores
+_OVERHEAD = 220 * 2**20  # bytes for gathered cells, blocks of open files and the libraries' own buffers
+_SMALLEST_TILE, _LARGEST_TILE = 16, 512  # MS pixels
 FAR = 3.0  # training deviations: band means of a new scene beyond this deserve a warning
 
 
@@ -63,50 +75,111 @@ def check_scene(model: Model, scene: Scene) -> None:
 
 
 def logits_of(
-    model: Model, pixels: Pixels, *, engine: Engine, batch: int = 256, device: torch.device | str = "cpu"
+    model: Model,
+    pixels: Pixels,
+    *,
+    engine: Engine,
+    batch: int = 256,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
 ) -> NDArray[np.float32]:
-    """Main logits (K, h, w) of a window, from its pixels with a halo of the network's reach; nan where invalid."""
+    """Main logits (K, h, w) of a window, from its pixels with a halo of the network's reach; nan where invalid.
+
+    batch: patches at once of engine `patch`.
+    """
     network = model.network.to(device)
-    config, layout = network.config, network.layout
-    reach, ratio = config.reach, layout.ratio
-    ms, pan = (torch.from_numpy(x) for x in model.statistics.standardise(*pixels))
+    reach = network.config.reach
+    ms, pan = (torch.from_numpy(x).to(device) for x in model.statistics.standardise(*pixels))
     height, width = ms.shape[1] - 2 * reach, ms.shape[2] - 2 * reach
     valid = pixels.valid[reach : reach + height, reach : reach + width]
-    row, col = (torch.from_numpy(i) for i in np.nonzero(valid))
-    logits = np.full((layout.classes, height, width), np.nan, np.float32)
+    row, col = np.nonzero(valid)
+    logits = np.full((network.layout.classes, height, width), np.nan, np.float32)
     if not len(row):
         return logits
-    with torch.inference_mode():
+    with (
+        torch.inference_mode(),
+        torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"),
+    ):
         if engine == "dense":
-            shared = network.share(ms[None].to(device), pan[None].to(device))
-            where = torch.stack([torch.zeros_like(row), row, col]).to(device)
-            # few targets at a time: what is gathered of them stays in the processor's cache
-            found = torch.cat(
-                [network.classify(shared, Targets(*some)) for some in torch.split(where, _AT_ONCE, dim=1)]
-            )
+            found = _dense(network, ms, pan, row, col)
         elif engine == "patch":
-            first, size = reach - config.before, config.before + 1 + config.after
-            parts = []
-            for start in range(0, len(row), batch):
-                places = [(int(r) + first, int(c) + first) for r, c in zip(row[start:], col[start:], strict=True)][
-                    :batch
-                ]
-                some_ms = torch.stack([ms[:, r : r + size, c : c + size] for r, c in places])
-                some_pan = torch.stack(
-                    [pan[:, r * ratio : (r + size) * ratio, c * ratio : (c + size) * ratio] for r, c in places]
-                )
-                parts.append(network(some_ms.to(device), some_pan.to(device)).main)
-            found = torch.cat(parts)
+            found = _patch_by_patch(network, ms, pan, row, col, batch)
         else:
             raise ValueError(f"engine is {engine!r}, must be 'dense' or 'patch'")
-    logits[:, row.numpy(), col.numpy()] = found.float().cpu().numpy().T
+    logits[:, row, col] = found.float().cpu().numpy().T
     return logits
 
 
+def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64]) -> Tensor:
+    """Logits (n, K) at targets of one tile: convolved once, then read a few targets at a time."""
+    shared = network.share(ms[None], pan[None])
+    where = torch.from_numpy(np.stack([np.zeros_like(row), row, col])).to(ms.device)
+    parts = torch.split(where, _at_once(network), dim=1)
+    return torch.cat([network.classify(shared, Targets(*some)) for some in parts])
+
+
+def _at_once(network: ADCDNet) -> int:
+    """Targets whose cells are gathered together: few enough to stay in the processor's cache."""
+    cells = CORE**2 if network.centre is not None else (network.config.patch // 2 + 1) ** 2
+    return max(64, _GATHERED // (4 * cells * network.config.widths[-1]))
+
+
+def _patch_by_patch(
+    network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64], batch: int
+) -> Tensor:
+    """Logits (n, K), one patch per target: the definition."""
+    config, ratio = network.config, network.layout.ratio
+    first, size = config.reach - config.before, config.before + 1 + config.after
+    parts = []
+    for start in range(0, len(row), batch):
+        corners = list(zip(row[start : start + batch] + first, col[start : start + batch] + first, strict=True))
+        some_ms = torch.stack([ms[:, r : r + size, c : c + size] for r, c in corners])
+        some_pan = torch.stack(
+            [pan[:, r * ratio : (r + size) * ratio, c * ratio : (c + size) * ratio] for r, c in corners]
+        )
+        parts.append(network(some_ms, some_pan).main)
+    return torch.cat(parts)
+
+
+def tile_within(network: ADCDNet, memory: int, *, used: int) -> int:
+    """The largest tile side, in MS pixels, with which prediction stays within `memory` bytes, `used` ones included.
+
+    InputError with the smallest amount that works if not even a tile of 16 pixels fits.
+    """
+    config, layout = network.config, network.layout
+    # float32 at every position of a tile: maps of both networks and sensors that are kept, two copies of the widest
+    # while a unit works, and the context statistics
+    nets = 2 if config.prior else 1
+    maps = 2 * nets * sum(config.widths) + 3 * max(config.widths) + 5 * layout.ms_bands + 10 * layout.pan_bands
+    # pixels: as read twice (read-ahead), standardised in float64, as tensors
+    raw = 10 * (layout.ms_bands + layout.pan_bands * layout.ratio**2)
+    answer = 6 * layout.classes
+    each = 4 * (maps + raw + answer)
+    fixed = used + _OVERHEAD
+    side = int(max(0, memory - fixed) / each) ** 0.5 - 2 * config.reach
+    if side < _SMALLEST_TILE:
+        needed = fixed + each * (_SMALLEST_TILE + 2 * config.reach) ** 2
+        raise InputError(
+            f"{memory / 2**20:.0f} MB are too little for one tile with its halo of {config.reach} MS pixels; "
+            f"--memory {-(-needed // 2**20)}MB is the smallest that works here"
+        )
+    return int(min(side, _LARGEST_TILE))
+
+
 def scene_logits(
-    model: Model, scene: Scene, *, engine: Engine, tile: int = 128, device: torch.device | str = "cpu"
-) -> Iterator[tuple[Window, Pixels, NDArray[np.float32]]]:
-    """Window, its pixels (without halo) and logits (K, h, w), over the whole scene."""
+    model: Model,
+    scene: Scene,
+    *,
+    engine: Engine,
+    tile: int = 128,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+    skip: Container[Window] = (),
+) -> Iterator[tuple[Window, Pixels, NDArray[np.float32] | None]]:
+    """Window, its pixels (without halo) and logits (K, h, w), over the whole scene; None for windows to skip.
+
+    The next window is read while one is classified.
+    """
     config = model.network.config
     if engine == "dense" and not config.sharable:
         raise InputError(
@@ -114,10 +187,21 @@ def scene_logits(
             "use --engine patch"
         )
     check_scene(model, scene)
-    for window in tiles(*scene.grid.shape, tile):
-        pixels = scene.read(window.grow(config.reach), repeat_edge=config.padding == "valid")
-        logits = logits_of(model, pixels, engine=engine, device=device)
-        yield window, _inner(pixels, config.reach, scene.ratio), logits
+
+    def read(window: Window) -> Pixels:
+        return scene.read(window.grow(config.reach), repeat_edge=config.padding == "valid")
+
+    windows = list(tiles(scene.grid.height, scene.grid.width, tile))
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, windows[0])
+        for window, following in zip(windows, [*windows[1:], None], strict=True):
+            pixels = coming.result()
+            if following is not None:
+                coming = reader.submit(read, following)
+            logits = None
+            if window not in skip:
+                logits = logits_of(model, pixels, engine=engine, device=device, precision=precision)
+            yield window, _inner(pixels, config.reach, scene.ratio), logits
 
 
 def _inner(pixels: Pixels, reach: int, ratio: int) -> Pixels:
@@ -133,11 +217,18 @@ def predict(
     probabilities: Path | str | None = None,
     engine: Engine | None = None,
     tau: float = 1.0,
+    memory: int = DEFAULT_MEMORY,
+    precision: Precision = "float32",
+    resume: bool = False,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> list[str]:
     """Write the map of a scene (uint8 class values, 0 where invalid) and, if wanted, probabilities (float32, one band
     per class, nan where invalid). `model` may be a run, its folder or a model file. Returns warnings.
+
+    memory: bytes of resident memory, all of the process included, that the tile size is chosen for.
+    resume: keep finished tiles beside the map until it is whole, and go on from those that an earlier call with the
+    same model, scene and settings left; the file is the same as from one uninterrupted call.
     InputError if the scene does not fit the model, nothing is valid or a file cannot be written.
     """
     if isinstance(model, Run):
@@ -153,40 +244,127 @@ def predict(
         "ADCDNET_MODEL": str(model.record.get("name", "")),
         "ADCDNET_TAU": str(tau),
     }
+    tile = tile_within(model.network, memory, used=_resident())
+    settings = (engine, tau, precision, probabilities is not None)
+    journal = Journal(Path(out), _fingerprint(model, scene, settings)) if resume else None
+    if journal is not None:
+        tile = journal.begin(tile)
     values = np.asarray((*model.classes.values, 0), np.uint8)
     total = scene.grid.height * scene.grid.width
     sums = _Sums()
     with ExitStack() as stack:
-        writer = stack.enter_context(
-            RasterWriter(out, scene.grid, classes=model.classes, descriptions=["class"], tags=tags)
-        )
-        soft = None
+        # entered first, left last: what was handed over is written before the files are closed
+        files = [
+            stack.enter_context(RasterWriter(out, scene.grid, classes=model.classes, descriptions=["class"], tags=tags))
+        ]
         if probabilities is not None:
-            soft = stack.enter_context(
-                RasterWriter(
-                    probabilities,
-                    scene.grid,
-                    count=len(model.classes),
-                    dtype="float32",
-                    nodata=float("nan"),
-                    descriptions=model.classes.names,
-                    tags=tags,
-                )
+            soft = RasterWriter(
+                probabilities,
+                scene.grid,
+                count=len(model.classes),
+                dtype="float32",
+                nodata=float("nan"),
+                descriptions=model.classes.names,
+                tags=tags,
             )
+            files.append(stack.enter_context(soft))
+        writer = stack.enter_context(ThreadPoolExecutor(1))
+        written: Future[None] | None = None
         done = 0
-        for window, pixels, logits in scene_logits(model, scene, engine=engine, device=device):
-            p = posterior(logits, model, tau)
-            best = np.where(pixels.valid, p.argmax(0), len(values) - 1)
-            writer.write(values[best], window)
-            if soft is not None:
-                soft.write(p, window)
+        finished = () if journal is None else journal.finished
+        for window, pixels, logits in scene_logits(
+            model, scene, engine=engine, tile=tile, device=device, precision=precision, skip=finished
+        ):
+            if logits is None:
+                assert journal is not None
+                layers = journal.read(window)
+            else:
+                p = posterior(logits, model, tau)
+                best = np.where(pixels.valid, p.argmax(0), len(values) - 1)
+                answer: list[NDArray[Any]] = [values[best], p]
+                layers = answer[: len(files)]
+                if journal is not None:
+                    journal.keep(window, layers)
+            if written is not None:
+                written.result()
+            written = writer.submit(_write, files, layers, window)
             sums.add(pixels)
             done += window.height * window.width
             if progress is not None:
                 progress(done, total)
+        if written is not None:
+            written.result()
         if not sums.any:
             raise InputError(f"{scene.name}: no valid pixel; check the nodata values of both images")
+    if journal is not None:
+        journal.forget()
     return _warn_if_far(model, scene, sums)
+
+
+def _write(files: Sequence[RasterWriter], layers: Sequence[NDArray[Any]], window: Window) -> None:
+    for file, layer in zip(files, layers, strict=True):
+        file.write(layer, window)
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds now, or its peak where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def _fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str:
+    """What must be the same for finished tiles to be used again: weights, statistics, images, settings."""
+    digest = hashlib.sha256()
+    for name, weight in model.network.state_dict().items():
+        digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+    images = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in scene.paths if p.exists()]
+    digest.update(repr((model.statistics, model.classes, model.label_shares, images, scene.grid, settings)).encode())
+    return digest.hexdigest()
+
+
+class Journal:
+    """Finished tiles of one prediction, kept in a hidden folder beside the map until that is whole."""
+
+    def __init__(self, out: Path, fingerprint: str) -> None:
+        self.folder = out.with_name(f".{out.name}.tiles")
+        self.fingerprint = fingerprint
+        self.finished: set[Window] = set()
+
+    def begin(self, tile: int) -> int:
+        """Find what an earlier call left, or begin anew; returns the tile side to go on with."""
+        head = self.folder / "head.json"
+        if head.exists():
+            left = json.loads(head.read_text())
+            if left["fingerprint"] == self.fingerprint:
+                for file in self.folder.glob("*.npz"):
+                    self.finished.add(Window(*(int(part) for part in file.stem.split("_"))))
+                return int(left["tile"])
+            self.forget()
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.folder} cannot be written: {error.strerror}") from error
+        write_whole(head, json.dumps({"fingerprint": self.fingerprint, "tile": tile}).encode())
+        return tile
+
+    def keep(self, window: Window, layers: Sequence[NDArray[Any]]) -> None:
+        content = io.BytesIO()
+        np.savez(content, *layers)
+        write_whole(self._file(window), content.getvalue())
+
+    def read(self, window: Window) -> list[NDArray[Any]]:
+        with np.load(self._file(window), allow_pickle=False) as layers:
+            return [layers[name] for name in layers.files]
+
+    def forget(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, window: Window) -> Path:
+        return self.folder / f"{window.row}_{window.col}_{window.height}_{window.width}.npz"
 
 
 class _Sums:

@@ -59,7 +59,7 @@ class Scene:
     """An MS and a PAN raster of the same ground, open for reading; also a context manager.
 
     grid, ms_full, pan_full: the MS grid of the common extent, and the two whole rasters.
-    ratio: PAN pixels per MS pixel and axis. placed: whether the files say where they lie.
+    ratio: PAN pixels per MS pixel and axis. placed: whether the files say where they lie. paths: MS and PAN file.
     notes: what a user should know about the pair, one sentence each.
     """
 
@@ -72,6 +72,7 @@ class Scene:
         self.ms_bands, self.pan_bands = len(ms.bands), len(pan.bands)
         self.ms_descriptions, self.pan_descriptions = ms.descriptions, pan.descriptions
         self.name = f"{ms.path.resolve().parent.name}/{ms.path.name}"
+        self.paths = (ms.path, pan.path)
         self._ms, self._pan, self._match = ms, pan, found
         if found.ms != self.ms_full.window or found.pan != self.pan_full.window:
             self.notes += (
@@ -250,8 +251,7 @@ def is_raster(path: Path | str) -> bool:
     if not path.is_file():
         raise InputError(f"{path} is not a file; name a raster or a file of polygons")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with _quiet():
             rasterio.open(path).close()
     except RasterioError:
         return False
@@ -306,7 +306,7 @@ class RasterWriter:
             self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent))
         self._part = self._folder / "raster.tif"
         try:
-            with self._writing():
+            with self._writing(), _quiet():
                 self._create()
         except BaseException:
             self._discard()
@@ -359,7 +359,7 @@ class RasterWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with self._writing():
+            with self._writing(), _quiet():
                 self._dataset.close()
                 if kind is None:
                     self._finish()
@@ -417,9 +417,7 @@ class RasterWriter:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                yield
+            yield
         except (OSError, RasterioError) as error:
             raise InputError(f"{self.path} cannot be written: {_reason(error)}") from error
 
@@ -447,16 +445,22 @@ def _open(path: Path) -> Any:
         raise InputError(f"{path} does not exist")
     if path.is_dir():
         raise InputError(f"{path} is a folder; a raster file is needed")
-    with _reading(path):
+    with _reading(path), _quiet():
         return rasterio.open(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without rasterio's warning of files that say no place, which the scene's notes say. Not for use in threads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said in the scene's notes
-            yield
+        yield
     except (OSError, RasterioError) as error:
         raise InputError(f"{path} cannot be read as a raster: {_reason(error)}") from error
 
