@@ -18,9 +18,6 @@ from adcdnet.config import TrainConfig
 from conftest import CORNER, PIXEL, QUICK, LabelledPair, write_tif_file
 
 pytestmark = pytest.mark.usefixtures("few_trials")
-LEAVES = pytest.mark.xfail(
-    strict=True, reason="train() makes its folder, and writes split.tif and config.toml, before it may still fail"
-)
 
 
 @pytest.fixture
@@ -153,7 +150,6 @@ def test_images_that_cannot_be_used(refused, labelled_pair, quick_run, tmp_path,
     assert says in refused(*predict_arguments(quick_run.folder, pair, tmp_path / "map.tif"))
 
 
-@LEAVES
 def test_an_image_cut_short_is_not_trained_on(refused, labelled_pair, tmp_path):
     pair, says = cut_short(labelled_pair, tmp_path)
     assert says in refused(*train_arguments(pair, tmp_path / "run"))
@@ -192,7 +188,6 @@ def test_labels_elsewhere(refused, labelled_pair, write_tif, tmp_path):
     assert "no ground in common" in message
 
 
-@LEAVES
 def test_a_class_with_two_pixels(refused, labelled_pair, write_tif, tmp_path):
     values = np.where(labelled_pair.truth == 4, 0, labelled_pair.truth)
     values[40, 40:42] = 4
@@ -200,13 +195,11 @@ def test_a_class_with_two_pixels(refused, labelled_pair, write_tif, tmp_path):
     assert "class 'water' has 2 labelled pixels on valid ground; at least 5 are needed; label more" in message
 
 
-@LEAVES
 def test_a_class_of_the_table_without_a_pixel(refused, labelled_pair, write_tif, tmp_path):
     pair = labels_of(write_tif, labelled_pair, np.where(labelled_pair.truth == 4, 0, labelled_pair.truth))
     assert "class 'water' has 0 labelled pixels" in refused(*train_arguments(pair, tmp_path / "run"))
 
 
-@LEAVES
 def test_nothing_but_nodata_to_train_on(refused, labelled_pair, write_tif, tmp_path):
     empty = write_tif("ms.tif", np.zeros((4, 83, 71), np.uint16), nodata=0)
     message = refused(*train_arguments(replace(labelled_pair, ms=empty), tmp_path / "run"))
@@ -243,19 +236,16 @@ def test_settings_that_cannot_be_used(refused, labelled_pair, tmp_path):
     assert "none.toml cannot be read" in refused(*missing)
 
 
-@LEAVES
 def test_the_published_network_at_ratio_2(refused, labelled_pair, tmp_path):
     message = refused(*train_arguments(labelled_pair, tmp_path / "run", "--profile", "paper"))
     assert "needs 4; use --profile default" in message
 
 
-@LEAVES
 def test_a_device_that_is_not_there(refused, labelled_pair, tmp_path, quick_config):
     more = "--config", quick_config, "--device", "quantum"
     assert "'quantum' cannot be used here" in refused(*train_arguments(labelled_pair, tmp_path / "run", *more))
 
 
-@LEAVES
 def test_a_collapse(refused, labelled_pair, write_tif, tmp_path, quick_config):
     flat = write_tif("flat.tif", np.ones((166, 142), np.uint8), pixel=PIXEL / 2)
     pair = replace(labelled_pair, pan=flat)
@@ -345,7 +335,6 @@ def test_a_disk_that_fills_up_under_a_map(refused, quick_run, labelled_pair, tmp
         assert "map.tif cannot be written" in message
 
 
-@LEAVES
 @pytest.mark.parametrize("size", [100, 20_000])  # under split.tif, and under the model
 def test_a_disk_that_fills_up_under_a_run(refused, labelled_pair, tmp_path, quick_config, size):
     with disk_of(size):
@@ -353,7 +342,6 @@ def test_a_disk_that_fills_up_under_a_run(refused, labelled_pair, tmp_path, quic
     assert "cannot be written" in message
 
 
-@LEAVES
 def test_a_failure_leaves_an_older_run_as_it_was(refused, call, labelled_pair, tmp_path, quick_config):
     out = tmp_path / "run"
     assert call(*train_arguments(labelled_pair, out, "--config", quick_config))[0] == 0

@@ -186,7 +186,7 @@ def test_notes_go_to_stderr(call, labelled_pair, quick_run, tmp_path, monkeypatc
 
 def test_demo_leaves_what_it_promises(call, monkeypatch, tmp_path):
     monkeypatch.setattr(cli, "run_demo", functools.partial(run_demo, config=TrainConfig().replace(QUICK)))
-    code, out, err = call("demo", "--out", tmp_path / "demo", "--size", 60, "--ratio", 2, "--seed", 1)
+    code, out, err = call("demo", "--out", tmp_path / "demo", "--size", 120, "--ratio", 2, "--seed", 1)
     assert (code, err) == (0, "")
     left = {p.name for p in (tmp_path / "demo").iterdir()}
     run = {"config.toml", "history.csv", "metrics.json", "model.safetensors", "split.tif", "timing.json"}

@@ -296,7 +296,7 @@ def test_probabilities_that_cannot_be_written_leave_no_map(tiny_scene, tiny_mode
 
 
 def test_map_and_probabilities_of_one_name_are_refused(tiny_scene, tiny_model, tmp_path):
-    with pytest.raises(InputError, match="one file for both"):
+    with pytest.raises(InputError, match="was named twice"):
         predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", probabilities=str(tmp_path / "map.tif"))
     assert not (tmp_path / "map.tif").exists()
 
@@ -346,3 +346,10 @@ def test_tiles_of_another_tau_are_not_resumed(tiny_model, tiny_scene, tmp_path, 
     predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", resume=True, tau=1.0)
     predict(tiny_model, tiny_scene, out=tmp_path / "plain.tif", tau=1.0)
     assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "plain.tif").read_bytes()
+
+
+def test_a_map_does_not_overwrite_an_image(tiny_scene, tiny_model):
+    before = tiny_scene.paths[0].read_bytes()
+    with pytest.raises(InputError, match="is an image of the scene"):
+        predict(tiny_model, tiny_scene, out=tiny_scene.paths[0])
+    assert tiny_scene.paths[0].read_bytes() == before

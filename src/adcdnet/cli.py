@@ -93,7 +93,9 @@ def train_command(
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
     column: ColumnOption = None,
-    profile: Annotated[str, typer.Option(help="default, or paper (as published; ratio 4 only).")] = "default",
+    profile: Annotated[
+        str | None, typer.Option(help="default, or paper (as published; ratio 4 only). Not with --config.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML with settings, e.g. a run's config.toml.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the split, the first weights and all draws.")] = None,
     stage1: Annotated[bool, typer.Option("--stage1/--no-stage1", help="Self-supervised prior network.")] = True,
@@ -104,9 +106,11 @@ def train_command(
 
     Example: adcdnet train --ms ms.tif --pan pan.tif --labels polygons.gpkg --out runs/first
     """
-    if profile not in ("default", "paper"):
+    if profile not in (None, "default", "paper"):
         raise typer.BadParameter(f"{profile!r} is neither 'default' nor 'paper'", param_hint="--profile")
-    settings = TrainConfig.read(config) if config else TrainConfig.of_profile(profile)  # type: ignore[arg-type]
+    if profile and config:
+        raise typer.BadParameter("a settings file names its own profile; give one of the two", param_hint="--profile")
+    settings = TrainConfig.read(config) if config else TrainConfig.of_profile(profile or "default")  # type: ignore[arg-type]
     changes: dict[str, Any] = {}
     if seed is not None:
         changes["seed"] = seed
@@ -216,7 +220,7 @@ def evaluate_command(
 def demo_command(
     out: Annotated[Path, typer.Option(help="Folder for all that it makes.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Of the landscape and the training.")] = 0,
-    size: Annotated[int, typer.Option(min=60, help="MS pixels per side.")] = 160,
+    size: Annotated[int, typer.Option(min=120, help="MS pixels per side.")] = 160,
     ratio: Annotated[int, typer.Option(min=2, max=8, help="PAN pixels per MS pixel and axis.")] = 4,
 ) -> None:
     """Simulate a labelled sensor pair, train on it, map it and judge the map, all offline in a few minutes.

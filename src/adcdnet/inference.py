@@ -237,8 +237,7 @@ def predict(
         model = Model.load(Path(model))
     engine = engine or default_engine(model.network)
     check_scene(model, scene)
-    if probabilities is not None and Path(probabilities).resolve() == Path(out).resolve():
-        raise InputError(f"{out} was named as one file for both, map and probabilities; name two")
+    _refuse_overwriting([p for p in (out, probabilities) if p is not None], scene)
     tags = {
         "ADCDNET_VERSION": version("adcdnet"),
         "ADCDNET_MODEL": str(model.record.get("name", "")),
@@ -299,6 +298,14 @@ def predict(
     if journal is not None:
         journal.forget()
     return _warn_if_far(model, scene, sums)
+
+
+def _refuse_overwriting(outputs: Sequence[Path | str], scene: Scene) -> None:
+    taken = {p.resolve() for p in scene.paths}
+    for output in outputs:
+        if Path(output).resolve() in taken:
+            raise InputError(f"{output} is an image of the scene, or was named twice; name a file of its own")
+        taken.add(Path(output).resolve())
 
 
 def _write(files: Sequence[RasterWriter], layers: Sequence[NDArray[Any]], window: Window) -> None:

@@ -14,8 +14,11 @@ import json
 import math
 import platform
 import resource
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,7 +65,21 @@ def train(
     """
     config = config or TrainConfig()
     folder = Path(out)
-    _make_folder(folder)
+    with _whole_run(folder) as part:
+        model = _train(scene, labels, part, folder.name, config, pick_device(device), progress)
+    return Run(folder, model)
+
+
+def _train(
+    scene: Scene,
+    labels: Labels,
+    folder: Path,
+    name: str,
+    config: TrainConfig,
+    device: torch.device,
+    progress: Progress | None,
+) -> Model:
+    """The files of a run, in `folder`."""
     started = time.perf_counter()
     pixels = scene.read(scene.grid.window)
     split = split_blocks(labels, pixels.valid, reach=config.network.reach, config=config.split, seed=config.seed)
@@ -77,13 +94,13 @@ def train(
     write_whole(folder / "config.toml", config.to_toml().encode())
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)  # of the first weights and of dropout
-        trainer = Trainer(area, layout, config, pick_device(device), progress)
+        trainer = Trainer(area, layout, config, device, progress)
         network = trainer.run()
     counts = area.class_counts
     drawn = np.power(counts.astype(float), 1 - config.class_balance)
     parts = {name: int(((split.part == i) & (labels.index >= 0)).sum()) for i, name in enumerate(PART_NAMES)}
     record = {
-        "name": folder.name,
+        "name": name,
         "scene": scene.name,
         "version": version("adcdnet"),
         "torch": torch.__version__,
@@ -104,7 +121,7 @@ def train(
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
     timing = {**trainer.seconds, "total": time.perf_counter() - started, "peak_memory_bytes": peak}
     write_whole(folder / "timing.json", _json(timing))
-    return Run(folder, model)
+    return model
 
 
 def pick_device(name: str) -> torch.device:
@@ -383,11 +400,32 @@ def _json(content: Any) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _make_folder(folder: Path) -> None:
+@contextmanager
+def _whole_run(folder: Path) -> Iterator[Path]:
+    """A hidden folder inside `folder` for the files of a run, which move into place together when all are written.
+
+    A failure leaves an older run as it was, and no folder that was not there. InputError for a place that cannot be
+    written.
+    """
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
-        probe.touch()
-        probe.unlink()
+        part = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=folder))
     except OSError as error:
+        _remove(made)
         raise InputError(f"{folder} cannot be written: {error.strerror}; choose another --out") from error
+    try:
+        yield part
+        for file in part.iterdir():
+            file.replace(folder / file.name)
+        made = []
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        _remove(made)
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    """Take away folders, innermost first, as far as they are empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
