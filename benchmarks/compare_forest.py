@@ -3,8 +3,8 @@
     python benchmarks/compare_forest.py RUN --ms M.tif --pan P.tif --labels L.tif [--classes C.csv] [--trees 500]
 
 The forest gets, per MS pixel: the bands, normalised differences of the given near-infrared, red and green bands, means
-and deviations in 3×3 and 7×7 MS windows; of PAN mean, deviation, minimum, maximum and gradient energy of the pixel's own
-cells, and mean and deviation in windows of 4 and 8 MS pixels. Its leaf size and number of features are chosen on the
+and deviations in 3×3 and 7×7 MS windows; of PAN mean, deviation, minimum, maximum and gradient energy of the pixel's
+own cells, and mean and deviation in windows of 4 and 8 MS pixels. Its leaf size and number of features are chosen on the
 validation part by kappa at tau 1; classes are weighted (class frequency)^-balance in the forest as in the network.
 """
 

@@ -1,0 +1,294 @@
+"""Whole-scene prediction: is it exact, how fast is it, how much memory does it take?
+
+    python benchmarks/bench_scene.py equality [--data DIR]    the dense engine against the patch engine
+    python benchmarks/bench_scene.py speed                    both engines, the machine's peak, and a U-Net, in one run
+    python benchmarks/bench_scene.py scale [--sides 4000 20000] [--folder DIR]   memory and time of large scenes
+
+Networks have random weights, random BatchNorm statistics and random DIA gates: accuracy plays no part here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from adcdnet.bands import BandStatistics
+from adcdnet.checkpoint import Model
+from adcdnet.classes import ClassTable
+from adcdnet.cli import _keep_memory
+from adcdnet.config import NetworkConfig
+from adcdnet.grid import Grid, tiles
+from adcdnet.inference import _dense, _patch_by_patch, scene_logits
+from adcdnet.model import ADCDNet, Layout
+from adcdnet.scene import RasterWriter, Scene, write_raster
+from adcdnet.simulate import simulate, simulate_tiles
+
+NETWORKS = {
+    "default": NetworkConfig(),
+    "default, flatten head": NetworkConfig(head="flatten"),
+    "paper's widths, flatten head": NetworkConfig(head="flatten", widths=(128, 256, 128)),
+}
+
+
+def random_network(config: NetworkConfig, layout: Layout, seed: int = 0) -> ADCDNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = ADCDNet(config, layout)
+        for name, p in network.named_parameters():
+            if "dia" in name:
+                nn.init.normal_(p)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+                nn.init.normal_(module.running_mean, std=0.3)
+                nn.init.uniform_(module.running_var, 0.5, 2)
+        if network.prior is not None:
+            nn.init.uniform_(network.prior.mean, 0, 0.5)
+            nn.init.uniform_(network.prior.deviation, 0.5, 1.5)
+    return network.eval()
+
+
+def random_model(config: NetworkConfig, scene: Scene, classes: int = 5) -> Model:
+    layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=classes)
+    side = min(256, *scene.grid.shape)
+    pixels = scene.read(next(tiles(scene.grid.height, scene.grid.width, side)))
+    statistics = BandStatistics.measure(pixels.ms, pixels.pan, pixels.ms_valid, pixels.pan_valid)
+    shares = (1 / classes,) * classes
+    table = ClassTable.numbered([f"class {k + 1}" for k in range(classes)])
+    return Model(random_network(config, layout), statistics, table, shares, shares)
+
+
+# ---- equality
+
+
+def equality(data: Path, folder: Path, sampled: int = 3000) -> None:
+    odd = simulate(61, 47, ratio=3, seed=1)
+    grid = Grid(61, 47, Affine(12, 0, 0, 0, -12, 0), "EPSG:32631")
+    holes = odd.ms.copy()
+    holes[:, 20:23, 30:40] = 0
+    write_raster(folder / "ms.tif", holes, grid, nodata=0)
+    write_raster(folder / "pan.tif", odd.pan, grid.refine(3), nodata=0)
+    scenes = {
+        "North Carolina, ratio 2": (data / "nc_landsat7_x2/ms.tif", data / "nc_landsat7_x2/pan.tif"),
+        "North Carolina, ratio 4": (data / "nc_landsat7_x4/ms.tif", data / "nc_landsat7_x4/pan.tif"),
+        "Sentinel-2, ratio 2": (data / "rcv_sentinel2/coarse.tif", data / "rcv_sentinel2/fine.tif"),
+        "simulated 61 × 47, ratio 3, holes": (folder / "ms.tif", folder / "pan.tif"),
+    }
+    print(f"largest difference of logits, dense against patch engine at {sampled} random pixels (or all, if fewer);")
+    print("'clear': pixels whose two best logits differ by more than 1e-3, and how many of them change class")
+    print(f"{'scene':36}{'network':24}{'float32':>9}{'float64':>9}{'clear':>8}{'change':>7}  tiles 13/64/200/whole")
+    for name, (ms, pan) in scenes.items():
+        if not ms.exists():
+            print(f"{name:36}not here: {ms}")
+            continue
+        with Scene.open(ms, pan) as scene:
+            for kind in ("default", "default, flatten head"):
+                model = random_model(NETWORKS[kind], scene)
+                print(f"{name:36}{kind:24}" + _compare(model, scene, sampled))
+
+
+def _compare(model: Model, scene: Scene, sampled: int) -> str:
+    reach = model.network.config.reach
+    pixels = scene.read(scene.grid.window.grow(reach))
+    ms, pan = (torch.from_numpy(x) for x in model.statistics.standardise(*pixels))
+    row, col = np.nonzero(pixels.valid[reach:-reach, reach:-reach])
+    chosen = np.random.default_rng(0).permutation(len(row))[:sampled]
+    row, col = row[chosen], col[chosen]
+    with torch.inference_mode():
+        patch = _patch_by_patch(model.network, ms, pan, row, col, 128).numpy()
+        dense = _dense(model.network, ms, pan, row, col).numpy()
+        few = slice(0, 300)
+        twin = random_network(model.network.config, model.network.layout).double()
+        exact = [
+            engine(twin, ms.double(), pan.double(), row[few], col[few], *rest).numpy()
+            for engine, rest in ((_patch_by_patch, (64,)), (_dense, ()))
+        ]
+    best = np.sort(patch, axis=1)
+    clear = best[:, -1] - best[:, -2] > 1e-3
+    changed = (patch.argmax(1) != dense.argmax(1))[clear].sum()
+    whole = _stitch(model, scene, max(scene.grid.shape))
+    by_tile = [float(np.nanmax(np.abs(_stitch(model, scene, t) - whole))) for t in (13, 64, 200)]
+    far = float(np.abs(patch - dense).max())
+    tiny = float(np.abs(exact[0] - exact[1]).max())
+    return f"{far:9.1e}{tiny:9.1e}{clear.sum():8}{changed:7}  " + " ".join(f"{d:.1e}" for d in by_tile)
+
+
+def _stitch(model: Model, scene: Scene, tile: int) -> NDArray[np.float32]:
+    logits = np.empty((len(model.classes), *scene.grid.shape), np.float32)
+    for window, _, part in scene_logits(model, scene, engine="dense", tile=tile):
+        assert part is not None
+        logits[:, *window.slices] = part
+    return logits
+
+
+# ---- speed
+
+
+class UNet(nn.Module):
+    """Width 32, four levels, BatchNorm, bilinear upsampling: what one would run on a pansharpened stack."""
+
+    def __init__(self, bands: int, classes: int, width: int = 32) -> None:
+        super().__init__()
+        sizes = [width * 2**k for k in range(5)]
+        self.down = nn.ModuleList(_double(a, b) for a, b in zip([bands, *sizes[:-1]], sizes, strict=True))
+        self.up = nn.ModuleList(_double(a + b, b) for a, b in zip(sizes[:0:-1], sizes[-2::-1], strict=True))
+        self.last = nn.Conv2d(width, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for k, block in enumerate(self.down):
+            x = block(x if k == 0 else F.max_pool2d(x, 2))
+            skips.append(x)
+        for block, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = block(torch.cat([F.interpolate(x, scale_factor=2, mode="bilinear"), skip], 1))
+        logits: Tensor = self.last(x)
+        return logits
+
+
+def _double(a: int, b: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True),
+        nn.Conv2d(b, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True),
+    )  # fmt: skip
+
+
+def best_time(work: Callable[[], object], repeats: int = 3) -> float:
+    work()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+@torch.inference_mode()
+def speed(side: int = 256, patches: int = 2048) -> None:
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; best of 3, everything in one process")
+    x = torch.randn(1, 64, 256, 256).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(64, 64, 3, 3)
+    convolution = 2 * 254**2 * 64 * 64 * 9 / best_time(lambda: F.conv2d(x, weight)) / 1e9
+    a = torch.randn(2048, 2048)
+    product = 2 * 2048**3 / best_time(lambda: a @ a) / 1e9
+    print(
+        f"peak of this machine, float32: convolution 64→64 3×3 {convolution:.0f} GFLOP/s, matrix {product:.0f} GFLOP/s"
+    )
+    header = ("patch px/s", "dense px/s", "times", "bf16 px/s", "same class", "GFLOP/s", "of peak")
+    print(f"{'network, ratio':38}" + "".join(f"{h:>11}" for h in header))
+    rates = {}
+    for name, config in NETWORKS.items():
+        for ratio in (2, 4):
+            line, rates[name, ratio] = _speed_of(config, ratio, side, patches, convolution)
+            print(f"{name + f', {ratio}':38}{line}")
+    unet = UNet(7, 5).eval()
+    stack = torch.randn(1, 7, 4 * 128, 4 * 128).contiguous(memory_format=torch.channels_last)
+    rate = 128**2 / best_time(lambda: unet(stack))
+    times = rates["default", 4] / rate
+    print(f"U-Net on the pansharpened stack, ratio 4: {rate:.0f} MS px/s; default is {times:.1f} times as fast")
+
+
+def _speed_of(config: NetworkConfig, ratio: int, side: int, patches: int, peak: float) -> tuple[str, float]:
+    """A line of the table, and MS pixels a second of the dense engine in float32. peak: GFLOP/s of a convolution."""
+    network = random_network(config, Layout(ms_bands=6, pan_bands=1, ratio=ratio, classes=5))
+    rng = np.random.default_rng(0)
+    full = side + 2 * config.reach
+    ms = torch.from_numpy(rng.standard_normal((6, full, full), np.float32))
+    pan = torch.from_numpy(rng.standard_normal((1, full * ratio, full * ratio), np.float32))
+    row, col = (i.flatten() for i in np.indices((side, side)))
+    few = rng.permutation(len(row))[:patches]
+
+    def by_patch(batch: int) -> Tensor:
+        return _patch_by_patch(network, ms, pan, row[few], col[few], batch)
+
+    def dense() -> Tensor:
+        return _dense(network, ms, pan, row, col)
+
+    patch = max(patches / best_time(partial(by_patch, batch), 1) for batch in (16, 64, 256))
+    seconds = best_time(dense)
+    with FlopCounterMode(display=False) as counter:
+        plain = dense()
+    with torch.autocast("cpu", torch.bfloat16):
+        half_seconds, half = best_time(dense), dense()
+    same = float((plain.argmax(1) == half.float().argmax(1)).float().mean())
+    rate, flops = side**2 / seconds, counter.get_total_flops() / seconds / 1e9
+    line = f"{patch:11.0f}{rate:11.0f}{rate / patch:11.1f}{side**2 / half_seconds:11.0f}"
+    return line + f"{same:11.4f}{flops:11.0f}{flops / peak:11.2f}", rate
+
+
+# ---- scale
+
+
+def scale(sides: list[int], folder: Path, memory: str) -> None:
+    """Simulated scenes of side × side PAN pixels at ratio 4, mapped by the command line in a process of its own."""
+    print(f"--memory {memory}; ratio 4; networks with random weights")
+    print(f"{'PAN pixels':>16}{'seconds':>9}{'CPU s':>8}{'MS px/s':>9}{'peak MB':>9}{'µs per MS px':>14}")
+    for side in sides:
+        ms, pan, out = folder / f"ms_{side}.tif", folder / f"pan_{side}.tif", folder / f"map_{side}.tif"
+        if not pan.exists():
+            _stream(side // 4, ms, pan)
+        with Scene.open(ms, pan) as scene:
+            random_model(NETWORKS["default"], scene).save(folder / "model.safetensors")
+        command = [sys.executable, "-m", "adcdnet.cli", "predict", str(folder / "model.safetensors")]
+        command += ["--ms", str(ms), "--pan", str(pan), "--out", str(out), "--memory", memory]
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"predict failed on {side} × {side}")
+        seconds = time.perf_counter() - started
+        cpu = usage.ru_utime + usage.ru_stime
+        pixels = (side // 4) ** 2
+        print(
+            f"{side:>7} × {side:<6}{seconds:9.0f}{cpu:8.0f}{pixels / seconds:9.0f}{usage.ru_maxrss / 1024:9.0f}"
+            f"{1e6 * seconds / pixels:14.1f}",
+            flush=True,
+        )
+
+
+def _stream(side: int, ms: Path, pan: Path) -> None:
+    grid = Grid(side, side, Affine(4, 0, 500_000, 0, -4, 5_000_000), "EPSG:32631")
+    with (
+        RasterWriter(ms, grid, count=6, dtype="uint16", nodata=None) as coarse,
+        RasterWriter(pan, grid.refine(4), dtype="uint16", nodata=None) as fine,
+    ):
+        for window, part in simulate_tiles(side, side, ratio=4, seed=0):
+            coarse.write(part.ms, window)
+            fine.write(part.pan, window.scale(4))
+
+
+def main() -> None:
+    _keep_memory()  # as the command line does
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("equality", "speed", "scale"))
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("ADCDNET_DATA", "../shared/data")))
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--sides", type=int, nargs="+", default=[4000, 20000], help="PAN pixels, multiples of 4")
+    parser.add_argument("--memory", default="2GB")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        if arguments.what == "equality":
+            equality(arguments.data, folder)
+        elif arguments.what == "speed":
+            speed()
+        else:
+            scale(arguments.sides, folder, arguments.memory)
+
+
+if __name__ == "__main__":
+    main()
