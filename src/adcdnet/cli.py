@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import platform
 import re
@@ -25,9 +26,10 @@ from adcdnet.config import TrainConfig
 from adcdnet.demo import run_demo
 from adcdnet.errors import InputError
 from adcdnet.evaluation import Evaluation, evaluate
+from adcdnet.explain import SceneExplanation, check_outputs, explain, write_explanation
 from adcdnet.inference import predict
 from adcdnet.labels import read_labels
-from adcdnet.report import score_table
+from adcdnet.report import EXPLAINED, score_table
 from adcdnet.scene import Scene
 from adcdnet.training import pick_device, train
 
@@ -216,6 +218,47 @@ def evaluate_command(
         write_whole(json_path, (json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
 
 
+@app.command("explain")
+def explain_command(
+    model: Annotated[Path, typer.Argument(help="Run folder or model file.")],
+    ms: MsOption,
+    pan: PanOption,
+    labels: Annotated[Path, typer.Option(help="Raster or polygons: the pixels to explain, by class.")],
+    out: Annotated[Path, typer.Option(help="Figure to write (.png or .svg); a CSV of the same name goes beside it.")],
+    classes: Annotated[Path | None, typer.Option(help="CSV with other names for the model's classes.")] = None,
+    column: ColumnOption = None,
+    split: Annotated[Path | None, typer.Option(help="split.tif of a run.")] = None,
+    part: Annotated[str | None, typer.Option(help="train, validation, test or guard.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Also write all figures as JSON.")] = None,
+) -> None:
+    """How much each depth and the prior gave to the answers of the DTM heads, by class and sensor.
+
+    Example: adcdnet explain runs/first --ms ms.tif --pan pan.tif --labels labels.tif --out why.png
+    """
+    outputs = [out, out.with_suffix(".csv"), *([json_path] if json_path else [])]
+    check_outputs(outputs, [p for p in (ms, pan, labels, classes, split) if p is not None])
+    loaded = Model.load(model)
+    table = ClassTable.read(classes) if classes else loaded.classes
+    with Scene.open(ms, pan) as scene:
+        found_labels = read_labels(labels, scene.grid, classes=table, column=column)
+        _say((*scene.notes, *found_labels.notes))
+        with _progress() as report:
+            found = explain(
+                loaded,
+                scene,
+                found_labels,
+                split=split,
+                part=part,
+                progress=lambda done, of: report("explain", done, of, {}),
+            )
+        where = f"{part} part of {scene.name}" if part else f"all labels of {scene.name}"
+    write_explanation(found, out, title=f"{loaded.record.get('name', 'model')} on the {where}")
+    if json_path is not None:
+        write_whole(json_path, (json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+    print_explanation(found)
+    out_console.print(f"figure: {out}   table: {out.with_suffix('.csv')}", markup=False)
+
+
 @app.command("demo")
 def demo_command(
     out: Annotated[Path, typer.Option(help="Folder for all that it makes.")] = Path("demo"),
@@ -248,6 +291,23 @@ def print_evaluation(found: Evaluation) -> None:
     for value, name, counts in zip(values, found.classes.names, found.confusion, strict=True):
         rows.append((f"{value} {name}", *map(str, counts)))
     _print_table(rows)
+
+
+def print_explanation(found: SceneExplanation) -> None:
+    out_console.print(f"Explained: {EXPLAINED}.")
+    for head in found.heads:
+        rows: list[tuple[str, ...]] = [
+            (f"{head.sensor} head", "pixels", *head.tokens, "agrees with map", "right", "map right")
+        ]
+        for k, name in enumerate(found.row_names):
+            values = (*head.token_shares[k], head.agreement[k], head.right[k], found.map_right[k])
+            rows.append((name, str(found.pixels[k]), *("–" if math.isnan(v) else f"{v:.3f}" for v in values)))
+        _print_table(rows)
+    for head in found.heads:
+        out_console.print(
+            f"{head.sensor} head: {head.scan_shares[-1, -1]:.1%} entered the scan at its last position, where the "
+            "convolution has mixed the last four tokens"
+        )
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:

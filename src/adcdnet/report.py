@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -15,6 +19,13 @@ from adcdnet.classes import ClassTable
 from adcdnet.metrics import Scores
 
 UNMAPPED = (0.85, 0.85, 0.85)  # of a map, where there is no class
+EXPLAINED = "decisions of the DTM heads, which supervise; the map is made by the main head"
+_MIXED = (
+    "A position of the scan holds its own token mixed with up to three before it (causal convolution); on the left "
+    "they are told apart again.\nGates, spread of the LayerNorm and pattern of the ReLU are taken as they are; a share "
+    "counts size, for or against the answer."
+)
+TOKEN_COLOURS = ("#c6dbef", "#6baed6", "#2171b5", "#e69f00", "#7f7f7f")  # depths 1..3, attended, prior
 
 
 def stretch(bands: NDArray[np.floating], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -96,3 +107,68 @@ def score_table(found: Scores, names: tuple[str, ...]) -> list[tuple[str, ...]]:
         values = (found.precision[k], found.recall[k], found.f1[k], found.iou[k])
         rows.append((name, str(found.support[k]), *(share(v) for v in values)))
     return rows
+
+
+@dataclass(frozen=True)
+class HeadShares:
+    """How one DTM head decided, on average. Rows: K classes, then all together. l tokens."""
+
+    sensor: str  # "MS" or "PAN"
+    tokens: tuple[str, ...]
+    token_shares: NDArray[np.float64]  # (K + 1, l) part of each token in the evidence for the answer
+    scan_shares: NDArray[np.float64]  # (K + 1, l) the same by the position at which it enters the scan
+    agreement: NDArray[np.float64]  # (K + 1,) how often the head answers as the map does
+    right: NDArray[np.float64]  # (K + 1,) how often it gives the label
+
+
+def explanation_figure(
+    heads: Sequence[HeadShares], *, rows: Sequence[str], map_right: NDArray[np.float64], title: str, kind: str
+) -> bytes:
+    """A row of panels per head: shares of the tokens, where they enter the scan, how often the head is right.
+
+    rows: a name for each of the K + 1 rows. kind: "png" or "svg".
+    """
+    figure = Figure(figsize=(12.5, 2.1 + len(heads) * (1.1 + 0.32 * len(rows))), layout="constrained")
+    figure.suptitle(f"{title}\n{EXPLAINED}", fontsize=11)
+    figure.supxlabel(_MIXED, fontsize=8, x=0.01, ha="left")
+    panels = figure.subplots(len(heads), 3, squeeze=False, sharey=True, width_ratios=(5, 3, 3))
+    for (tokens, scan, hits), head in zip(panels, heads, strict=True):
+        _share_bars(tokens, head.tokens, head.token_shares)
+        _share_bars(scan, head.tokens, head.scan_shares)
+        tokens.set_yticks(range(len(rows)), rows, fontsize=9)
+        tokens.set_ylabel(f"{head.sensor} head", fontsize=12, fontweight="bold")
+        tokens.set_title("share of each token in the answer", fontsize=10)
+        scan.set_title("position at which it entered the scan", fontsize=10)
+        for values, marker, colour_, label in (
+            (head.agreement, "o", "#0072b2", "head agrees with the map"),
+            (head.right, "s", "#d55e00", "head right"),
+            (map_right, "|", "black", "map right"),
+        ):
+            hits.plot(values, range(len(rows)), marker, color=colour_, label=label, markersize=7, clip_on=False)
+        for axes in (tokens, scan, hits):
+            axes.axhline(len(rows) - 1.5, color="black", linewidth=0.8)  # the last row is that of all classes
+        hits.set_xlim(0, 1)
+        hits.grid(axis="x", color="0.85")
+        hits.set_title("how often (share of pixels)", fontsize=10)
+    panels[0, 0].invert_yaxis()  # all panels share the axis
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=5, frameon=False)
+    figure.legend(*panels[0, 2].get_legend_handles_labels(), loc="outside lower right", ncols=3, frameon=False)
+    content = io.BytesIO()
+    with rc_context({"svg.hashsalt": "adcdnet"}):  # so that one input gives one file
+        figure.savefig(content, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None)
+    return content.getvalue()
+
+
+def _share_bars(axes: Axes, tokens: Sequence[str], shares: NDArray[np.float64]) -> None:
+    """One bar from 0 to 1 per row of `shares` (rows, l), cut into the tokens; parts of 5 % and more are numbered."""
+    places = np.arange(len(shares))
+    left = np.zeros(len(shares))
+    for token, part, colour_ in zip(tokens, np.nan_to_num(shares).T, TOKEN_COLOURS, strict=False):
+        axes.barh(places, part, left=left, color=colour_, label=token, height=0.8)
+        for y in places[part >= 0.05]:
+            dark = sum(to_rgb(colour_)) < 1.5
+            text = f"{100 * part[y]:.0f}%" if part[y] < 0.995 else ">99%"
+            axes.text(left[y] + part[y] / 2, y, text, ha="center", va="center", fontsize=8, color="w" if dark else "k")
+        left += part
+    axes.set_xlim(0, 1)
+    axes.set_xticks([])

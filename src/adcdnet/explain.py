@@ -1,0 +1,291 @@
+"""Why the DTM heads answered as they did: which depth gave how much, over the labelled pixels of a scene.
+
+b pixels | l tokens: depths 1..3, attended F, prior | e inner channels | K classes | t = l the read-out position
+x[i] (e) token i as projected into the Mamba block          c[j] = Σ_i w[j−i] x[i] + bias   causal convolution
+u[j] = σ(c[j]) c[j] input of the scan at position j         y = Σ_j M[t, j] u[j] + D u[t]   output of the scan
+
+The answer of a head is the winner at operating point tau 1, as that of the map is. Its evidence is the winner's logit
+minus the mean logit. For the given gates (Δ, B, C, σ(c), SiLU(z)), spread of the LayerNorm and pattern of the ReLU the
+evidence is linear, so it falls into parts that add up exactly, at two places:
+
+    scan positions   M[t, j] u[j], the skip D u[t] counted to j = t. u[j] already mixes up to four tokens.
+    tokens           the same, carried back through the convolution: what x[i] itself adds.
+
+A share is the size of a part over the sum of sizes. What is held fixed is not counted: the last token also sets the
+gate z, and every token its own Δ, B and C. The biases belong to no token.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adcdnet.checkpoint import Model, write_whole
+from adcdnet.classes import ClassTable
+from adcdnet.errors import InputError
+from adcdnet.grid import tiles
+from adcdnet.inference import check_scene
+from adcdnet.labels import Labels
+from adcdnet.model import ADCDNet, Decision, Outputs
+from adcdnet.nn.dtm import DeepTemporalMamba, Explanation
+from adcdnet.nn.shared import Targets
+from adcdnet.report import EXPLAINED, HeadShares, explanation_figure
+from adcdnet.sampling import PART_NAMES
+from adcdnet.scene import Scene, read_band
+
+_TILE = 64  # MS pixels
+_MATRICES = 2**25  # bytes of scan matrices and their decays at once
+
+
+@dataclass(frozen=True)
+class SceneExplanation:
+    """Rows of all arrays: the K classes of the labels, then all pixels together; nan for a class without pixels."""
+
+    classes: ClassTable
+    part: str | None
+    pixels: NDArray[np.int64]  # (K + 1,)
+    map_right: NDArray[np.float64]  # (K + 1,) where the main head gives the label
+    heads: tuple[HeadShares, ...]
+
+    @property
+    def row_names(self) -> tuple[str, ...]:
+        return (*self.classes.names, "all")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One per head and class, in plain values; None where there is no pixel."""
+        found = []
+        for head in self.heads:
+            for k, name in enumerate(self.row_names):
+                row = {"explains": EXPLAINED, "head": head.sensor, "class": name, "pixels": int(self.pixels[k])}
+                row |= {f"share of {t}": _plain(s) for t, s in zip(head.tokens, head.token_shares[k], strict=True)}
+                row |= {f"scan at {t}": _plain(s) for t, s in zip(head.tokens, head.scan_shares[k], strict=True)}
+                row |= {"agrees with map": _plain(head.agreement[k]), "head right": _plain(head.right[k])}
+                found.append(row | {"map right": _plain(self.map_right[k])})
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"explains": EXPLAINED, "part": self.part, "rows": self.rows()}
+
+    def to_csv(self) -> str:
+        rows = self.rows()
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+
+def explain(
+    model: Model,
+    scene: Scene,
+    labels: Labels,
+    *,
+    split: Path | str | None = None,
+    part: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SceneExplanation:
+    """Mean shares per true class over the labelled pixels of one part of a split, or over all of them.
+
+    Works through windows of 64 MS pixels, shared where the network allows, patch by patch otherwise. InputError if
+    the model has no DTM heads, if scene, labels or split do not fit it, or if no labelled pixel is left.
+    """
+    network = model.network
+    if not network.dtm:
+        raise InputError(
+            "the model has no DTM heads (it was trained with dtm = false), so there is no decision of theirs to "
+            "explain; train with dtm = true"
+        )
+    check_scene(model, scene)
+    if labels.classes.values != model.classes.values:
+        raise InputError(
+            f"the class table has the values {list(labels.classes.values)}, the model was trained with "
+            f"{list(model.classes.values)}; give it the table of its training, or none"
+        )
+    index = _part_of(labels, scene, split, part)
+    heads = [_Head(network, sensor) for sensor in network.dtm if network.config.sensors in ("both", sensor)]
+    few = max(16, _MATRICES // max(8 * head.length**2 * head.whole.mamba.A_log.numel() for head in heads))
+    shift = torch.log(torch.tensor(model.label_shares)) - torch.log(torch.tensor(model.drawn_shares))
+    pixels = np.zeros(len(labels.classes), np.int64)
+    sums = [np.zeros((len(pixels), 2 * head.length + 3)) for head in heads]
+    with torch.inference_mode(), ExitStack() as listening:
+        for head in heads:
+            listening.enter_context(head.branch.register_forward_pre_hook(head.listen))
+        for truth, outputs in _answers(model, scene, index, few, progress):
+            pixels += np.bincount(truth, minlength=len(pixels))
+            mapped = (outputs.main + shift).argmax(1).numpy()
+            for head, total in zip(heads, sums, strict=True):
+                answer, *shares = head.shares(shift)
+                columns = *shares, answer == mapped, answer == truth, mapped == truth
+                np.add.at(total, truth, np.column_stack(columns))
+    if not pixels.any():
+        raise InputError(
+            f"no labelled pixel on valid ground{f' in the {part} part' if part else ''}; nothing to explain"
+        )
+    pixels = np.append(pixels, pixels.sum())
+    with np.errstate(invalid="ignore"):
+        means = [np.vstack((total, total.sum(0))) / pixels[:, None] for total in sums]
+    return SceneExplanation(
+        labels.classes, part, pixels, means[0][:, -1], tuple(h.summary(m) for h, m in zip(heads, means, strict=True))
+    )
+
+
+def token_evidence(
+    head: DeepTemporalMamba, why: Explanation, depths: Sequence[Tensor], prior: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What each token itself adds to the evidence of the answer (b, l), and what the convolution's bias adds (b,).
+
+    Both together are the evidence of all scan positions in `why`, exactly; formula at the top of the file. For a head
+    that reads its last position.
+    """
+    mamba, norm, classifier = head.mamba, head.out_norm, head.classifier
+    assert norm is not None
+    assert classifier is not None
+    x, z = mamba.in_proj(head.norm(head.sequence(depths, prior))).chunk(2, dim=-1)  # (b, l, e)
+    c = mamba.conv1d(x.transpose(1, 2))[..., : x.shape[1]]  # (b, e, l)
+    read = mamba.out_proj(why.scan_output[:, -1] * F.silu(z[:, -1]))
+    spread = torch.sqrt(read.var(-1, correction=0, keepdim=True) + norm.eps)
+    # which way in the space of `read` the evidence grows, and by that in the space of the scan's output
+    weight = classifier.weight - classifier.weight.mean(0)
+    way = weight[why.logits.argmax(-1)] * (norm(read) > 0) * norm.weight / spread  # (b, d_out)
+    way = (way - way.mean(-1, keepdim=True)) @ mamba.out_proj.weight * F.silu(z[:, -1])  # (b, e)
+    path = why.matrix[:, -1].transpose(1, 2).clone()  # (b, e, l), from each position to the last
+    path[..., -1] += mamba.D
+    slope = way[..., None] * path * torch.sigmoid(c)  # of the evidence, in c
+    back = F.conv_transpose1d(slope, mamba.conv1d.weight, groups=mamba.d_inner)[..., mamba.d_conv - 1 :]
+    bias = 0.0 if mamba.conv1d.bias is None else mamba.conv1d.bias
+    return (back * x.transpose(1, 2)).sum(1), (slope.sum(-1) * bias).sum(-1)
+
+
+class _Head:
+    """A DTM branch with its decision as one classification head, explained on what the branch was last given."""
+
+    def __init__(self, network: ADCDNet, sensor: str) -> None:
+        branch = network.dtm[sensor]
+        assert isinstance(branch, DeepTemporalMamba)
+        decision = network.decision if network.config.shared_decision else network.branch_decision[sensor]
+        assert isinstance(decision, Decision)
+        # the parameters are handed over as already copied: the head shares them with the network
+        self.whole = copy.deepcopy(branch, {id(p): p for p in branch.parameters()})
+        self.whole.out_norm, self.whole.classifier = decision.norm, decision.classifier
+        self.branch, self.sensor = branch, sensor
+        depths = [f"depth {k}" for k in range(1, len(branch.tokens))]
+        self.tokens = (*depths, "attended", *(["prior"] if branch.prior else []))
+        self.length = len(self.tokens)
+
+    def listen(self, _: nn.Module, given: tuple[list[Tensor], Tensor | None]) -> None:
+        self.depths, self.prior = given
+
+    def shares(self, shift: Tensor) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Answers (b,), shares of the tokens (b, l) and of the scan positions (b, l)."""
+        why = self.whole.explain(self.depths, self.prior)
+        why = replace(why, rest=why.rest + shift, logits=why.logits + shift)
+        size = token_evidence(self.whole, why, self.depths, self.prior)[0].abs()
+        shares = size / size.sum(1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)
+        return why.logits.argmax(1).numpy(), shares.numpy(), why.shares.numpy()
+
+    def summary(self, means: NDArray[np.float64]) -> HeadShares:
+        tokens, positions, (agreement, right, _) = np.split(means.T, (self.length, 2 * self.length))
+        return HeadShares(self.sensor.upper(), self.tokens, tokens.T, positions.T, agreement, right)
+
+
+def _answers(
+    model: Model, scene: Scene, index: NDArray[np.int64], few: int, progress: Callable[[int, int], None] | None
+) -> Iterator[tuple[NDArray[np.int64], Outputs]]:
+    """Class indices (b,) and logits of all heads, for `few` labelled pixels at a time."""
+    network, config = model.network, model.network.config
+    reach = config.reach
+    windows = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (index[w.slices] >= 0).any()]
+    for done, window in enumerate(windows, start=1):
+        pixels = scene.read(window.grow(reach), repeat_edge=config.padding == "valid")
+        inside = (slice(reach, -reach),) * 2
+        row, col = np.nonzero((index[window.slices] >= 0) & pixels.valid[inside])
+        ms, pan = (torch.from_numpy(x) for x in model.statistics.standardise(*pixels))
+        shared = network.share(ms[None], pan[None]) if config.sharable and len(row) else None
+        for start in range(0, len(row), few):
+            r, c = row[start : start + few], col[start : start + few]
+            if shared is not None:
+                targets = Targets(*(torch.from_numpy(i) for i in (np.zeros_like(r), r, c)))
+                outputs = Outputs(network.classify(shared, targets), *network.classify_branches(shared, targets))
+            else:
+                outputs = network(*_patches(network, ms, pan, r, c), branches=True)
+            yield index[window.slices][r, c], outputs
+        if progress is not None:
+            progress(done, len(windows))
+
+
+def _patches(
+    network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """One patch per target of a tile."""
+    config, ratio = network.config, network.layout.ratio
+    first, size = config.reach - config.before, config.before + 1 + config.after
+    corners = list(zip(row + first, col + first, strict=True))
+    fine = [(r * ratio, c * ratio) for r, c in corners]
+    return (
+        torch.stack([ms[:, r : r + size, c : c + size] for r, c in corners]),
+        torch.stack([pan[:, r : r + size * ratio, c : c + size * ratio] for r, c in fine]),
+    )
+
+
+def _part_of(labels: Labels, scene: Scene, split: Path | str | None, part: str | None) -> NDArray[np.int64]:
+    """Class indices of the pixels to explain, −1 elsewhere."""
+    if (split is None) != (part is None):
+        raise InputError(
+            "a split and the name of one of its parts belong together; give --split and --part, or neither"
+        )
+    index = labels.index.astype(np.int64)
+    if split is None or part is None:
+        return index
+    if part not in PART_NAMES:
+        raise InputError(f"part {part!r} is not one of {', '.join(PART_NAMES)}")
+    parts, grid, _ = read_band(split)
+    if parts.shape != scene.grid.shape or grid.transform != scene.grid.transform:
+        raise InputError(
+            f"{split} does not lie on the scene {scene.name}: {parts.shape[0]}×{parts.shape[1]} against "
+            f"{scene.grid.height}×{scene.grid.width} MS pixels or another place; use the split.tif of the same scene"
+        )
+    return np.where(parts == PART_NAMES.index(part), index, -1)
+
+
+def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """InputError for what cannot be written, before any work is done; the first output is the figure."""
+    if outputs[0].suffix.lower() not in (".png", ".svg"):
+        raise InputError(f"{outputs[0]} must end in .png or .svg; name a figure of one of these kinds")
+    taken = {p.resolve() for p in inputs}
+    for path in outputs:
+        if path.is_dir() or not path.parent.is_dir():
+            raise InputError(f"{path} cannot be written: it is a folder or lies in none; name a file in a folder")
+        if path.resolve() in taken:
+            raise InputError(f"{path} is one of the inputs, or was named twice; name a file of its own")
+        taken.add(path.resolve())
+
+
+def write_explanation(found: SceneExplanation, out: Path, *, title: str) -> None:
+    """The figure `out`, PNG or SVG by its suffix, and a CSV of the same name. InputError where that fails."""
+    figure = explanation_figure(
+        found.heads,
+        rows=[f"{name} ({n} px)" for name, n in zip(found.row_names, found.pixels, strict=True)],
+        map_right=found.map_right,
+        title=title,
+        kind=out.suffix[1:].lower(),
+    )
+    write_whole(out.with_suffix(".csv"), found.to_csv().encode())
+    write_whole(out, figure)
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 6)
