@@ -296,18 +296,22 @@ def print_evaluation(found: Evaluation) -> None:
 def print_explanation(found: SceneExplanation) -> None:
     out_console.print(f"Explained: {EXPLAINED}.")
     for head in found.heads:
-        rows: list[tuple[str, ...]] = [
-            (f"{head.sensor} head", "pixels", *head.tokens, "agrees with map", "right", "map right")
-        ]
+        share = [(f"{head.sensor} head, share of", "pixels", *head.tokens, "agrees with map", "right", "map right")]
+        changed = [(f"{head.sensor} head, answers changed without", *head.tokens)]
         for k, name in enumerate(found.row_names):
-            values = (*head.token_shares[k], head.agreement[k], head.right[k], found.map_right[k])
-            rows.append((name, str(found.pixels[k]), *("–" if math.isnan(v) else f"{v:.3f}" for v in values)))
-        _print_table(rows)
-    for head in found.heads:
+            hits = head.agreement[k], head.right[k], found.map_right[k]
+            share.append((name, str(found.pixels[k]), *_shares(*head.token_shares[k], *hits)))
+            changed.append((name, *_shares(*head.changed[k])))
+        _print_table(share)
+        _print_table(changed)
         out_console.print(
-            f"{head.sensor} head: {head.scan_shares[-1, -1]:.1%} entered the scan at its last position, where the "
-            "convolution has mixed the last four tokens"
+            f"{head.sensor} head: {head.scan_shares[-1, -1]:.1%} of the evidence enters the scan at its last position, "
+            "where the convolution has mixed the last four tokens"
         )
+
+
+def _shares(*values: float) -> tuple[str, ...]:
+    return tuple("–" if math.isnan(v) else f"{v:.3f}" for v in values)
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:

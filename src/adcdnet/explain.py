@@ -11,8 +11,9 @@ evidence is linear, so it falls into parts that add up exactly, at two places:
     scan positions   M[t, j] u[j], the skip D u[t] counted to j = t. u[j] already mixes up to four tokens.
     tokens           the same, carried back through the convolution: what x[i] itself adds.
 
-A share is the size of a part over the sum of sizes. What is held fixed is not counted: the last token also sets the
-gate z, and every token its own Δ, B and C. The biases belong to no token.
+A share is the size of a part over the sum of sizes; the biases belong to no token. Shares do not count what is held
+fixed: the last token also sets the gate z, and every token its own Δ, B and C. So a third figure does without any of
+this: how many answers change when a token is replaced by its mean over the explained pixels.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ from adcdnet.labels import Labels
 from adcdnet.model import ADCDNet, Decision, Outputs
 from adcdnet.nn.dtm import DeepTemporalMamba, Explanation
 from adcdnet.nn.shared import Targets
-from adcdnet.report import EXPLAINED, HeadShares, explanation_figure
+from adcdnet.report import EXPLAINED, HeadSummary, explanation_figure
 from adcdnet.sampling import PART_NAMES
 from adcdnet.scene import Scene, read_band
 
 _TILE = 64  # MS pixels
+_FOR_MEANS = 4000  # pixels, at least, where there are so many
 _MATRICES = 2**25  # bytes of scan matrices and their decays at once
 
 
@@ -58,7 +60,7 @@ class SceneExplanation:
     part: str | None
     pixels: NDArray[np.int64]  # (K + 1,)
     map_right: NDArray[np.float64]  # (K + 1,) where the main head gives the label
-    heads: tuple[HeadShares, ...]
+    heads: tuple[HeadSummary, ...]
 
     @property
     def row_names(self) -> tuple[str, ...]:
@@ -72,6 +74,7 @@ class SceneExplanation:
                 row = {"explains": EXPLAINED, "head": head.sensor, "class": name, "pixels": int(self.pixels[k])}
                 row |= {f"share of {t}": _plain(s) for t, s in zip(head.tokens, head.token_shares[k], strict=True)}
                 row |= {f"scan at {t}": _plain(s) for t, s in zip(head.tokens, head.scan_shares[k], strict=True)}
+                row |= {f"changed without {t}": _plain(s) for t, s in zip(head.tokens, head.changed[k], strict=True)}
                 row |= {"agrees with map": _plain(head.agreement[k]), "head right": _plain(head.right[k])}
                 found.append(row | {"map right": _plain(self.map_right[k])})
         return found
@@ -100,8 +103,9 @@ def explain(
 ) -> SceneExplanation:
     """Mean shares per true class over the labelled pixels of one part of a split, or over all of them.
 
-    Works through windows of 64 MS pixels, shared where the network allows, patch by patch otherwise. InputError if
-    the model has no DTM heads, if scene, labels or split do not fit it, or if no labelled pixel is left.
+    Works through windows of 64 MS pixels, shared where the network allows, patch by patch otherwise, and before that
+    through some thousands of the pixels for the mean tokens. InputError if the model has no DTM heads, if scene, labels
+    or split do not fit it, or if no labelled pixel is left.
     """
     network = model.network
     if not network.dtm:
@@ -120,16 +124,20 @@ def explain(
     few = max(16, _MATRICES // max(8 * head.length**2 * head.whole.mamba.A_log.numel() for head in heads))
     shift = torch.log(torch.tensor(model.label_shares)) - torch.log(torch.tensor(model.drawn_shares))
     pixels = np.zeros(len(labels.classes), np.int64)
-    sums = [np.zeros((len(pixels), 2 * head.length + 3)) for head in heads]
+    sums = [np.zeros((len(pixels), 3 * head.length + 3)) for head in heads]
     with torch.inference_mode(), ExitStack() as listening:
         for head in heads:
             listening.enter_context(head.branch.register_forward_pre_hook(head.listen))
-        for truth, outputs in _answers(model, scene, index, few, progress):
+        every = max(1, int((index >= 0).sum()) // _FOR_MEANS)
+        for _ in _answers(model, scene, index, few, every=every):
+            for head in heads:
+                head.learn_mean()
+        for truth, outputs in _answers(model, scene, index, few, progress=progress):
             pixels += np.bincount(truth, minlength=len(pixels))
             mapped = (outputs.main + shift).argmax(1).numpy()
             for head, total in zip(heads, sums, strict=True):
-                answer, *shares = head.shares(shift)
-                columns = *shares, answer == mapped, answer == truth, mapped == truth
+                answer, *parts = head.explain(shift)
+                columns = *parts, answer == mapped, answer == truth, mapped == truth
                 np.add.at(total, truth, np.column_stack(columns))
     if not pixels.any():
         raise InputError(
@@ -185,27 +193,50 @@ class _Head:
         depths = [f"depth {k}" for k in range(1, len(branch.tokens))]
         self.tokens = (*depths, "attended", *(["prior"] if branch.prior else []))
         self.length = len(self.tokens)
+        self.seen, self.total = 0, torch.zeros(())
 
     def listen(self, _: nn.Module, given: tuple[list[Tensor], Tensor | None]) -> None:
         self.depths, self.prior = given
 
-    def shares(self, shift: Tensor) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Answers (b,), shares of the tokens (b, l) and of the scan positions (b, l)."""
+    def learn_mean(self) -> None:
+        """Take what was given last into the mean tokens."""
+        sequence = self.whole.sequence(self.depths, self.prior)
+        self.seen += len(sequence)
+        self.total = self.total + sequence.sum(0, dtype=torch.float64)  # (l, d)
+
+    def explain(self, shift: Tensor) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Of what was given last: answers (b,), and each (b, l) shares of the tokens, shares of the scan positions, and
+        whether the answer changes without the token. shift (K,): from logits to the operating point.
+        """
         why = self.whole.explain(self.depths, self.prior)
         why = replace(why, rest=why.rest + shift, logits=why.logits + shift)
+        answer = why.logits.argmax(1)
         size = token_evidence(self.whole, why, self.depths, self.prior)[0].abs()
         shares = size / size.sum(1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)
-        return why.logits.argmax(1).numpy(), shares.numpy(), why.shares.numpy()
+        sequence, mean = self.whole.sequence(self.depths, self.prior), (self.total / self.seen).float()
+        changed = []
+        for i in range(self.length):
+            without = sequence.clone()
+            without[:, i] = mean[i]
+            changed.append((_decide(self.whole, without) + shift).argmax(1) != answer)
+        return answer.numpy(), shares.numpy(), why.shares.numpy(), torch.stack(changed, 1).numpy()
 
-    def summary(self, means: NDArray[np.float64]) -> HeadShares:
-        tokens, positions, (agreement, right, _) = np.split(means.T, (self.length, 2 * self.length))
-        return HeadShares(self.sensor.upper(), self.tokens, tokens.T, positions.T, agreement, right)
+    def summary(self, means: NDArray[np.float64]) -> HeadSummary:
+        *shares, (agreement, right, _) = np.split(means.T, [k * self.length for k in (1, 2, 3)])
+        tokens, positions, changed = (part.T for part in shares)
+        return HeadSummary(self.sensor.upper(), self.tokens, tokens, positions, changed, agreement, right)
 
 
 def _answers(
-    model: Model, scene: Scene, index: NDArray[np.int64], few: int, progress: Callable[[int, int], None] | None
+    model: Model,
+    scene: Scene,
+    index: NDArray[np.int64],
+    few: int,
+    *,
+    every: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], Outputs]]:
-    """Class indices (b,) and logits of all heads, for `few` labelled pixels at a time."""
+    """Class indices (b,) and logits of all heads, for `few` pixels at a time out of every so manyth labelled one."""
     network, config = model.network, model.network.config
     reach = config.reach
     windows = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (index[w.slices] >= 0).any()]
@@ -213,6 +244,7 @@ def _answers(
         pixels = scene.read(window.grow(reach), repeat_edge=config.padding == "valid")
         inside = (slice(reach, -reach),) * 2
         row, col = np.nonzero((index[window.slices] >= 0) & pixels.valid[inside])
+        row, col = row[::every], col[::every]
         ms, pan = (torch.from_numpy(x) for x in model.statistics.standardise(*pixels))
         shared = network.share(ms[None], pan[None]) if config.sharable and len(row) else None
         for start in range(0, len(row), few):
@@ -289,3 +321,11 @@ def write_explanation(found: SceneExplanation, out: Path, *, title: str) -> None
 
 def _plain(value: float) -> float | None:
     return None if math.isnan(value) else round(float(value), 6)
+
+
+def _decide(head: DeepTemporalMamba, sequence: Tensor) -> Tensor:
+    """Logits (b, K) of a head that reads its last position, from its tokens (b, l, d)."""
+    assert head.out_norm is not None
+    assert head.classifier is not None
+    logits: Tensor = head.classifier(torch.relu(head.out_norm(head.mamba(head.norm(sequence))[:, -1])))
+    return logits
