@@ -4,8 +4,8 @@
 
 The forest gets, per MS pixel: the bands, normalised differences of the given near-infrared, red and green bands, means
 and deviations in 3×3 and 7×7 MS windows; of PAN mean, deviation, minimum, maximum and gradient energy of the pixel's
-own cells, and mean and deviation in windows of 4 and 8 MS pixels. Its leaf size and number of features are chosen on the
-validation part by kappa at tau 1; classes are weighted (class frequency)^-balance in the forest as in the network.
+own cells, and mean and deviation in windows of 4 and 8 MS pixels. Its leaf size and number of features are chosen on
+the validation part by kappa at tau 1; classes are weighted (class frequency)^-balance in the forest as in the network.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from sklearn.ensemble import RandomForestClassifier
 
 from adcdnet.checkpoint import Model
 from adcdnet.classes import ClassTable
-from adcdnet.inference import default_engine, posterior, scene_logits
+from adcdnet.inference import default_engine, scene_logits
 from adcdnet.labels import read_labels
 from adcdnet.metrics import Scores, confusion_matrix, scores
+from adcdnet.posterior import posterior
 from adcdnet.sampling import TEST, TRAIN, VALIDATION
 from adcdnet.scene import Pixels, Scene, read_band
 
@@ -62,7 +63,12 @@ def fit_forest(
     return forest.fit(x, y, sample_weight=weight[y])
 
 
-def score(p: NDArray[np.float64], truth: NDArray[np.int64]) -> Scores:
+def log_posterior(forest: RandomForestClassifier, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(K, n); a share of no tree at all counts as a tenth of one tree."""
+    return np.log(np.maximum(forest.predict_proba(x), 0.1 / len(forest.estimators_))).T
+
+
+def score(p: NDArray[np.float32], truth: NDArray[np.int64]) -> Scores:
     return scores(confusion_matrix(truth, p.argmax(-1), p.shape[-1]))
 
 
@@ -94,17 +100,16 @@ def main() -> None:
     counts = np.bincount(y[TRAIN], minlength=len(labels.classes)).astype(float)
     drawn = np.asarray(model.drawn_shares)
     weight = drawn / (counts / counts.sum())
-    pi = counts / counts.sum()
 
-    def read(q: NDArray[np.float64], tau: float) -> NDArray[np.float64]:
-        return q * pi**tau / drawn
+    def read(log_q: NDArray[np.floating], tau: float) -> NDArray[np.float32]:
+        return posterior(log_q, model.label_shares, model.drawn_shares, tau).T
 
     best = (-1.0, 1, "sqrt")
     if len(y[VALIDATION]):
         for leaf in (1, 3, 10):
             for share in ("sqrt", 0.3):
                 forest = fit_forest(x[where[TRAIN]], y[TRAIN], weight, 150, leaf, share)
-                kappa = score(read(forest.predict_proba(x[where[VALIDATION]]), 1.0), y[VALIDATION]).kappa
+                kappa = score(read(log_posterior(forest, x[where[VALIDATION]]), 1.0), y[VALIDATION]).kappa
                 best = max(best, (kappa, leaf, share), key=lambda b: b[0])
     started = time.perf_counter()
     forest = fit_forest(x[where[TRAIN]], y[TRAIN], weight, arguments.trees, best[1], best[2])
@@ -117,11 +122,10 @@ def main() -> None:
     for n, name in ((VALIDATION, "validation"), (TEST, "test")):
         if not len(y[n]):
             continue
-        q = forest.predict_proba(x[where[n]])
+        log_q = {"forest": log_posterior(forest, x[where[n]]), "network": logits[:, where[n]]}
         for tau in (0.0, 0.5, 1.0):
-            network = posterior(logits[:, where[n]], model, tau).T
-            for method, p in (("forest", read(q, tau)), ("network", network)):
-                s = score(p, y[n])
+            for method, values in log_q.items():
+                s = score(read(values, tau), y[n])
                 print(f"{name + ' ' + method:22}{tau:5.1f}{s.oa:8.3f}{s.aa:8.3f}{s.kappa:8.3f}")
 
 

@@ -86,6 +86,26 @@ def test_a_tile_gives_the_numbers_of_its_patches(ratio, pan_bands, changes, seed
             assert_close(mine, theirs[1:3], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("changes", [{}, {"head": "flatten", "token": "flatten"}, {"dia": False, "prior": False}])
+def test_a_tile_gives_the_gradients_of_its_patches(changes):
+    """Loss of all three heads, BatchNorm in eval mode, float64: backward is shared as exactly as forward."""
+    network = liven(build(small(**changes), ratio=2)).double().eval()
+    ms, pan = (x.double() for x in draw(network, 2, 2 * network.config.reach + 5, 2 * network.config.reach + 4))
+    targets = Targets(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 4, 2, 3]), torch.tensor([0, 3, 1, 0]))
+    truth = torch.tensor([0, 2, 1, 3])
+    gradients = []
+    for outputs in (
+        network.on_tile(ms, pan, targets, branch_targets=targets),
+        network(*cut(network, ms, pan, targets), branches=True),
+    ):
+        network.zero_grad()
+        sum(torch.nn.functional.cross_entropy(logits, truth) for logits in outputs).backward()
+        gradients.append({name: p.grad.clone() for name, p in network.trained_parameters()})
+    for name, shared in gradients[0].items():
+        assert_close(shared, gradients[1][name], rtol=0, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+    assert max(float(g.abs().max()) for g in gradients[0].values()) > 1e-3
+
+
 def test_the_same_in_single_precision():
     network = liven(build(NetworkConfig()))
     ms, pan = draw(network, 1, 31, 33)

@@ -64,9 +64,8 @@ def test_no_window_holds_a_pixel_of_a_later_part(few_trials, height, width, reac
     assert not (within(part == VALIDATION, reach) & (part == TRAIN)).any()
     assert np.array_equal(part == UNUSED, ~valid)
     assert part.max() <= GUARD
-    assert split.has_validation == (part == VALIDATION).any()
     if share[0] == 0:
-        assert not split.has_validation
+        assert not (split.part == VALIDATION).any()
 
 
 def test_a_guard_pixel_is_needed():
@@ -122,7 +121,7 @@ def test_a_scarce_class_means_train_and_test_only():
     rng = np.random.default_rng(0)
     index[tuple(rng.integers(90, size=(2, 25)))] = 2
     split = split_blocks(make_labels(index), np.ones((90, 90), bool), reach=2, config=SplitConfig(), seed=0)
-    assert not split.has_validation
+    assert not (split.part == VALIDATION).any()
     assert any("'c2' has only" in note and "train and test only" in note for note in split.notes)
     assert {TRAIN, TEST} <= set(np.unique(split.part[index == 2]))
 
@@ -385,3 +384,26 @@ def test_a_tile_carries_its_halo(placed_area):
     ms, pan = placed_area.tile(Window(3, 5, 4, 6))
     assert ms.shape == (2, 20, 22)
     assert pan.shape == (2, 20 * placed_area.ratio, 22 * placed_area.ratio)
+
+
+def test_tiles_meet_clustered_and_scattered_classes_in_the_shares_that_are_stored():
+    """One class in squares, one as single pixels: tiles around labels see the first far more often than its share."""
+    index = np.full((120, 120), -1, np.int16)
+    for row in range(6, 118, 28):
+        for col in range(6, 118, 28):
+            index[row : row + 10, col : col + 10] = 0
+            index[row + 16 : row + 20 : 2, col + 16 : col + 20 : 2] = 1
+    labels = Labels(index, ClassTable.numbered(["a", "b"]))
+    part = np.full(index.shape, TRAIN, np.uint8)
+    area = TrainingArea(make_pixels(120, 120, 1), labels, Split(part, 120, ()), network=NetworkConfig(patch=9), ratio=1)
+    met = np.zeros(2)
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        drawn = area.draw_tiles(rng, 16, 16, labelled=True, augment=False).label
+        met += np.bincount(drawn[drawn >= 0], minlength=2)
+    counts = area.class_counts
+    assert met[0] / met[1] > 1.15 * counts[0] / counts[1]  # without weights the shares are wrong
+    for balance in (0.0, 0.5, 1.0):
+        weighted = met * area.tile_weights(balance, 16)
+        stored = area.drawn_counts(balance)
+        assert weighted[0] / weighted[1] == pytest.approx(stored[0] / stored[1], rel=0.08)

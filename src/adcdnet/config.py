@@ -37,10 +37,10 @@ class NetworkConfig(_Settings):
     dtm: bool = True
     token: Literal["pool", "flatten"] = "pool"
     token_dims: tuple[int, int] = (64, 64)  # d of the DTM branches, MS and PAN
-    shared_decision: bool = False  # one LayerNorm and classifier for the three heads (METHOD section 7, row 12)
+    shared_decision: bool = False  # one LayerNorm and classifier for the three heads
     prior: bool = True  # stage I serves stage II
-    prior_mask: Literal["standardised", "raw"] = "standardised"  # row 4
-    learn_prior_token: bool = True  # row 3; False leaves it a random projection
+    prior_mask: Literal["standardised", "raw"] = "standardised"
+    learn_prior_token: bool = True  # False leaves it a random projection, as published
 
     @model_validator(mode="after")
     def _consistent(self) -> NetworkConfig:
@@ -95,18 +95,26 @@ class SplitConfig(_Settings):
     validation: float = Field(0.15, ge=0, lt=1)
     test: float = Field(0.25, ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _leaves_training(self) -> SplitConfig:
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation {self.validation} and test {self.test} leave nothing for training")
+        return self
+
 
 class TrainConfig(_Settings):
     """All settings of one training."""
 
-    profile: Profile = "default"
-    seed: int = 0
+    profile: str = "default"  # the name of the profile these settings began with, for the record
+    seed: int = Field(0, ge=0)
     network: NetworkConfig = NetworkConfig()
     split: SplitConfig = SplitConfig()
     stage1: StageConfig = StageConfig(steps=100, learning_rate=1e-3, tiles=8)
     stage2: StageConfig = StageConfig(steps=300, learning_rate=2e-3)
-    sampling: Literal["dense", "patch"] = "dense"
-    spread: float = Field(10.0, ge=0)  # weight of the variance-covariance term of stage I (row 5); 0: as published
+    initialisation: Literal["pytorch", "xavier"] = "pytorch"  # xavier: Xavier-uniform on Conv2d and Linear
+    sampling: Literal["auto", "dense", "patch"] = "auto"  # auto: tiles where labels lie close together
+    stage1_labelled: bool = False  # stage I on the labelled pixels only patch sampling
+    spread: float = Field(10.0, ge=0)  # weight of the variance-covariance term of stage I; 0: as published
     branch_targets: int = Field(256, ge=1)  # labelled pixels of a dense step that the DTM branches classify
     branch_weight: float = Field(0.8, ge=0)  # λ of L = L_main + λ (L_ms + L_pan)
     class_balance: float = Field(0.5, ge=0, le=1)  # classes weigh in as (frequency)^-class_balance
@@ -114,7 +122,7 @@ class TrainConfig(_Settings):
     average: float = Field(0.99, ge=0, lt=1)  # decay of the moving average of the weights; 0: none
     augment: bool = True  # flips and quarter turns
     validations: int = Field(10, ge=1)  # how often the validation part is looked at
-    patience: int = Field(10, ge=1)  # stop after so many looks without a better kappa
+    patience: int = Field(4, ge=1)  # stop after so many looks without a better kappa
     precision: Literal["float32", "bf16"] = "float32"
 
     @classmethod
@@ -143,7 +151,9 @@ class TrainConfig(_Settings):
             stage2=StageConfig(
                 steps=2000, learning_rate=5e-4, weight_decay=5e-4, optimizer="adam", schedule="exponential", batch=32
             ),
+            initialisation="xavier",
             sampling="patch",
+            stage1_labelled=True,
             spread=0.0,
             class_balance=0.0,
             label_smoothing=0.0,

@@ -37,10 +37,6 @@ class Split:
     block: int  # MS pixels per side
     notes: tuple[str, ...]
 
-    @property
-    def has_validation(self) -> bool:
-        return bool((self.part == VALIDATION).any())
-
 
 def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config: SplitConfig, seed: int) -> Split:
     """Assign blocks to parts so that every class is in every part where possible and shares agree.
@@ -68,7 +64,8 @@ def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
     largest = config.block or int(np.clip(round(min(height, width) / 4), 2 * reach, 16 * reach))
     sides = [largest] if config.block else [max(1, largest), max(1, largest * 2 // 3)]
     rng = np.random.default_rng(seed)
-    cell = max(1, reach // 3)  # assignments are weighed on cells of this size, the chosen one is made exactly
+    # assignments are weighed on squares of this side, at most about 40,000 of them; the chosen one is made exactly
+    cell = max(1, reach // 3, int((height * width / 40_000) ** 0.5))
     counts = _cell_counts(index, classes, cell)
     best: tuple[float, int, NDArray[np.uint8]] | None = None
     for side in sides:
@@ -192,8 +189,10 @@ class Drawn:
 class TrainingArea:
     """All that training may look at: standardised pixels, with test and invalid ones set to 0, and who is a target.
 
-    `ms` and `pan` carry a mirrored border of the network's reach. A target is a valid pixel of the train part. Windows
-    of targets hold no validation pixel (guard band); tiles can, and have them set to 0 as they are drawn.
+    ms (B, H + 2·reach, W + 2·reach) and pan (B', ...·r, ...·r), with a mirrored border of the network's reach; target
+    (H, W) bool: a valid pixel of the train part; label (H, W): class index of labelled targets, −1 elsewhere; labelled,
+    unlabelled (n, 2): row and column of labelled targets, of all targets; class_counts (K,). Windows of targets hold no
+    validation pixel (guard band); tiles can, and have them set to 0 as they are drawn.
     """
 
     def __init__(self, pixels: Pixels, labels: Labels, split: Split, *, network: NetworkConfig, ratio: int) -> None:
@@ -214,9 +213,37 @@ class TrainingArea:
         self.target = train & pixels.valid
         self.label = np.where(self.target, index, -1)
         self.validation_label = np.where(split.part == VALIDATION, index, -1)
+        self.has_validation = bool((self.validation_label >= 0).any())
         self.labelled = np.argwhere(self.label >= 0)
         self.unlabelled = np.argwhere(self.target)
         self.class_counts = np.bincount(self.label[self.label >= 0], minlength=len(labels.classes))
+
+    def drawn_counts(self, balance: float) -> NDArray[np.float64]:
+        """(K,): how often training meets each class, up to a factor: n_k^(1 − balance). Its shares are ρ."""
+        return np.asarray(np.power(self.class_counts.astype(float), 1 - balance))
+
+    def tile_weights(self, balance: float, side: int) -> NDArray[np.float64]:
+        """(K,) loss weights with which tiles of `side` meet class k ∝ n_k^(1 − balance), mean 1.
+
+        A tile around one label brings the labels near it, so that clustered classes come more often than scattered
+        ones of the same size; the weights undo that.
+        """
+        labelled = self.label >= 0
+        met = np.bincount(self.label[labelled], weights=self._near(side)[labelled], minlength=len(self.class_counts))
+        weights = self.drawn_counts(balance) / met
+        return np.asarray(weights / weights.mean())
+
+    def labels_per_tile(self, side: int) -> float:
+        """Mean number of labelled targets in a tile of `side` around a random one."""
+        return float(self._near(side)[self.label >= 0].mean() * side**2)
+
+    def _near(self, side: int) -> NDArray[np.float64]:
+        """At each pixel, the share of labelled pixels near it, weighted by how many tiles hold both: a triangular
+        window, which is a square one applied twice."""
+        share = (self.label >= 0).astype(np.float64)
+        for origin in (0, -1 if side % 2 == 0 else 0):  # an even window leans to one side, two lean both ways
+            share = ndimage.uniform_filter(share, side, mode="constant", origin=origin)
+        return share
 
     def draw_tiles(self, rng: np.random.Generator, count: int, side: int, *, labelled: bool, augment: bool) -> Drawn:
         """Tiles of side × side pixels and a halo of `reach`, each around a random (labelled) target.

@@ -34,14 +34,18 @@ from adcdnet.config import StageConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.grid import tiles
 from adcdnet.labels import Labels
-from adcdnet.metrics import confusion_matrix, scores
+from adcdnet.metrics import Scores, confusion_matrix, scores
 from adcdnet.model import ADCDNet, Layout, PriorNet
 from adcdnet.nn.mamba import Mamba
 from adcdnet.nn.shared import Targets
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
+from adcdnet.posterior import posterior
 from adcdnet.sampling import PART_NAMES, Drawn, TrainingArea, split_blocks
 from adcdnet.scene import Scene, write_raster
 
+DENSE_FROM = (
+    4.0  # labelled targets a tile must hold for tiles to be cheaper than patches (benchmarks/bench_training.py)
+)
 COLLAPSED = 1.5  # effective rank below which the features of stage I are useless
 _TARGETS_PER_TILE = 16  # stage I looks at so many pixels of each tile: neighbours say nearly the same
 
@@ -81,6 +85,11 @@ def _train(
 ) -> Model:
     """The files of a run, in `folder`."""
     started = time.perf_counter()
+    if labels.index.shape != scene.grid.shape:
+        raise InputError(
+            f"labels are of {labels.index.shape[0]}×{labels.index.shape[1]} pixels, the scene's MS grid of "
+            f"{scene.grid.height}×{scene.grid.width}; read them with read_labels(path, scene.grid)"
+        )
     pixels = scene.read(scene.grid.window)
     split = split_blocks(labels, pixels.valid, reach=config.network.reach, config=config.split, seed=config.seed)
     layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes))
@@ -96,8 +105,6 @@ def _train(
         torch.manual_seed(config.seed)  # of the first weights and of dropout
         trainer = Trainer(area, layout, config, device, progress)
         network = trainer.run()
-    counts = area.class_counts
-    drawn = np.power(counts.astype(float), 1 - config.class_balance)
     parts = {name: int(((split.part == i) & (labels.index >= 0)).sum()) for i, name in enumerate(PART_NAMES)}
     record = {
         "name": name,
@@ -114,7 +121,7 @@ def _train(
         "notes": [*scene.notes, *labels.notes, *split.notes],
         **trainer.found,
     }
-    model = Model(network, area.statistics, labels.classes, _shares(counts), _shares(drawn), record)
+    model = Model(network, area.statistics, labels.classes, trainer.label_shares, trainer.drawn_shares, record)
     model.save(folder / "model.safetensors")
     write_whole(folder / "history.csv", trainer.history_csv())
     write_whole(folder / "metrics.json", _json({k: v for k, v in record.items() if k != "settings"}))
@@ -146,15 +153,20 @@ class Trainer:
     ) -> None:
         self.area, self.config, self.device, self.progress = area, config, device, progress
         self.network = ADCDNet(config.network, layout).to(device)
-        if config.profile == "paper":
+        if config.initialisation == "xavier":
             _xavier(self.network)
-        self.dense = config.sampling == "dense" and config.network.sharable
+        labels = area.labels_per_tile(config.stage2.tile)
+        self.dense = config.network.sharable and (
+            config.sampling == "dense" or (config.sampling == "auto" and labels >= DENSE_FROM)
+        )
+        self.found: dict[str, Any] = {"sampling": "dense" if self.dense else "patch", "labels_per_tile": labels}
+        self.label_shares = _shares(area.class_counts)
+        self.drawn_shares = _shares(area.drawn_counts(config.class_balance))
         stage_seeds = np.random.SeedSequence(config.seed).spawn(2)
         self.rngs = [np.random.default_rng(s) for s in stage_seeds]
-        weight = np.power(area.class_counts.astype(float), -config.class_balance)
-        self.class_weight = torch.tensor(weight / weight.mean(), dtype=torch.float32, device=device)
+        weights = area.tile_weights(config.class_balance, config.stage2.tile)
+        self.class_weight = torch.tensor(weights, dtype=torch.float32, device=device)
         self.history: list[dict[str, float | str]] = []
-        self.found: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
         self.interrupted = False
 
@@ -170,7 +182,7 @@ class Trainer:
         started = time.perf_counter()
         stage = self.config.stage1
         metric = MetricNet(self.config.network.widths[-1]).to(self.device)
-        if self.config.profile == "paper":
+        if self.config.initialisation == "xavier":
             _xavier(metric)
         prior.requires_grad_(True).train()
         parameters = [*prior.parameters(), *metric.parameters()]
@@ -184,6 +196,7 @@ class Trainer:
                 loss = distance + self.config.spread * spread
             _step(loss, optimizer, schedule)
             if step % max(1, stage.steps // self.config.validations) == 0 or step == stage.steps:
+                _check_finite(loss.item(), "stage I", step)
                 rank = min(effective_rank(_centre(f).detach().float().cpu()) for f in (f_ms, f_pan))
                 self._note("stage1", step, stage.steps, loss=loss.item(), sps=distance.item(), effective_rank=rank)
                 if rank < COLLAPSED:
@@ -200,7 +213,8 @@ class Trainer:
     def _prior_features(self, prior: PriorNet, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         stage, augment = self.config.stage1, self.config.augment
         if not self.dense:
-            drawn = self.area.draw_patches(rng, stage.batch, balance=None, augment=augment)
+            balance = 0.0 if self.config.stage1_labelled else None
+            drawn = self.area.draw_patches(rng, stage.batch, balance=balance, augment=augment)
             features: tuple[Tensor, Tensor] = prior(*self._tensors(drawn)[:2])
             return features
         drawn = self.area.draw_tiles(rng, stage.tiles, stage.tile, labelled=False, augment=augment)
@@ -239,12 +253,13 @@ class Trainer:
                 _move_average(average, network, min(self.config.average, step / (step + 9)))
                 if step % interval and step != stage.steps:
                     continue
+                _check_finite(loss.item(), "stage II", step)
                 known: dict[str, float] = {
                     "loss": loss.item(),
                     "main": parts[0].item(),
                     "learning_rate": float(schedule.get_last_lr()[0]),
                 }
-                if self.area.split.has_validation:
+                if self.area.has_validation:
                     found = self._validate(average)
                     known |= {"validation_kappa": found.kappa, "validation_aa": found.aa, "validation_oa": found.oa}
                     looks += 1
@@ -293,11 +308,10 @@ class Trainer:
         return losses
 
     @torch.inference_mode()
-    def _validate(self, network: ADCDNet) -> Any:
+    def _validate(self, network: ADCDNet) -> Scores:
         """Scores on the validation part at tau 1."""
         label = self.area.validation_label
-        counts = self.area.class_counts.astype(float)
-        shift = torch.tensor(self.config.class_balance * np.log(counts), dtype=torch.float32, device=self.device)
+        shares = self.label_shares, self.drawn_shares
         truth, answer = [], []
         for window in tiles(label.shape[0], label.shape[1], 64):
             row, col = np.nonzero(label[window.slices] >= 0)
@@ -309,9 +323,9 @@ class Trainer:
                 logits = network.on_tile(ms, pan, Targets(*places)).main
             else:
                 logits = self._classify_patches(network, row + window.row, col + window.col)
-            answer.append((logits.float() + shift).argmax(1).cpu().numpy())
+            answer.append(posterior(logits.float().cpu().numpy().T, *shares, tau=1.0).argmax(0))
             truth.append(label[window.slices][row, col])
-        return scores(confusion_matrix(np.concatenate(truth), np.concatenate(answer), len(counts)))
+        return scores(confusion_matrix(np.concatenate(truth), np.concatenate(answer), len(shares[0])))
 
     def _classify_patches(self, network: ADCDNet, row: NDArray[np.int64], col: NDArray[np.int64]) -> Tensor:
         parts = []
@@ -344,6 +358,14 @@ class Trainer:
         writer.writeheader()
         writer.writerows(self.history)
         return text.getvalue().encode()
+
+
+def _check_finite(loss: float, stage: str, step: int) -> None:
+    if not math.isfinite(loss):
+        raise InputError(
+            f"{stage} diverged: its loss is {loss} after {step} steps; lower its learning_rate, or look for extreme "
+            "values in the images"
+        )
 
 
 def _centre(features: Tensor) -> Tensor:

@@ -1,0 +1,87 @@
+"""Labelled pixels a second in stage II: tiles against single patches, same network, same machine, one run.
+
+    python benchmarks/bench_training.py [--side 160] [--ratio 2]
+
+On a simulated scene labelled nearly everywhere. `patch` draws 128 patches a step, `dense` 16 tiles of 16×16 pixels; the
+DTM branches see all patches, but of the tiles' pixels only `branch_targets`. The last line is the number of labelled
+pixels a tile must hold for both to cost the same per labelled pixel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from affine import Affine
+
+from adcdnet.cli import _keep_memory
+from adcdnet.config import TrainConfig
+from adcdnet.grid import Grid
+from adcdnet.labels import read_labels
+from adcdnet.model import Layout
+from adcdnet.sampling import TrainingArea, split_blocks
+from adcdnet.scene import Scene, write_raster
+from adcdnet.simulate import simulate
+from adcdnet.training import Trainer
+
+
+def step_cost(area: TrainingArea, layout: Layout, config: TrainConfig, repeats: int = 5) -> tuple[float, float]:
+    """Seconds a step of stage II (forward, backward), and labelled pixels in it; the fastest of some."""
+    trainer = Trainer(area, layout, config, torch.device("cpu"), None)
+    trainer.network.train()
+    drawn = np.random.default_rng(0)
+    labels = (
+        config.stage2.batch if not trainer.dense else area.labels_per_tile(config.stage2.tile) * config.stage2.tiles
+    )
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        parts = trainer._supervised(drawn)
+        (parts[0] + 0.8 * sum(parts[1:], torch.zeros_like(parts[0]))).backward()
+        times.append(time.perf_counter() - started)
+    return min(times[1:]), labels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=160, help="MS pixels")
+    parser.add_argument("--ratio", type=int, default=2)
+    arguments = parser.parse_args()
+    _keep_memory()
+    made = simulate(arguments.side, arguments.side, ratio=arguments.ratio, seed=0)
+    grid = Grid(arguments.side, arguments.side, Affine(4, 0, 0, 0, -4, 0), None)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_raster(folder / "ms.tif", made.ms, grid, nodata=None)
+        write_raster(folder / "pan.tif", made.pan, grid.refine(arguments.ratio), nodata=None)
+        write_raster(folder / "labels.tif", made.labels, grid, classes=made.class_table)
+        with Scene.open(folder / "ms.tif", folder / "pan.tif") as scene:
+            labels = read_labels(folder / "labels.tif", scene.grid, classes=made.class_table)
+            pixels = scene.read(scene.grid.window)
+            layout = Layout(
+                ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes)
+            )
+            print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, ratio {arguments.ratio}")
+            print(f"{'default network':18}{'sampling':10}{'labels/step':>12}{'s/step':>9}{'labels/s':>10}{'times':>7}")
+            for what, network in (("all its parts", {}), ("without DTM", {"dtm": False})):
+                rates, seconds = {}, {}
+                for sampling in ("patch", "dense"):
+                    config = TrainConfig().replace({"sampling": sampling, "network": network})
+                    split = split_blocks(labels, pixels.valid, reach=config.network.reach, config=config.split, seed=0)
+                    area = TrainingArea(pixels, labels, split, network=config.network, ratio=scene.ratio)
+                    seconds[sampling], count = step_cost(area, layout, config)
+                    rates[sampling] = count / seconds[sampling]
+                    times = rates[sampling] / rates["patch"]
+                    print(
+                        f"{what:18}{sampling:10}{count:12.0f}{seconds[sampling]:9.3f}{rates[sampling]:10.0f}{times:7.1f}"
+                    )
+                each = seconds["patch"] / TrainConfig().stage2.batch
+                print(f"  break-even: {seconds['dense'] / TrainConfig().stage2.tiles / each:.0f} labels a tile")
+
+
+if __name__ == "__main__":
+    main()
