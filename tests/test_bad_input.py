@@ -375,6 +375,21 @@ def test_scores_that_cannot_be_written(call, labelled_pair, write_tif, tmp_path)
     assert "x.json cannot be written" in err
 
 
+@pytest.mark.parametrize("names", ["{", "[1, 2]", '{"x": "meadow"}', '{"1": "meadow", "2": "meadow"}', '{"0": "none"}'])
+def test_a_map_whose_class_names_are_damaged(refused, labelled_pair, write_tif, names):
+    map_ = write_tif("map.tif", labelled_pair.truth)
+    with rasterio.open(map_, "r+") as dataset:
+        dataset.update_tags(CLASS_NAMES=names)
+    message = refused("evaluate", "--map", map_, "--labels", labelled_pair.labels)
+    assert "map.tif carries class names that cannot be read" in message
+
+
+def test_a_demo_that_has_a_file_in_its_way(refused, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "demo"):
+        assert "cannot be made a folder" in refused("demo", "--out", out, "--size", 120, "--ratio", 2)
+
+
 # ---- wrong use
 
 

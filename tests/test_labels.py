@@ -130,6 +130,18 @@ def test_images_without_a_place_take_labels_by_their_size(write_tif, codes):
         assert np.array_equal(read_labels(ms, scene.grid).index >= 0, codes > 0)
 
 
+@pytest.mark.parametrize("shape", [(5, 11), (16, 11), (26, 23)])
+def test_labels_without_a_place_must_have_a_size_that_fits(write_tif, shape):
+    ms = write_tif("ms.tif", np.ones((13, 11), np.uint8), pixel=0, crs=None)
+    pan = write_tif("pan.tif", np.ones((26, 22), np.uint8), pixel=0, crs=None)
+    values = np.random.default_rng(0).choice([1, 3], shape).astype(np.uint8)
+    labels = write_tif("labels.tif", values, pixel=0, crs=None)
+    says = rf"does not say where it lies, and its {shape[0]}×{shape[1]} pixels are no whole multiple of .* 13×11; give"
+    with Scene.open(ms, pan) as scene, pytest.raises(InputError, match=says) as caught:
+        read_labels(labels, scene.grid)
+    assert one_line(caught)
+
+
 @pytest.mark.parametrize(
     ("dtype", "empty", "nodata"),
     [("uint8", 255, 255), ("int16", -9999, -9999), ("float32", np.nan, None), ("float64", -1e300, -1e300)],

@@ -12,6 +12,7 @@ from affine import Affine
 
 from adcdnet.checkpoint import write_whole
 from adcdnet.config import TrainConfig
+from adcdnet.errors import InputError
 from adcdnet.evaluation import Evaluation, evaluate
 from adcdnet.grid import Grid
 from adcdnet.inference import predict
@@ -39,7 +40,10 @@ def run_demo(
     """Leave scene, run, map.tif, metrics.json and figure.png in `out`. Three trainings with equal settings."""
     config = config.replace({"seed": seed})
     landscape = simulate(size, size, ratio=ratio, seed=seed)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be made a folder: {error.strerror}; name another one with --out") from error
     # a made-up place in UTM zone 31 north, so that the files open in a GIS
     grid = Grid(size, size, Affine(landscape.pixel_size, 0, 500_000, 0, -landscape.pixel_size, 5_000_000), "EPSG:32631")
     ms, pan, truth = out / "ms.tif", out / "pan.tif", out / "labels.tif"

@@ -65,9 +65,15 @@ def read_labels(
 
 def _from_raster(path: Path, grid: Grid, classes: ClassTable | None) -> Labels:
     values, own, nodata = read_band(path)
-    ratio = values.shape[0] // grid.height
-    if own.transform == UNPLACED and values.shape == grid.refine(ratio).shape:
-        own = replace(grid.refine(ratio), crs=own.crs)  # nothing but its size can say so
+    if own.transform == UNPLACED:  # nothing but its size can say where it lies
+        refined = grid.refine(max(1, values.shape[0] // grid.height))
+        if values.shape != refined.shape:
+            raise InputError(
+                f"{path} does not say where it lies, and its {values.shape[0]}×{values.shape[1]} pixels are no whole "
+                f"multiple of the scene's {grid.height}×{grid.width}; give it a transform, e.g. with gdal_translate "
+                "-a_ullr"
+            )
+        own = replace(refined, crs=own.crs)
     found = match(grid, replace(own, crs=same_crs(own.crs, grid.crs)), names=("MS", path.name))
     values = _coarsen(_whole_numbers(values, nodata, path)[found.pan.slices], found.ratio)
     notes: tuple[str, ...] = ()

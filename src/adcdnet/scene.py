@@ -1,7 +1,7 @@
 """The only file that opens or writes rasters: an MS and a PAN image as one scene, and GeoTIFF files written whole.
 
 Both images keep their own resolution. Windows are in MS pixels of the common extent, the ground both images cover in
-whole MS pixels. Datasets are GDAL's and belong to the thread that opened them.
+whole MS pixels. Any thread may use an open file, one thread at a time: GDAL keeps the place it reads in the dataset.
 """
 
 from __future__ import annotations
@@ -236,8 +236,14 @@ def read_classes(path: Path | str) -> ClassTable | None:
             colors = dataset.colormap(1)
         except ValueError:
             colors = {}
-    named = {int(value): name for value, name in json.loads(names).items()}
-    safe = ClassTable.of(sorted(named), [named[value] for value in sorted(named)])
+    try:
+        named = {int(value): str(name) for value, name in json.loads(names).items()}
+        safe = ClassTable.of(sorted(named), [named[value] for value in sorted(named)])
+    except (ValueError, AttributeError, InputError) as error:
+        raise InputError(
+            f"{path} carries class names that cannot be read ({' '.join(str(error).split())}); "
+            "write the map again, or remove its tag CLASS_NAMES"
+        ) from error
     shown = (
         "#{:02x}{:02x}{:02x}".format(*colors[v][:3]) if v in colors else c
         for v, c in zip(safe.values, safe.colors, strict=True)
