@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "adcdnet"
 ROWS = [
-    {"errors", "classes", "config", "grid", "bands", "metrics", "register", "simulate"},
+    {"errors", "classes", "config", "grid", "bands", "memory", "metrics", "register", "simulate"},
     {"nn", "scene", "report"},
     {"model", "labels"},
     {"checkpoint", "sampling"},
@@ -83,7 +83,9 @@ def test_the_modules_of_the_method_need_pytorch_alone(file):
     assert packages(names) <= allowed
 
 
-@pytest.mark.parametrize("name", ["bands", "classes", "config", "grid", "metrics", "simulate", "report", "labels"])
+@pytest.mark.parametrize(
+    "name", ["bands", "classes", "config", "grid", "memory", "metrics", "simulate", "report", "labels"]
+)
 def test_files_that_can_do_without_the_network_do(name):
     assert "torch" not in packages(imported((SOURCE / f"{name}.py").read_text()))
 
