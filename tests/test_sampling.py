@@ -398,7 +398,7 @@ def test_tiles_meet_clustered_and_scattered_classes_in_the_shares_that_are_store
     area = TrainingArea(make_pixels(120, 120, 1), labels, Split(part, 120, ()), network=NetworkConfig(patch=9), ratio=1)
     met = np.zeros(2)
     rng = np.random.default_rng(0)
-    for _ in range(150):
+    for _ in range(600):  # the scattered class comes in handfuls, so its count is noisy
         drawn = area.draw_tiles(rng, 16, 16, labelled=True, augment=False).label
         met += np.bincount(drawn[drawn >= 0], minlength=2)
     counts = area.class_counts
