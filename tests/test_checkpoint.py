@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from adcdnet.checkpoint import Model, write_whole
+from adcdnet.checkpoint import Model, pick_device, write_whole
 from adcdnet.errors import InputError
 from adcdnet.model import Layout
 from conftest import build_model
@@ -204,3 +204,19 @@ def test_a_place_that_cannot_be_written(tmp_path):
     for path in (tmp_path / "none" / "file", tmp_path / "file" / "below", tmp_path):
         with pytest.raises(InputError, match="cannot be written"):
             write_whole(path, b"new")
+
+
+# ---- the device
+
+
+def test_auto_takes_what_is_there(monkeypatch):
+    for seen, expected in ((False, "cpu"), (True, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda seen=seen: seen)
+        assert pick_device("auto").type == expected
+
+
+@pytest.mark.parametrize("name", ["quantum", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_in_one_line(name):
+    with pytest.raises(InputError, match=f"device '{name}' cannot be used here: .*; try --device cpu$") as caught:
+        pick_device(name)
+    assert "\n" not in str(caught.value)
