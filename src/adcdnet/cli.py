@@ -131,6 +131,9 @@ def train_command(
     _say([n for n in record["notes"] if n not in (*scene.notes, *found.notes)])
     pixels = ", ".join(f"{n} {c}" for n, c in record["labelled_pixels"].items() if c)
     out_console.print(f"labelled pixels: {pixels} (blocks of {record['block']} MS pixels)")
+    out_console.print(
+        f"sampling: {record['sampling']} ({record['labels_per_tile']:.1f} labelled pixels a tile on average)"
+    )
     if "validation" in record:
         v = record["validation"]
         out_console.print(f"validation: OA {v['oa']:.3f}, AA {v['aa']:.3f}, kappa {v['kappa']:.3f}")
