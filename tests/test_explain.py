@@ -80,6 +80,7 @@ def test_parts_of_the_scan_and_of_the_decision_add_up(changes, sensor):
     network = stirred(**changes).network
     depths, prior, logits = given(network)[sensor]
     head = explain_module._Head(network, sensor).whole
+    assert {id(p) for p in network.dtm[sensor].parameters()} <= {id(p) for p in head.parameters()}  # no copy
     why = head.explain(depths, prior)
     assert_close(why.logits, logits, rtol=0, atol=1e-4)  # a head of its own answers as the branch does
     u, delta, B, C, _ = head.mamba.scan_inputs(head.norm(head.sequence(depths, prior)))
@@ -226,7 +227,7 @@ def test_it_depends_neither_on_tiles_nor_on_their_sharing(tiny_scene, tiny_label
     monkeypatch.setattr(explain_module, "_MATRICES", 1)  # 16 pixels at once
     steps = []
     tiled = explain(model, tiny_scene, tiny_labels, progress=lambda *step: steps.append(step))
-    assert steps[-1] == (len(steps), len(steps))
+    assert steps == [(k + 1, len(steps)) for k in range(len(steps))]
     monkeypatch.setattr(NetworkConfig, "sharable", False)
     alone = explain(model, tiny_scene, tiny_labels)
     for other in (tiled, alone):
@@ -235,26 +236,6 @@ def test_it_depends_neither_on_tiles_nor_on_their_sharing(tiny_scene, tiny_label
             np.testing.assert_allclose(mine.scan_shares, theirs.scan_shares, atol=1e-4)
             np.testing.assert_allclose(mine.agreement, theirs.agreement, atol=0.01)
             np.testing.assert_allclose(mine.changed, theirs.changed, atol=0.01)
-
-
-def test_mean_tokens_may_come_from_a_part_of_the_pixels(tiny_scene, tiny_labels, monkeypatch):
-    model, counts = stirred(), []
-    learn = explain_module._Head.learn_mean
-
-    def counted(head):
-        learn(head)
-        counts.append(head.seen)
-
-    monkeypatch.setattr(explain_module._Head, "learn_mean", counted)
-    every = explain(model, tiny_scene, tiny_labels)
-    assert max(counts) == every.pixels[3]
-    monkeypatch.setattr(explain_module, "_FOR_MEANS", every.pixels[3] // 4)
-    counts.clear()
-    some = explain(model, tiny_scene, tiny_labels)
-    assert max(counts) == -(-every.pixels[3] // 4)
-    assert some.pixels.tolist() == every.pixels.tolist()
-    np.testing.assert_allclose(some.heads[0].token_shares, every.heads[0].token_shares, atol=1e-9)
-    np.testing.assert_allclose(some.heads[0].changed, every.heads[0].changed, atol=0.1)
 
 
 def test_the_network_is_left_as_it_was(tiny_scene, tiny_labels):
@@ -336,6 +317,7 @@ def call(monkeypatch, capsys):
 
 
 def test_the_command(call, quick_run, labelled_pair, tmp_path):
+    assert "Example: adcdnet explain" in call("explain", "--help")[1]
     pair = "--ms", labelled_pair.ms, "--pan", labelled_pair.pan, "--labels", labelled_pair.labels
     where = "--split", quick_run.folder / "split.tif", "--part", "test"
     files = "--out", tmp_path / "why.png", "--json", tmp_path / "why.json"

@@ -48,7 +48,6 @@ from adcdnet.sampling import PART_NAMES
 from adcdnet.scene import Scene, read_band
 
 _TILE = 64  # MS pixels
-_FOR_MEANS = 4000  # pixels, at least, where there are so many
 _MATRICES = 2**25  # bytes of scan matrices and their decays at once
 
 
@@ -103,9 +102,9 @@ def explain(
 ) -> SceneExplanation:
     """Mean shares per true class over the labelled pixels of one part of a split, or over all of them.
 
-    Works through windows of 64 MS pixels, shared where the network allows, patch by patch otherwise, and before that
-    through some thousands of the pixels for the mean tokens. InputError if the model has no DTM heads, if scene, labels
-    or split do not fit it, or if no labelled pixel is left.
+    Works through windows of 64 MS pixels, shared where the network allows, patch by patch otherwise; twice, since
+    the mean tokens must be known first. InputError if the model has no DTM heads, if scene, labels or split do not fit
+    it, or if no labelled pixel is left.
     """
     network = model.network
     if not network.dtm:
@@ -121,6 +120,7 @@ def explain(
         )
     index = _part_of(labels, scene, split, part)
     heads = [_Head(network, sensor) for sensor in network.dtm if network.config.sensors in ("both", sensor)]
+    tell = progress or (lambda done, of: None)
     few = max(16, _MATRICES // max(8 * head.length**2 * head.whole.mamba.A_log.numel() for head in heads))
     shift = torch.log(torch.tensor(model.label_shares)) - torch.log(torch.tensor(model.drawn_shares))
     pixels = np.zeros(len(labels.classes), np.int64)
@@ -128,11 +128,10 @@ def explain(
     with torch.inference_mode(), ExitStack() as listening:
         for head in heads:
             listening.enter_context(head.branch.register_forward_pre_hook(head.listen))
-        every = max(1, int((index >= 0).sum()) // _FOR_MEANS)
-        for _ in _answers(model, scene, index, few, every=every):
+        for _ in _answers(model, scene, index, few, lambda done, of: tell(done, 2 * of)):
             for head in heads:
                 head.learn_mean()
-        for truth, outputs in _answers(model, scene, index, few, progress=progress):
+        for truth, outputs in _answers(model, scene, index, few, lambda done, of: tell(of + done, 2 * of)):
             pixels += np.bincount(truth, minlength=len(pixels))
             mapped = (outputs.main + shift).argmax(1).numpy()
             for head, total in zip(heads, sums, strict=True):
@@ -228,15 +227,9 @@ class _Head:
 
 
 def _answers(
-    model: Model,
-    scene: Scene,
-    index: NDArray[np.int64],
-    few: int,
-    *,
-    every: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    model: Model, scene: Scene, index: NDArray[np.int64], few: int, progress: Callable[[int, int], None]
 ) -> Iterator[tuple[NDArray[np.int64], Outputs]]:
-    """Class indices (b,) and logits of all heads, for `few` pixels at a time out of every so manyth labelled one."""
+    """Class indices (b,) and logits of all heads, `few` labelled pixels at a time."""
     network, config = model.network, model.network.config
     reach = config.reach
     windows = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (index[w.slices] >= 0).any()]
@@ -244,7 +237,6 @@ def _answers(
         pixels = scene.read(window.grow(reach), repeat_edge=config.padding == "valid")
         inside = (slice(reach, -reach),) * 2
         row, col = np.nonzero((index[window.slices] >= 0) & pixels.valid[inside])
-        row, col = row[::every], col[::every]
         ms, pan = (torch.from_numpy(x) for x in model.statistics.standardise(*pixels))
         shared = network.share(ms[None], pan[None]) if config.sharable and len(row) else None
         for start in range(0, len(row), few):
@@ -255,8 +247,7 @@ def _answers(
             else:
                 outputs = network(*_patches(network, ms, pan, r, c), branches=True)
             yield index[window.slices][r, c], outputs
-        if progress is not None:
-            progress(done, len(windows))
+        progress(done, len(windows))
 
 
 def _patches(
