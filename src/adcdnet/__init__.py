@@ -9,18 +9,52 @@ Example::
         ad.predict(run, scene, out="map.tif")
 
 The command line does the same: `adcdnet --help`.
+
+A name is imported when it is first asked for, so that `adcdnet.nn` needs PyTorch and none of the raster libraries.
 """
 
-from adcdnet.checkpoint import Model, Run
-from adcdnet.classes import ClassTable
-from adcdnet.config import TrainConfig
-from adcdnet.errors import InputError
-from adcdnet.evaluation import Evaluation, evaluate
-from adcdnet.inference import predict
-from adcdnet.labels import Labels, read_labels
-from adcdnet.scene import Scene
+from typing import TYPE_CHECKING
+
+# at once, since importing the file `simulate` later would put the file in the place of the function
 from adcdnet.simulate import simulate
-from adcdnet.training import train
+
+if TYPE_CHECKING:
+    from adcdnet.checkpoint import Model, Run
+    from adcdnet.classes import ClassTable
+    from adcdnet.config import TrainConfig
+    from adcdnet.errors import InputError
+    from adcdnet.evaluation import Evaluation, evaluate
+    from adcdnet.inference import predict
+    from adcdnet.labels import Labels, read_labels
+    from adcdnet.scene import Scene
+    from adcdnet.training import train
+else:
+    _FILE_OF = {
+        "ClassTable": "classes",
+        "Evaluation": "evaluation",
+        "InputError": "errors",
+        "Labels": "labels",
+        "Model": "checkpoint",
+        "Run": "checkpoint",
+        "Scene": "scene",
+        "TrainConfig": "config",
+        "evaluate": "evaluation",
+        "predict": "inference",
+        "read_labels": "labels",
+        "train": "training",
+    }
+
+    def __getattr__(name):
+        from importlib import import_module
+
+        if name not in _FILE_OF:
+            raise AttributeError(f"module 'adcdnet' has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"adcdnet.{_FILE_OF[name]}"), name)
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "ClassTable",
