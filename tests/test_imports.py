@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "adcdnet"
 ROWS = [
-    {"errors", "classes", "config", "grid", "bands", "memory", "metrics", "register", "simulate"},
+    {"errors", "classes", "config", "grid", "bands", "memory", "metrics", "posterior", "register", "simulate"},
     {"nn", "scene", "report"},
     {"model", "labels"},
     {"checkpoint", "sampling"},

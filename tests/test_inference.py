@@ -11,8 +11,9 @@ import rasterio
 from adcdnet.checkpoint import Run
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
-from adcdnet.inference import default_engine, logits_of, posterior, predict, scene_logits, tile_within
+from adcdnet.inference import default_engine, logits_of, predict, scene_logits, tile_within
 from adcdnet.model import Layout
+from adcdnet.posterior import posterior
 from adcdnet.scene import Pixels, Scene
 from conftest import PIXEL, build_model
 
@@ -123,14 +124,18 @@ def test_posterior_by_hand(tiny_model):
         0.5: q * np.sqrt([0.5, 0.25, 0.25]) / [0.2, 0.4, 0.4],
     }
     for tau, p in expected.items():
-        assert posterior(logits, model, tau).ravel() == pytest.approx(p / p.sum(), rel=1e-5)
+        assert posterior(logits, model.label_shares, model.drawn_shares, tau).ravel() == pytest.approx(
+            p / p.sum(), rel=1e-5
+        )
     drawn_as_labelled = replace(model, drawn_shares=model.label_shares)
-    assert posterior(logits, drawn_as_labelled, 1).ravel() == pytest.approx(q, rel=1e-5)
+    assert posterior(
+        logits, drawn_as_labelled.label_shares, drawn_as_labelled.drawn_shares, 1
+    ).ravel() == pytest.approx(q, rel=1e-5)
 
 
 def test_posterior_of_extreme_logits(tiny_model):
     logits = np.array([[1e4, -1e4], [0, 0], [-1e4, 1e4]], np.float32)
-    p = posterior(logits, tiny_model, 1.0)
+    p = posterior(logits, tiny_model.label_shares, tiny_model.drawn_shares, 1.0)
     assert p.dtype == np.float32
     assert np.isfinite(p).all()
     assert p[:, 0].tolist() == [1, 0, 0]
@@ -149,7 +154,7 @@ def mapped(tiny_scene, tiny_model, tmp_path):
 
 
 def test_the_map_is_what_the_logits_say(mapped, tiny_scene, tiny_model):
-    p = posterior(whole_logits(tiny_model, tiny_scene), tiny_model, 0.5)
+    p = posterior(whole_logits(tiny_model, tiny_scene), tiny_model.label_shares, tiny_model.drawn_shares, 0.5)
     expected = np.where(all_valid(tiny_scene), np.array([2, 5, 8])[p.argmax(0)], 0)
     with rasterio.open(mapped[0]) as dataset:
         assert np.array_equal(dataset.read(1), expected)

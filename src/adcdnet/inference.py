@@ -2,9 +2,6 @@
 
 Two engines give the same numbers. `patch` cuts one patch per pixel and is the definition; `dense` convolves a window
 once for all its pixels. Memory is bounded by the window, not by the scene.
-
-Posterior at operating point tau: p_k ∝ q_k · π_k^tau / ρ_k, with q the network's posterior, π the class shares of the
-training labels and ρ those in which training met them. tau 1 expects classes as often as they were labelled, 0 equally.
 """
 
 from __future__ import annotations
@@ -33,6 +30,7 @@ from adcdnet.errors import InputError
 from adcdnet.grid import Window, tiles
 from adcdnet.model import CORE, ADCDNet
 from adcdnet.nn.shared import Targets
+from adcdnet.posterior import posterior
 from adcdnet.scene import Pixels, RasterWriter, Scene
 
 Engine = Literal["dense", "patch"]
@@ -48,15 +46,6 @@ FAR = 3.0  # training deviations: band means of a new scene beyond this deserve 
 def default_engine(network: ADCDNet) -> Engine:
     """`dense` where neighbouring patches may share their convolutions, otherwise `patch`."""
     return "dense" if network.config.sharable else "patch"
-
-
-def posterior(logits: NDArray[np.float32], model: Model, tau: float) -> NDArray[np.float32]:
-    """Logits (K, ...) -> probabilities (K, ...) at operating point tau; formula at the top of the file."""
-    prior, drawn = np.asarray(model.label_shares), np.asarray(model.drawn_shares)
-    shift = (tau * np.log(prior) - np.log(drawn)).reshape(-1, *[1] * (logits.ndim - 1))
-    z = logits - logits.max(0, keepdims=True) + shift
-    p = np.exp(z - z.max(0, keepdims=True))
-    return np.asarray(p / p.sum(0, keepdims=True), np.float32)
 
 
 def check_scene(model: Model, scene: Scene) -> None:
@@ -278,7 +267,7 @@ def predict(
                 assert journal is not None
                 layers = journal.read(window)
             else:
-                p = posterior(logits, model, tau)
+                p = posterior(logits, model.label_shares, model.drawn_shares, tau)
                 best = np.where(pixels.valid, p.argmax(0), len(values) - 1)
                 answer: list[NDArray[Any]] = [values[best], p]
                 layers = answer[: len(files)]
