@@ -22,7 +22,7 @@ UNMAPPED = (0.85, 0.85, 0.85)  # of a map, where there is no class
 EXPLAINED = "decisions of the DTM heads, which supervise; the map is made by the main head"
 _MEANING = (
     "share: part of a token in the evidence for the head's answer, by size, with gates and norms held fixed"
-    "\nchange: answers that differ when the token is replaced by its mean over these pixels; counts the gates it sets too"
+    "\nchange: answers that differ when the token is replaced by its mean over these pixels; its gates count too"
 )
 
 
