@@ -313,12 +313,6 @@ def test_progress_is_told(labelled_pair, tmp_path):
 # ---- refusals
 
 
-def test_a_device_that_is_not_there(labelled_pair, tmp_path):
-    for name in ("quantum", "cuda:99"):
-        with pytest.raises(InputError, match="cannot be used here"):
-            training.pick_device(name)
-
-
 def test_the_published_network_needs_ratio_4(labelled_pair, tmp_path):
     config = TrainConfig.of_profile("paper")
     with labelled_pair.open() as scene, pytest.raises(InputError, match=r"has 2 PAN pixels .* needs 4"):

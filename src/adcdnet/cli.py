@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from adcdnet.checkpoint import Model, write_whole
+from adcdnet.checkpoint import Model, pick_device, write_whole
 from adcdnet.classes import ClassTable
 from adcdnet.config import TrainConfig
 from adcdnet.demo import run_demo
@@ -31,7 +31,7 @@ from adcdnet.inference import predict
 from adcdnet.labels import read_labels
 from adcdnet.report import EXPLAINED, score_table
 from adcdnet.scene import Scene
-from adcdnet.training import pick_device, train
+from adcdnet.training import train
 
 app = typer.Typer(
     add_completion=True,

@@ -13,7 +13,6 @@ import io
 import json
 import math
 import platform
-import resource
 import shutil
 import tempfile
 import time
@@ -29,7 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adcdnet.checkpoint import Model, Run, write_whole
+from adcdnet import memory
+from adcdnet.checkpoint import Model, Run, pick_device, write_whole
 from adcdnet.config import StageConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.grid import tiles
@@ -125,24 +125,9 @@ def _train(
     model.save(folder / "model.safetensors")
     write_whole(folder / "history.csv", trainer.history_csv())
     write_whole(folder / "metrics.json", _json({k: v for k, v in record.items() if k != "settings"}))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
-    timing = {**trainer.seconds, "total": time.perf_counter() - started, "peak_memory_bytes": peak}
+    timing = {**trainer.seconds, "total": time.perf_counter() - started, "peak_memory_bytes": memory.peak()}
     write_whole(folder / "timing.json", _json(timing))
     return model
-
-
-def pick_device(name: str) -> torch.device:
-    """'auto' is the GPU if PyTorch sees one. InputError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device {name!r} cannot be used here: {str(error).splitlines()[0]}; try --device cpu"
-        ) from error
-    return device
 
 
 class Trainer:
