@@ -1,6 +1,8 @@
 """What several tests share: rasters of a few pixels, a network of a few weights, and the way to the real scenes."""
 
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -101,6 +103,12 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real scenes in {folder}; set ADCDNET_DATA to the folder that holds them")
     return folder
+
+
+def ended_process() -> str:
+    """The owner of files that a process now ended has left."""
+    code = "from adcdnet.owner import owner; print(owner())"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 SMALL = {"widths": [4, 5, 6], "hidden": 7, "token_dims": [6, 8]}  # a network that takes milliseconds

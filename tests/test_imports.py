@@ -7,10 +7,11 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "adcdnet"
 ROWS = [
-    {"errors", "classes", "config", "grid", "bands", "memory", "metrics", "posterior", "register", "simulate"},
+    {"errors", "classes", "config", "grid", "bands", "memory", "metrics", "owner", "posterior", "register", "simulate"},
     {"nn", "scene", "report"},
     {"model", "labels"},
-    {"checkpoint", "sampling"},
+    {"checkpoint", "sampling", "budget"},
+    {"journal"},
     {"training", "inference", "baselines", "evaluation", "acquire"},
     {"demo", "benchmark", "explain", "cluster", "export"},
     {"cli", "__init__"},

@@ -19,8 +19,9 @@ from rasterio.crs import CRS
 from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid, Window, tiles
+from adcdnet.owner import owner
 from adcdnet.scene import RasterWriter, Scene, read_band, same_crs, write_raster
-from conftest import CORNER, PIXEL, UTM, UTM_SPELT, write_tif_file, write_vrt_file
+from conftest import CORNER, PIXEL, UTM, UTM_SPELT, ended_process, write_tif_file, write_vrt_file
 
 GRID = Grid(47, 61, Affine(20, 0, 500_000, 0, -20, 5_000_000), CRS.from_string(UTM).to_wkt())
 CLASSES = ClassTable((1, 2, 5), ("water", "Wald & Wiese", "rock"), ("#0000ff", "#00ff00", "#808080"))
@@ -379,6 +380,7 @@ import numpy as np
 from affine import Affine
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid, tiles
+from adcdnet.owner import owner
 from adcdnet.scene import RasterWriter
 
 path, side, step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -454,3 +456,26 @@ def test_landsat_pairs_without_coordinate_system(real_data):
     with Scene.open(folder / "ms.tif", folder / "pan.tif") as scene:
         assert (scene.ratio, scene.grid.shape) == (2, (400, 400))
         assert scene.notes == ("neither image has a coordinate system",)
+
+
+def test_a_finished_file_clears_what_killed_processes_left_of_it(tmp_path):
+    ended, far = ended_process(), "0" * 8 + "-1"
+    for name in (f".map.tif.{ended}.x_1.part", f".map.tif.{owner()}.x_2.part", f".map.tif.{far}.x_3.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "raster.tif").write_bytes(b"half")
+    for name in (
+        f".amap.tif.{ended}.x.part",
+        f".map.tif.2.{ended}.x.part",
+        f".mapxtif.{ended}.x.part",
+        ".map.tif.x.part",
+    ):
+        (tmp_path / name).mkdir()
+    before = {p.name for p in tmp_path.iterdir()}
+    write_raster(tmp_path / "map.tif", np.ones((3, 5), np.uint8), Grid(3, 5, Affine(10, 0, 0, 0, -10, 0)))
+    assert {p.name for p in tmp_path.iterdir()} == before - {f".map.tif.{ended}.x_1.part"} | {"map.tif"}
+
+
+def test_a_part_folder_names_its_process(tmp_path):
+    with RasterWriter(tmp_path / "map.tif", Grid(3, 5, Affine(10, 0, 0, 0, -10, 0))):
+        (part,) = tmp_path.iterdir()
+        assert part.name.startswith(f".map.tif.{owner()}.")

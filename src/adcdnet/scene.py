@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,7 @@ from rasterio.windows import Window as RasterWindow
 from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid, Window, match, mirror
+from adcdnet.owner import is_gone, owner
 
 _BLOCK = 256  # pixels: side of a GeoTIFF tile, and the size up to which overviews are not worth having
 UNPLACED = Affine.scale(1, -1)  # given to a raster that does not say where it lies
@@ -309,7 +311,9 @@ class RasterWriter:
         if self.path.is_dir():
             raise InputError(f"{self.path} is a folder; name a file to write")
         with self._writing():
-            self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".part", dir=self.path.parent))
+            self._folder = Path(
+                tempfile.mkdtemp(prefix=f".{self.path.name}.{owner()}.", suffix=".part", dir=self.path.parent)
+            )
         self._part = self._folder / "raster.tif"
         try:
             with self._writing(), _quiet():
@@ -392,6 +396,16 @@ class RasterWriter:
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         if aside.exists():
             os.replace(aside, self.path.with_name(self.path.name + ".aux.xml"))
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove what killed processes left of this very file; others may be writing it now."""
+        ours = re.compile(rf"\.{re.escape(self.path.name)}\.([0-9a-f]{{8}}-\d+)\.[^.]+\.part")
+        with suppress(OSError):  # a folder may be writable and yet not list what it holds
+            for beside in self.path.parent.iterdir():
+                found = ours.fullmatch(beside.name)
+                if found and is_gone(found[1]):
+                    shutil.rmtree(beside, ignore_errors=True)
 
     def _build_overviews(self) -> int:
         """Halve until one tile holds all; returns how often."""
