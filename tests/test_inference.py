@@ -1,21 +1,24 @@
 """Two engines, one result; the map and probability files; memory bounded by the window."""
 
 import json
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import rasterio
+import torch
 
+from adcdnet.budget import Sizes
 from adcdnet.checkpoint import Run
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
-from adcdnet.inference import default_engine, logits_of, predict, scene_logits, tile_within
+from adcdnet.inference import default_engine, logits_of, predict, scene_logits
+from adcdnet.journal import fingerprint
 from adcdnet.model import Layout
+from adcdnet.owner import owner
 from adcdnet.posterior import posterior
 from adcdnet.scene import Pixels, Scene
-from conftest import PIXEL, build_model
+from conftest import PIXEL, build_model, ended_process
 
 PAPER = {**TrainConfig.of_profile("paper").network.model_dump(), "widths": (4, 5, 6), "hidden": 7, "token_dims": (6, 8)}
 
@@ -219,7 +222,7 @@ def test_memory_is_bounded_by_the_window(write_tif, tmp_path, monkeypatch):
         heights.append(window.height)
         return read(self, window, **options)
 
-    monkeypatch.setattr("adcdnet.inference._LARGEST_TILE", 64)
+    monkeypatch.setattr("adcdnet.budget.LARGEST_TILE", 64)
     monkeypatch.setattr(Scene, "read", measured)
     with Scene.open(ms, pan) as scene:
         predict(model, scene, out=tmp_path / "map.tif", probabilities=tmp_path / "p.tif")
@@ -306,17 +309,8 @@ def test_map_and_probabilities_of_one_name_are_refused(tiny_scene, tiny_model, t
     assert not (tmp_path / "map.tif").exists()
 
 
-def test_a_budget_too_small_for_a_tile_names_the_smallest_that_works(tiny_model, tiny_scene):
-    network = tiny_model.network
-    with pytest.raises(InputError, match=r"--memory (\d+)MB is the smallest") as refused:
-        tile_within(network, 300 * 2**20, used=300 * 2**20)
-    smallest = int(re.search(r"--memory (\d+)MB", str(refused.value))[1]) * 2**20
-    assert tile_within(network, smallest, used=300 * 2**20) >= 16
-    assert tile_within(network, 4 * smallest, used=300 * 2**20) > tile_within(network, smallest, used=300 * 2**20)
-
-
 def test_a_stopped_prediction_resumes_to_the_identical_file(tiny_model, tiny_scene, tmp_path, monkeypatch):
-    monkeypatch.setattr("adcdnet.inference._LARGEST_TILE", 16)
+    monkeypatch.setattr("adcdnet.budget.LARGEST_TILE", 16)
     whole, parts = tmp_path / "whole.tif", tmp_path / "parts.tif"
     predict(tiny_model, tiny_scene, out=whole, probabilities=tmp_path / "pw.tif")
 
@@ -341,7 +335,7 @@ def test_a_stopped_prediction_resumes_to_the_identical_file(tiny_model, tiny_sce
 
 
 def test_tiles_of_another_tau_are_not_resumed(tiny_model, tiny_scene, tmp_path, monkeypatch):
-    monkeypatch.setattr("adcdnet.inference._LARGEST_TILE", 16)
+    monkeypatch.setattr("adcdnet.budget.LARGEST_TILE", 16)
 
     def stop(done, total):
         raise KeyboardInterrupt
@@ -358,3 +352,66 @@ def test_a_map_does_not_overwrite_an_image(tiny_scene, tiny_model):
     with pytest.raises(InputError, match="is an image of the scene"):
         predict(tiny_model, tiny_scene, out=tiny_scene.paths[0])
     assert tiny_scene.paths[0].read_bytes() == before
+
+
+def test_tiles_are_not_resumed_when_training_met_the_classes_otherwise(tiny_model, tiny_scene, tmp_path):
+    other = replace(tiny_model, drawn_shares=tiny_model.drawn_shares[::-1])
+    assert fingerprint(other, tiny_scene, ()) != fingerprint(tiny_model, tiny_scene, ())
+    assert fingerprint(replace(tiny_model), tiny_scene, ()) == fingerprint(tiny_model, tiny_scene, ())
+
+
+def stop(done, total):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("left_by", "stays"), [("this", False), ("gone", False), ("running", True), ("far", True)])
+def test_a_call_without_resume_clears_the_tiles_of_one_that_ended(tiny_model, tiny_scene, tmp_path, left_by, stays):
+    with pytest.raises(KeyboardInterrupt):
+        predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", resume=True, progress=stop)
+    tiles = tmp_path / ".map.tif.tiles"
+    machine, number = owner().split("-")
+    owners = {"this": owner(), "gone": ended_process(), "running": f"{machine}-1", "far": f"{machine[::-1]}x-{number}"}
+    head = json.loads((tiles / "head.json").read_text())
+    (tiles / "head.json").write_text(json.dumps({**head, "owner": owners[left_by]}))
+    predict(tiny_model, tiny_scene, out=tmp_path / "map.tif")
+    assert tiles.exists() == stays
+
+
+def test_the_network_is_back_where_it_was(tiny_model, tiny_scene, tmp_path, monkeypatch):
+    moved = []
+    move = type(tiny_model.network).to
+    monkeypatch.setattr(type(tiny_model.network), "to", lambda self, to: moved.append(str(to)) or move(self, to))
+    predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", device="cpu", progress=stop)
+    assert moved == ["cpu"] * 4  # to the device for the one tile, and home, twice
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_the_network_comes_home_from_the_gpu(tiny_model, tiny_scene, tmp_path):
+    predict(tiny_model, tiny_scene, out=tmp_path / "map.tif")
+    assert {p.device.type for p in tiny_model.network.parameters()} == {"cpu"}
+
+
+def test_the_default_device_is_what_is_there(tiny_model, tiny_scene, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("adcdnet.inference.pick_device", lambda name: asked.append(name) or torch.device("cpu"))
+    predict(tiny_model, tiny_scene, out=tmp_path / "map.tif")
+    assert asked == ["auto"]
+    monkeypatch.undo()
+    predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", device="auto")
+    with pytest.raises(InputError, match="'quantum' cannot be used here"):
+        predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", device="quantum")
+
+
+def test_patches_go_through_the_network_in_the_batch_that_fits(tiny_scene, tmp_path, monkeypatch):
+    model = build_model(Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3), prior=False)
+    sizes = []
+    forward = type(model.network).forward
+    monkeypatch.setattr("adcdnet.inference.sizes_within", lambda *_, **__: Sizes(16, 50))
+    monkeypatch.setattr(
+        type(model.network), "forward", lambda self, ms, pan: sizes.append(len(ms)) or forward(self, ms, pan)
+    )
+    predict(model, tiny_scene, out=tmp_path / "map.tif", engine="patch")
+    assert max(sizes) == 50
+    assert sum(sizes) == all_valid(tiny_scene).sum()

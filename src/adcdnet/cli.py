@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from adcdnet.checkpoint import Model, pick_device, write_whole
+from adcdnet.checkpoint import Model, write_whole
 from adcdnet.classes import ClassTable
 from adcdnet.config import TrainConfig
 from adcdnet.demo import run_demo
@@ -184,7 +184,7 @@ def predict_command(
                 memory=budget,
                 precision=precision,  # type: ignore[arg-type]
                 resume=resume,
-                device=pick_device(device),
+                device=device,
                 progress=lambda done, of: report("map", done, of, {}),
             )
         seconds = time.perf_counter() - started

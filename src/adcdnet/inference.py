@@ -6,12 +6,6 @@ once for all its pixels. Memory is bounded by the window, not by the scene.
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import platform
-import resource
-import shutil
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,21 +19,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adcdnet.bands import BandStatistics
-from adcdnet.checkpoint import Model, Run, write_whole
+from adcdnet.budget import LARGEST_BATCH, Engine, sizes_within
+from adcdnet.checkpoint import Model, Run, pick_device
 from adcdnet.errors import InputError
 from adcdnet.grid import Window, tiles
+from adcdnet.journal import Journal, clear, fingerprint
+from adcdnet.memory import resident
 from adcdnet.model import CORE, ADCDNet
 from adcdnet.nn.shared import Targets
 from adcdnet.posterior import posterior
 from adcdnet.scene import Pixels, RasterWriter, Scene
 
-Engine = Literal["dense", "patch"]
 Precision = Literal["float32", "bf16"]
 Progress = Callable[[int, int], None]  # done, of how many
 DEFAULT_MEMORY = 2 * 2**30  # bytes
 _GATHERED = 2**22 + 2**19  # bytes of one gathered tensor: fits a second-level cache of a few cores
-_OVERHEAD = 220 * 2**20  # bytes for gathered cells, blocks of open files and the libraries' own buffers
-_SMALLEST_TILE, _LARGEST_TILE = 16, 512  # MS pixels
 FAR = 3.0  # training deviations: band means of a new scene beyond this deserve a warning
 
 
@@ -68,7 +62,7 @@ def logits_of(
     pixels: Pixels,
     *,
     engine: Engine,
-    batch: int = 256,
+    batch: int = LARGEST_BATCH,
     device: torch.device | str = "cpu",
     precision: Precision = "float32",
 ) -> NDArray[np.float32]:
@@ -130,37 +124,13 @@ def _patch_by_patch(
     return torch.cat(parts)
 
 
-def tile_within(network: ADCDNet, memory: int, *, used: int) -> int:
-    """The largest tile side, in MS pixels, with which prediction stays within `memory` bytes, `used` ones included.
-
-    InputError with the smallest amount that works if not even a tile of 16 pixels fits.
-    """
-    config, layout = network.config, network.layout
-    # float32 at every position of a tile: maps of both networks and sensors that are kept, two copies of the widest
-    # while a unit works, and the context statistics
-    nets = 2 if config.prior else 1
-    maps = 2 * nets * sum(config.widths) + 3 * max(config.widths) + 5 * layout.ms_bands + 10 * layout.pan_bands
-    # pixels: as read twice (read-ahead), standardised in float64, as tensors
-    raw = 10 * (layout.ms_bands + layout.pan_bands * layout.ratio**2)
-    answer = 6 * layout.classes
-    each = 4 * (maps + raw + answer)
-    fixed = used + _OVERHEAD
-    side = int(max(0, memory - fixed) / each) ** 0.5 - 2 * config.reach
-    if side < _SMALLEST_TILE:
-        needed = fixed + each * (_SMALLEST_TILE + 2 * config.reach) ** 2
-        raise InputError(
-            f"{memory / 2**20:.0f} MB are too little for one tile with its halo of {config.reach} MS pixels; "
-            f"--memory {-(-needed // 2**20)}MB is the smallest that works here"
-        )
-    return int(min(side, _LARGEST_TILE))
-
-
 def scene_logits(
     model: Model,
     scene: Scene,
     *,
     engine: Engine,
     tile: int = 128,
+    batch: int = LARGEST_BATCH,
     device: torch.device | str = "cpu",
     precision: Precision = "float32",
     skip: Container[Window] = (),
@@ -189,7 +159,7 @@ def scene_logits(
                 coming = reader.submit(read, following)
             logits = None
             if window not in skip:
-                logits = logits_of(model, pixels, engine=engine, device=device, precision=precision)
+                logits = logits_of(model, pixels, engine=engine, batch=batch, device=device, precision=precision)
             yield window, _inner(pixels, config.reach, scene.ratio), logits
 
 
@@ -209,15 +179,16 @@ def predict(
     memory: int = DEFAULT_MEMORY,
     precision: Precision = "float32",
     resume: bool = False,
-    device: torch.device | str = "cpu",
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> list[str]:
     """Write the map of a scene (uint8 class values, 0 where invalid) and, if wanted, probabilities (float32, one band
     per class, nan where invalid). `model` may be a run, its folder or a model file. Returns warnings.
 
-    memory: bytes of resident memory, all of the process included, that the tile size is chosen for.
+    memory: bytes of resident memory, all of the process included, that tile and batch are chosen for.
     resume: keep finished tiles beside the map until it is whole, and go on from those that an earlier call with the
     same model, scene and settings left; the file is the same as from one uninterrupted call.
+    device: "auto" is the GPU if there is one; afterwards the network is back where it was.
     InputError if the scene does not fit the model, nothing is valid or a file cannot be written.
     """
     if isinstance(model, Run):
@@ -232,15 +203,17 @@ def predict(
         "ADCDNET_MODEL": str(model.record.get("name", "")),
         "ADCDNET_TAU": str(tau),
     }
-    tile = tile_within(model.network, memory, used=_resident())
+    where, home = pick_device(device), next(model.network.parameters()).device
+    sizes = sizes_within(model.network, memory, used=resident(), engine=engine)
     settings = (engine, tau, precision, probabilities is not None)
-    journal = Journal(Path(out), _fingerprint(model, scene, settings)) if resume else None
+    journal = Journal(Path(out), fingerprint(model, scene, settings)) if resume else None
     if journal is not None:
-        tile = journal.begin(tile)
+        sizes = journal.begin(sizes)
     values = np.asarray((*model.classes.values, 0), np.uint8)
     total = scene.grid.height * scene.grid.width
     sums = _Sums()
     with ExitStack() as stack:
+        stack.callback(model.network.to, home)
         # entered first, left last: what was handed over is written before the files are closed
         files = [
             stack.enter_context(RasterWriter(out, scene.grid, classes=model.classes, descriptions=["class"], tags=tags))
@@ -261,7 +234,7 @@ def predict(
         done = 0
         finished = () if journal is None else journal.finished
         for window, pixels, logits in scene_logits(
-            model, scene, engine=engine, tile=tile, device=device, precision=precision, skip=finished
+            model, scene, engine=engine, **sizes._asdict(), device=where, precision=precision, skip=finished
         ):
             if logits is None:
                 assert journal is not None
@@ -284,8 +257,7 @@ def predict(
             written.result()
         if not sums.any:
             raise InputError(f"{scene.name}: no valid pixel; check the nodata values of both images")
-    if journal is not None:
-        journal.forget()
+    clear(Path(out)) if journal is None else journal.forget()
     return _warn_if_far(model, scene, sums)
 
 
@@ -300,67 +272,6 @@ def _refuse_overwriting(outputs: Sequence[Path | str], scene: Scene) -> None:
 def _write(files: Sequence[RasterWriter], layers: Sequence[NDArray[Any]], window: Window) -> None:
     for file, layer in zip(files, layers, strict=True):
         file.write(layer, window)
-
-
-def _resident() -> int:
-    """Bytes of memory that this process holds now, or its peak where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if platform.system() == "Darwin" else peak * 1024
-
-
-def _fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str:
-    """What must be the same for finished tiles to be used again: weights, statistics, images, settings."""
-    digest = hashlib.sha256()
-    for name, weight in model.network.state_dict().items():
-        digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
-    images = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in scene.paths if p.exists()]
-    digest.update(repr((model.statistics, model.classes, model.label_shares, images, scene.grid, settings)).encode())
-    return digest.hexdigest()
-
-
-class Journal:
-    """Finished tiles of one prediction, kept in a hidden folder beside the map until that is whole."""
-
-    def __init__(self, out: Path, fingerprint: str) -> None:
-        self.folder = out.with_name(f".{out.name}.tiles")
-        self.fingerprint = fingerprint
-        self.finished: set[Window] = set()
-
-    def begin(self, tile: int) -> int:
-        """Find what an earlier call left, or begin anew; returns the tile side to go on with."""
-        head = self.folder / "head.json"
-        if head.exists():
-            left = json.loads(head.read_text())
-            if left["fingerprint"] == self.fingerprint:
-                for file in self.folder.glob("*.npz"):
-                    self.finished.add(Window(*(int(part) for part in file.stem.split("_"))))
-                return int(left["tile"])
-            self.forget()
-        try:
-            self.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{self.folder} cannot be written: {error.strerror}") from error
-        write_whole(head, json.dumps({"fingerprint": self.fingerprint, "tile": tile}).encode())
-        return tile
-
-    def keep(self, window: Window, layers: Sequence[NDArray[Any]]) -> None:
-        content = io.BytesIO()
-        np.savez(content, *layers)
-        write_whole(self._file(window), content.getvalue())
-
-    def read(self, window: Window) -> list[NDArray[Any]]:
-        with np.load(self._file(window), allow_pickle=False) as layers:
-            return [layers[name] for name in layers.files]
-
-    def forget(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _file(self, window: Window) -> Path:
-        return self.folder / f"{window.row}_{window.col}_{window.height}_{window.width}.npz"
 
 
 class _Sums:

@@ -1,0 +1,90 @@
+"""How much of a scene is worked on at once, from the memory that prediction may take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from adcdnet.errors import InputError
+from adcdnet.model import ADCDNet, Encoder
+from adcdnet.nn.backbone import MobileUnit
+
+Engine = Literal["dense", "patch"]
+SMALLEST_TILE, LARGEST_TILE = 16, 512  # MS pixels
+LARGEST_BATCH = 256
+_OVERHEAD = 220 * 2**20  # bytes for gathered cells, blocks of open files and the libraries' own buffers
+
+
+class Sizes(NamedTuple):
+    """tile: side in MS pixels of what is read and written at once. batch: patches at once of engine `patch`."""
+
+    tile: int
+    batch: int
+
+
+def sizes_within(network: ADCDNet, memory: int, *, used: int, engine: Engine) -> Sizes:
+    """The largest batch, then the largest tile, with which prediction stays within `memory` bytes, `used` included.
+
+    InputError with the smallest amount that works if not even a tile of 16 pixels, patch by patch, fits.
+    """
+    halo = 2 * network.config.reach
+    each, one = _bytes_per_position(network, engine), bytes_per_patch(network) if engine == "patch" else 0
+    free = memory - used - _OVERHEAD
+    least = each * (SMALLEST_TILE + halo) ** 2
+    if free < least + one:
+        needed = used + _OVERHEAD + least + one
+        raise InputError(
+            f"{memory / 2**20:.0f} MB are too little for one tile with its halo of {network.config.reach} MS pixels; "
+            f"--memory {-(-needed // 2**20)}MB is the smallest that works here"
+        )
+    batch = min(LARGEST_BATCH, (free - least) // one) if one else LARGEST_BATCH
+    side = int(((free - batch * one) / each) ** 0.5) - halo
+    return Sizes(max(SMALLEST_TILE, min(side, LARGEST_TILE)), batch)
+
+
+def _bytes_per_position(network: ADCDNet, engine: Engine) -> int:
+    """Of one MS pixel of a tile with its halo."""
+    config, layout = network.config, network.layout
+    # pixels: as read twice (read-ahead), standardised in float64, as tensors
+    raw = 10 * (layout.ms_bands + layout.pan_bands * layout.ratio**2)
+    answer = 6 * layout.classes
+    if engine == "patch":
+        return 4 * (raw + answer)
+    # float32 at every position: maps of both networks and sensors that are kept, two copies of the widest while a unit
+    # works, and the context statistics
+    nets = 2 if config.prior else 1
+    maps = 2 * nets * sum(config.widths) + 3 * max(config.widths) + 5 * layout.ms_bands + 10 * layout.pan_bands
+    return 4 * (maps + raw + answer)
+
+
+def bytes_per_patch(network: ADCDNet) -> int:
+    """Of one patch of engine `patch`: its pixels, the maps of both networks and sensors, and three copies of the
+    largest map inside a unit while that works.
+    """
+    config, layout = network.config, network.layout
+    side = config.before + 1 + config.after
+    pixels = (layout.ms_bands + layout.pan_bands * layout.ratio**2) * side**2
+    (ms, ms_inside), (pan, pan_inside) = (
+        _map_sizes(network.sensors.ms, config.widths, side),
+        _map_sizes(network.sensors.pan, config.widths, side * layout.ratio),
+    )
+    nets = 2 if config.prior else 1
+    return 4 * (pixels + nets * (ms + pan) + 3 * max(ms_inside, pan_inside))
+
+
+def _map_sizes(encoder: Encoder, widths: Sequence[int], side: int) -> tuple[int, int]:
+    """Of a patch of `side` pixels of this sensor: values of all depths, the stem's included, and of the largest map
+    inside a unit.
+    """
+    backbone = encoder.backbone
+    kept = inside = 0
+    if backbone.stem is not None:
+        side //= backbone.stem.conv.stride[0]
+        kept = inside = backbone.stem.conv.out_channels * side**2
+    for unit, width, stride in zip(backbone.units, widths, backbone.strides, strict=True):
+        if isinstance(unit, MobileUnit):
+            inside = max(inside, unit.expand.out_channels * side**2)
+        side = (side - 3) // stride + 1 if encoder.valid else (side - 1) // stride + 1
+        kept += width * side**2
+        inside = max(inside, width * side**2)
+    return kept, inside

@@ -1,0 +1,92 @@
+"""Finished tiles of one prediction, kept in a hidden folder beside the map until that is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adcdnet.budget import Sizes
+from adcdnet.checkpoint import Model, write_whole
+from adcdnet.errors import InputError
+from adcdnet.grid import Window
+from adcdnet.owner import is_gone, owner
+from adcdnet.scene import Scene
+
+
+class Journal:
+    """The tiles of the prediction that `fingerprint` stands for. finished: windows that need no more work."""
+
+    def __init__(self, out: Path, fingerprint: str) -> None:
+        self.folder = _folder(out)
+        self.fingerprint = fingerprint
+        self.finished: set[Window] = set()
+
+    def begin(self, sizes: Sizes) -> Sizes:
+        """Find what an earlier call left, or begin anew; returns the sizes to go on with.
+
+        InputError where the folder cannot be written.
+        """
+        head = self.folder / "head.json"
+        if head.exists():
+            left = json.loads(head.read_text())
+            if left["fingerprint"] == self.fingerprint:
+                for file in self.folder.glob("*.npz"):
+                    self.finished.add(Window(*(int(part) for part in file.stem.split("_"))))
+                sizes = Sizes(left["tile"], left["batch"])
+            else:
+                self.forget()
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.folder} cannot be written: {error.strerror}") from error
+        content = {"fingerprint": self.fingerprint, "owner": owner(), **sizes._asdict()}
+        write_whole(head, json.dumps(content).encode())
+        return sizes
+
+    def keep(self, window: Window, layers: Sequence[NDArray[Any]]) -> None:
+        content = io.BytesIO()
+        np.savez(content, *layers)
+        write_whole(self._file(window), content.getvalue())
+
+    def read(self, window: Window) -> list[NDArray[Any]]:
+        with np.load(self._file(window), allow_pickle=False) as layers:
+            return [layers[name] for name in layers.files]
+
+    def forget(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, window: Window) -> Path:
+        return self.folder / f"{window.row}_{window.col}_{window.height}_{window.width}.npz"
+
+
+def clear(out: Path) -> None:
+    """Remove the tiles that a call stopped earlier left beside `out`; those of another running process stay."""
+    head = _folder(out) / "head.json"
+    if not head.exists():
+        return
+    left = json.loads(head.read_text()).get("owner", "")
+    if left == owner() or is_gone(left):
+        shutil.rmtree(head.parent, ignore_errors=True)
+
+
+def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str:
+    """What must be the same for finished tiles to be used again: weights, statistics, shares, images, settings."""
+    digest = hashlib.sha256()
+    for name, weight in model.network.state_dict().items():
+        digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+    images = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in scene.paths if p.exists()]
+    shares = model.label_shares, model.drawn_shares
+    digest.update(repr((model.statistics, model.classes, shares, images, scene.grid, settings)).encode())
+    return digest.hexdigest()
+
+
+def _folder(out: Path) -> Path:
+    return out.with_name(f".{out.name}.tiles")
