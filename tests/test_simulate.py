@@ -1,3 +1,4 @@
+import importlib
 import tracemalloc
 
 import numpy as np
@@ -5,9 +6,10 @@ import pytest
 from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 
-from adcdnet import simulate as simulation
 from adcdnet.errors import InputError
 from adcdnet.simulate import BANDS, CLASSES, PAN_WEIGHTS, simulate, simulate_tiles
+
+simulation = importlib.import_module("adcdnet.simulate")  # `adcdnet.simulate` itself is the function
 
 
 def block_mean(fine, ratio):
