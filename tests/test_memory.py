@@ -5,7 +5,6 @@ import subprocess
 import sys
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 from adcdnet import memory
