@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
-from adcdnet.labels import read_labels
+from adcdnet.grid import Grid
+from adcdnet.labels import Labels, read_labels
 from adcdnet.metrics import Scores, confusion_matrix, scores
 from adcdnet.sampling import PART_NAMES
 from adcdnet.scene import is_nodata, read_band, read_classes
@@ -51,12 +52,7 @@ def evaluate(
     Raises InputError if labels or split do not lie on the map, if they hold classes the map does not know, or if no
     labelled pixel is left. The class names of the map count; a map without them is known by its values.
     """
-    if (split is None) != (part is None):
-        raise InputError(
-            "a split and the name of one of its parts belong together; give --split and --part, or neither"
-        )
-    if part is not None and part not in PART_NAMES:
-        raise InputError(f"part {part!r} is not one of {', '.join(PART_NAMES)}")
+    check_part(split, part)
     values, grid, nodata = read_band(map_path)
     labels = read_labels(labels_path, grid, classes=read_classes(map_path), column=column)
     value_to_index = np.full(256, -1, np.int64)
@@ -65,16 +61,38 @@ def evaluate(
     if kept.dtype.kind not in "iu" or kept.min() < 0 or kept.max() > 255:
         raise InputError(f"{map_path} is not a map: whole numbers from 0 to 255 are needed, it holds {values.dtype}")
     mapped = value_to_index[kept]
-    truth = labels.index.astype(np.int64)
-    if split is not None and part is not None:
-        parts, split_grid, _ = read_band(split)
-        if parts.shape != values.shape or split_grid.transform != grid.transform:
-            raise InputError(
-                f"{split} does not lie on the map {map_path}: {parts.shape[0]}×{parts.shape[1]} against "
-                f"{values.shape[0]}×{values.shape[1]} pixels or another place; use the split.tif of the same scene"
-            )
-        truth = np.where(parts == PART_NAMES.index(part), truth, -1)
+    truth = labels_in_part(labels, grid, f"the map {map_path}", split, part)
     if not (truth >= 0).any():
         raise InputError(f"no labelled pixel in the {part or 'map'}{' part' if part else ''}; nothing to evaluate")
     confusion = confusion_matrix(truth, mapped, len(labels.classes))
     return Evaluation(labels.classes, confusion, scores(confusion), part, labels.notes)
+
+
+def check_part(split: Path | str | None, part: str | None) -> None:
+    """InputError unless split and part come together and the part exists."""
+    if (split is None) != (part is None):
+        raise InputError(
+            "a split and the name of one of its parts belong together; give --split and --part, or neither"
+        )
+    if part is not None and part not in PART_NAMES:
+        raise InputError(f"part {part!r} is not one of {', '.join(PART_NAMES)}")
+
+
+def labels_in_part(
+    labels: Labels, grid: Grid, place: str, split: Path | str | None, part: str | None
+) -> NDArray[np.int64]:
+    """Class indices (h, w) on `grid` in one part of a split, or all of them without one; −1 elsewhere.
+
+    place: what has that grid, for the InputError of a split that does not lie on it.
+    """
+    check_part(split, part)
+    index = labels.index.astype(np.int64)
+    if split is None or part is None:
+        return index
+    parts, own, _ = read_band(split)
+    if parts.shape != grid.shape or own.transform != grid.transform:
+        raise InputError(
+            f"{split} does not lie on {place}: {parts.shape[0]}×{parts.shape[1]} against "
+            f"{grid.height}×{grid.width} pixels or another place; use the split.tif of the same scene"
+        )
+    return np.where(parts == PART_NAMES.index(part), index, -1)

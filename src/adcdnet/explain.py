@@ -37,6 +37,7 @@ from torch.nn import functional as F
 from adcdnet.checkpoint import Model, write_whole
 from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
+from adcdnet.evaluation import labels_in_part
 from adcdnet.grid import tiles
 from adcdnet.inference import check_scene
 from adcdnet.labels import Labels
@@ -44,8 +45,7 @@ from adcdnet.model import ADCDNet, Decision, Outputs
 from adcdnet.nn.dtm import DeepTemporalMamba, Explanation
 from adcdnet.nn.shared import Targets
 from adcdnet.report import EXPLAINED, HeadSummary, explanation_figure
-from adcdnet.sampling import PART_NAMES
-from adcdnet.scene import Scene, read_band
+from adcdnet.scene import Scene
 
 _TILE = 64  # MS pixels
 _MATRICES = 2**25  # bytes of scan matrices and their decays at once
@@ -118,7 +118,7 @@ def explain(
             f"the class table has the values {list(labels.classes.values)}, the model was trained with "
             f"{list(model.classes.values)}; give it the table of its training, or none"
         )
-    index = _part_of(labels, scene, split, part)
+    index = labels_in_part(labels, scene.grid, f"the scene {scene.name}", split, part)
     heads = [_Head(network, sensor) for sensor in network.dtm if network.config.sensors in ("both", sensor)]
     tell = progress or (lambda done, of: None)
     few = max(16, _MATRICES // max(8 * head.length**2 * head.whole.mamba.A_log.numel() for head in heads))
@@ -262,26 +262,6 @@ def _patches(
         torch.stack([ms[:, r : r + size, c : c + size] for r, c in corners]),
         torch.stack([pan[:, r : r + size * ratio, c : c + size * ratio] for r, c in fine]),
     )
-
-
-def _part_of(labels: Labels, scene: Scene, split: Path | str | None, part: str | None) -> NDArray[np.int64]:
-    """Class indices of the pixels to explain, −1 elsewhere."""
-    if (split is None) != (part is None):
-        raise InputError(
-            "a split and the name of one of its parts belong together; give --split and --part, or neither"
-        )
-    index = labels.index.astype(np.int64)
-    if split is None or part is None:
-        return index
-    if part not in PART_NAMES:
-        raise InputError(f"part {part!r} is not one of {', '.join(PART_NAMES)}")
-    parts, grid, _ = read_band(split)
-    if parts.shape != scene.grid.shape or grid.transform != scene.grid.transform:
-        raise InputError(
-            f"{split} does not lie on the scene {scene.name}: {parts.shape[0]}×{parts.shape[1]} against "
-            f"{scene.grid.height}×{scene.grid.width} MS pixels or another place; use the split.tif of the same scene"
-        )
-    return np.where(parts == PART_NAMES.index(part), index, -1)
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
