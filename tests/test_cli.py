@@ -13,6 +13,7 @@ import rasterio
 
 import adcdnet as ad
 from adcdnet import cli, metrics
+from adcdnet.cli.evaluate import print_evaluation
 from adcdnet.config import TrainConfig
 from adcdnet.demo import run_demo
 from adcdnet.scene import read_band
@@ -158,7 +159,7 @@ def test_ctrl_c_ends_without_a_traceback(call, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "evaluate", interrupt)
+    monkeypatch.setattr("adcdnet.cli.evaluate.evaluate", interrupt)
     code, out, err = call("evaluate", "--map", "a", "--labels", "b")
     assert code in (1, 130)  # the latter is what shells expect, and what newer versions of typer give
     assert out == ""
@@ -168,7 +169,7 @@ def test_ctrl_c_ends_without_a_traceback(call, monkeypatch):
 def test_a_confusion_matrix_is_printed_whole(capsys):
     counts = np.random.default_rng(0).integers(10_000, 99_999, (12, 13))
     classes = ad.ClassTable.numbered([f"[class] {k} of a long name" for k in range(12)])
-    cli.print_evaluation(ad.Evaluation(classes, counts, metrics.scores(counts), "test", ()))
+    print_evaluation(ad.Evaluation(classes, counts, metrics.scores(counts), "test", ()))
     out = capsys.readouterr().out
     rows = [line.split()[-13:] for line in out.splitlines()[-12:]]
     assert np.array_equal(np.array(rows, int), counts)
@@ -177,7 +178,7 @@ def test_a_confusion_matrix_is_printed_whole(capsys):
 
 
 def test_notes_go_to_stderr(call, labelled_pair, quick_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "predict", lambda *_, **__: ["the scene lies far from what was trained on"])
+    monkeypatch.setattr("adcdnet.cli.predict.predict", lambda *_, **__: ["the scene lies far from what was trained on"])
     code, out, err = call("predict", quick_run.folder, *pair_arguments(labelled_pair), "--out", tmp_path / "m.tif")
     assert code == 0
     assert err == "note: the scene lies far from what was trained on\n"
@@ -185,7 +186,7 @@ def test_notes_go_to_stderr(call, labelled_pair, quick_run, tmp_path, monkeypatc
 
 
 def test_demo_leaves_what_it_promises(call, monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "run_demo", functools.partial(run_demo, config=TrainConfig().replace(QUICK)))
+    monkeypatch.setattr("adcdnet.cli.demo.run_demo", functools.partial(run_demo, config=TrainConfig().replace(QUICK)))
     code, out, err = call("demo", "--out", tmp_path / "demo", "--size", 120, "--ratio", 2, "--seed", 1)
     assert (code, err) == (0, "")
     left = {p.name for p in (tmp_path / "demo").iterdir()}

@@ -1,0 +1,3 @@
+from adcdnet.cli import main
+
+main()

@@ -1,0 +1,61 @@
+"""What all commands share: options of one meaning, and how to say, tabulate and show progress.
+
+Results go to files, summaries to stdout, progress and notes to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+out_console = Console(soft_wrap=True, highlight=False)
+
+MsOption = Annotated[Path, typer.Option("--ms", help="Coarse image, any number of bands.")]
+PanOption = Annotated[Path, typer.Option("--pan", help="Fine image; a whole number of its pixels fit in an MS pixel.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+ColumnOption = Annotated[str | None, typer.Option(help="Column of a polygon file that holds the class.")]
+
+
+def print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """First column to the left, the others to the right; never shortened, however narrow the terminal is."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(text.rjust(n) for text, n in zip(others, widths[1:], strict=True))]
+        out_console.print("  ".join(cells), markup=False)
+
+
+def say(notes: Iterable[str]) -> None:
+    for note in notes:
+        err.print(f"note: {note}", markup=False, style="yellow")
+
+
+@contextmanager
+def progress_bars() -> Iterator[Any]:
+    """A function (stage, step, of how many, what is known) that draws bars on a terminal and is quiet elsewhere."""
+    columns = (
+        TextColumn("{task.description:8}"),
+        BarColumn(30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[known]}"),
+    )
+    with Progress(*columns, console=err, disable=not sys.stderr.isatty()) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, step: int, steps: int, known: dict[str, float]) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=steps, known="")
+            text = "  ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in known.items() if k != "learning_rate")
+            bars.update(tasks[stage], completed=step)
+            if text:
+                bars.update(tasks[stage], known=text)
+
+        yield report

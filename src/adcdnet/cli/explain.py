@@ -1,0 +1,79 @@
+"""adcdnet explain"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adcdnet.checkpoint import Model, write_whole
+from adcdnet.classes import ClassTable
+from adcdnet.cli.console import ColumnOption, MsOption, PanOption, out_console, print_table, progress_bars, say
+from adcdnet.explain import SceneExplanation, check_outputs, explain, write_explanation
+from adcdnet.labels import read_labels
+from adcdnet.report import EXPLAINED
+from adcdnet.scene import Scene
+
+
+def explain_command(
+    model: Annotated[Path, typer.Argument(help="Run folder or model file.")],
+    ms: MsOption,
+    pan: PanOption,
+    labels: Annotated[Path, typer.Option(help="Raster or polygons: the pixels to explain, by class.")],
+    out: Annotated[Path, typer.Option(help="Figure to write (.png or .svg); a CSV of the same name goes beside it.")],
+    classes: Annotated[Path | None, typer.Option(help="CSV with other names for the model's classes.")] = None,
+    column: ColumnOption = None,
+    split: Annotated[Path | None, typer.Option(help="split.tif of a run.")] = None,
+    part: Annotated[str | None, typer.Option(help="train, validation, test or guard.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Also write all figures as JSON.")] = None,
+) -> None:
+    """How much each depth and the prior gave to the answers of the DTM heads, by class and sensor.
+
+    Example: adcdnet explain runs/first --ms ms.tif --pan pan.tif --labels labels.tif --out why.png
+    """
+    outputs = [out, out.with_suffix(".csv"), *([json_path] if json_path else [])]
+    check_outputs(outputs, [p for p in (ms, pan, labels, classes, split) if p is not None])
+    loaded = Model.load(model)
+    table = ClassTable.read(classes) if classes else loaded.classes
+    with Scene.open(ms, pan) as scene:
+        found_labels = read_labels(labels, scene.grid, classes=table, column=column)
+        say((*scene.notes, *found_labels.notes))
+        with progress_bars() as report:
+            found = explain(
+                loaded,
+                scene,
+                found_labels,
+                split=split,
+                part=part,
+                progress=lambda done, of: report("explain", done, of, {}),
+            )
+        where = f"{part} part of {scene.name}" if part else f"all labels of {scene.name}"
+    write_explanation(found, out, title=f"{loaded.record.get('name', 'model')} on the {where}")
+    if json_path is not None:
+        write_whole(json_path, (json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+    print_explanation(found)
+    out_console.print(f"figure: {out}   table: {out.with_suffix('.csv')}", markup=False)
+
+
+def print_explanation(found: SceneExplanation) -> None:
+    out_console.print(f"Explained: {EXPLAINED}.")
+    for head in found.heads:
+        share = [(f"{head.sensor} head, share of", "pixels", *head.tokens, "agrees with map", "right", "map right")]
+        changed = [(f"{head.sensor} head, answers changed without", *head.tokens)]
+        for k, name in enumerate(found.row_names):
+            hits = head.agreement[k], head.right[k], found.map_right[k]
+            share.append((name, str(found.pixels[k]), *_shares(*head.token_shares[k], *hits)))
+            changed.append((name, *_shares(*head.changed[k])))
+        print_table(share)
+        print_table(changed)
+        out_console.print(
+            f"{head.sensor} head: {head.scan_shares[-1, -1]:.1%} of the evidence enters the scan at its last position, "
+            "where the convolution has mixed the last four tokens"
+        )
+
+
+def _shares(*values: float) -> tuple[str, ...]:
+    return tuple("–" if math.isnan(v) else f"{v:.3f}" for v in values)
