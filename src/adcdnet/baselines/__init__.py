@@ -1,0 +1,20 @@
+"""The methods we compare with. Each is fitted on the same training area as ADCD-Net and read at the same tau.
+
+    classifier = METHODS["forest"](area, pixels, bands, seed=0)     # area with the default NetworkConfig
+    logits = classifier.logits(pixels)                              # (K, h, w)
+
+Written from the publications that each file names; the sizes are theirs.
+"""
+
+from __future__ import annotations
+
+from adcdnet.baselines.classifier import Classifier, Fit
+from adcdnet.baselines.features import BandRoles
+from adcdnet.baselines.trees import fit_boosting, fit_forest
+
+METHODS: dict[str, Fit] = {
+    "forest": fit_forest,
+    "boosting": fit_boosting,
+}
+
+__all__ = ["METHODS", "BandRoles", "Classifier", "Fit"]
