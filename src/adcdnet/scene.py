@@ -124,6 +124,15 @@ class Scene:
         pan, pan_valid = self._pan.read(window.scale(self.ratio), self._match.pan, repeat_edge=repeat_edge)
         return Pixels(ms, pan, ms_valid, pan_valid)
 
+    def overview(self, side: int) -> Pixels:
+        """The whole common extent, no more than `side` pixels a side in either image; the two sizes are independent.
+
+        Means of the pixels that fall into one, read at the resolution wanted: memory grows with `side` alone.
+        """
+        ms, ms_valid = self._ms.overview(self._match.ms, side)
+        pan, pan_valid = self._pan.overview(self._match.pan, side)
+        return Pixels(ms, pan, ms_valid, pan_valid)
+
     def close(self) -> None:
         """Close both files."""
         self._ms.close()
@@ -190,15 +199,25 @@ class _Image:
         rows, cols = rows - top, cols - left
         return values[:, rows[:, None], cols], valid[rows[:, None], cols]
 
-    def _read(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        at = _raster_window(window)
+    def overview(self, extent: Window, side: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Values (bands, h, w) and mask (h, w) of an extent; h and w are those of the file or at most `side`."""
+        factor = max(1.0, max(extent.height, extent.width) / side)
+        return self._read(extent, (max(1, round(extent.height / factor)), max(1, round(extent.width / factor))))
+
+    def _read(
+        self, window: Window, shape: tuple[int, int] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """A window inside the file, made coarser to `shape` if there is one."""
+        at, shape = _raster_window(window), shape or (window.height, window.width)
         with _reading(self.path):
-            raw = self._dataset.read(self.bands, window=at)
-            valid = np.ones(raw.shape[1:], dtype=bool)
+            raw = self._dataset.read(
+                self.bands, window=at, out_shape=(len(self.bands), *shape), resampling=Resampling.average
+            )
+            valid = np.ones(shape, dtype=bool)
             if self._has_mask:
-                valid &= self._dataset.read_masks(1, window=at) != 0
+                valid &= self._dataset.read_masks(1, window=at, out_shape=shape) != 0
             if self._alpha is not None:
-                valid &= self._dataset.read(self._alpha, window=at) != 0
+                valid &= self._dataset.read(self._alpha, window=at, out_shape=shape) != 0
         for band, nodata in zip(raw, self._nodata, strict=True):
             valid &= ~is_nodata(band, nodata)
         with np.errstate(over="ignore"):
@@ -209,6 +228,36 @@ class _Image:
 
     def close(self) -> None:
         self._dataset.close()
+
+
+class RasterReader:
+    """A finished raster on one grid, such as a map or its probabilities, open for reading window by window.
+
+    grid, count, nodata, tags: as in the file. A raster that does not say where it lies is laid like such an MS image.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._dataset = _open(self.path)
+        grid, placed = _grid(self._dataset)
+        self.grid = grid if placed else replace(grid, transform=UNPLACED)
+        self.count, self.nodata = int(self._dataset.count), self._dataset.nodata
+        self.tags: dict[str, str] = self._dataset.tags()
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """(count, h, w) of a window inside the grid. Raises InputError when the file is damaged."""
+        with _reading(self.path):
+            values: NDArray[Any] = self._dataset.read(window=_raster_window(window))
+        return values
+
+    def close(self) -> None:
+        self._dataset.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def read_band(path: Path | str) -> tuple[NDArray[Any], Grid, float | None]:
