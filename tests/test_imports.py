@@ -7,10 +7,10 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "adcdnet"
 ROWS = [
-    {"errors", "classes", "config", "grid", "bands", "memory", "metrics", "owner", "posterior", "register", "simulate"},
-    {"nn", "scene", "report"},
+    {"areas", "errors", "classes", "config", "grid", "bands", "memory", "metrics", "owner", "posterior", "register", "simulate"},
+    {"nn", "scene", "report", "intervals"},
     {"model", "labels"},
-    {"checkpoint", "sampling", "budget"},
+    {"checkpoint", "sampling", "budget", "sample"},
     {"journal"},
     {"training", "inference", "baselines", "evaluation", "acquire"},
     {"demo", "benchmark", "explain", "cluster", "export"},

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_SHAPE = "confusion matrix {} must be (K, K + 1), the last column for 'no class'"
+
 
 def confusion_matrix(
     truth: NDArray[np.integer],
@@ -67,31 +69,58 @@ class Scores:
         }
 
 
-def scores(confusion: NDArray[np.int64]) -> Scores:
-    """All scores of a confusion matrix (K, K + 1) as `confusion_matrix` returns it. ValueError for other shapes."""
-    if confusion.ndim != 2 or confusion.shape[1] != confusion.shape[0] + 1:
-        raise ValueError(f"confusion matrix {confusion.shape} must be (K, K + 1), the last column for 'no class'")
-    right = np.diagonal(confusion).astype(np.float64)  # (K,)
-    support = confusion.sum(axis=1)
-    mapped = confusion[:, :-1].sum(axis=0)
-    total = float(support.sum())
-    present = support > 0
-    recall = _ratio(right, support)
-    f1 = _ratio(2 * right, support + mapped)
-    oa = _quotient(right.sum(), total)
-    chance = _quotient(float(support.astype(np.float64) @ mapped), total * total)
+def scores(confusion: NDArray[np.number]) -> Scores:
+    """All scores of a confusion matrix (K, K + 1) as `confusion_matrix` returns it. ValueError for other shapes.
+
+    Weighted counts, such as pixels that sample points stand for, do as well.
+    """
+    if confusion.ndim != 2:
+        raise ValueError(_SHAPE.format(confusion.shape))
+    found = score_arrays(confusion)
     return Scores(
-        oa=oa,
-        aa=_quotient(recall[present].sum(), present.sum()),
-        kappa=_quotient(oa - chance, 1 - chance),
-        macro_f1=_quotient(f1[present].sum(), present.sum()),
-        precision=tuple(_ratio(right, mapped).tolist()),
-        recall=tuple(recall.tolist()),
-        f1=tuple(f1.tolist()),
-        iou=tuple(_ratio(right, support + mapped - right).tolist()),
-        support=tuple(support.tolist()),
-        unmapped=int(confusion[:, -1].sum()),
+        oa=float(found["oa"]),
+        aa=float(found["aa"]),
+        kappa=float(found["kappa"]),
+        macro_f1=float(found["macro_f1"]),
+        precision=tuple(found["precision"].tolist()),
+        recall=tuple(found["recall"].tolist()),
+        f1=tuple(found["f1"].tolist()),
+        iou=tuple(found["iou"].tolist()),
+        support=tuple(confusion.sum(axis=1).tolist()),
+        unmapped=confusion[:, -1].sum().item(),
     )
+
+
+def score_arrays(
+    confusions: NDArray[np.number], *, counted: NDArray[np.bool_] | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """The formulas: scores of many confusion matrices (..., K, K + 1) at once, by the names of `Scores`.
+
+    oa, aa, kappa and macro_f1 have shape (...), precision, recall, f1 and iou (..., K). nan where undefined.
+    counted (K,): the classes that aa and macro_f1 are means over; by default those that occur in each matrix.
+    ValueError for other shapes.
+    """
+    if confusions.ndim < 2 or confusions.shape[-1] != confusions.shape[-2] + 1:
+        raise ValueError(_SHAPE.format(confusions.shape))
+    right = np.diagonal(confusions, axis1=-2, axis2=-1).astype(np.float64)  # (..., K)
+    support = confusions.sum(axis=-1).astype(np.float64)
+    mapped = confusions[..., :-1].sum(axis=-2).astype(np.float64)
+    total = support.sum(axis=-1)
+    recall, f1 = _ratio(right, support), _ratio(2 * right, support + mapped)
+    oa = _ratio(right.sum(axis=-1), total)
+    chance = _ratio((support * mapped).sum(axis=-1), total**2)
+    present = support > 0 if counted is None else np.broadcast_to(counted, support.shape)
+    classes = present.sum(axis=-1)
+    return {
+        "oa": oa,
+        "aa": _ratio(np.where(present, recall, 0).sum(axis=-1), classes),
+        "kappa": _ratio(oa - chance, 1 - chance),
+        "macro_f1": _ratio(np.where(present, f1, 0).sum(axis=-1), classes),
+        "precision": _ratio(right, mapped),
+        "recall": recall,
+        "f1": f1,
+        "iou": _ratio(right, support + mapped - right),
+    }
 
 
 def expected_calibration_error(
@@ -111,17 +140,13 @@ def expected_calibration_error(
     interval = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     # |mean accuracy - mean confidence| times the pixels of a bin is the absolute value of this sum over the bin
     gap = np.bincount(interval, weights=right - confidence, minlength=bins)
-    return _quotient(np.abs(gap).sum(), confidence.size)
+    return float(_ratio(np.abs(gap).sum(), np.asarray(confidence.size)))
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.number]) -> NDArray[np.float64]:
-    ratio = np.full(part.shape, np.nan)
+    ratio = np.full(np.shape(part), np.nan)
     np.divide(part, whole, out=ratio, where=whole > 0)
     return ratio
-
-
-def _quotient(part: float, whole: float) -> float:
-    return float(part / whole) if whole != 0 else math.nan
 
 
 def _none_if_nan(value: float) -> float | None:
