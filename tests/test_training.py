@@ -20,7 +20,7 @@ from adcdnet.training import Trainer, train
 from conftest import PIXEL, QUICK
 
 pytestmark = pytest.mark.usefixtures("few_trials")
-FILES = {"config.toml", "history.csv", "metrics.json", "model.safetensors", "split.tif", "timing.json"}
+FILES = {"config.toml", "history.csv", "inputs.json", "metrics.json", "model.safetensors", "split.tif", "timing.json"}
 
 
 def history(run) -> list[dict[str, str]]:

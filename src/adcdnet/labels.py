@@ -33,13 +33,15 @@ class Labels:
 
     index (h, w) int16 on the MS grid of the common extent: class index 0..K-1, −1 where unlabelled.
     polygons (h, w) int32: which polygon of the file, counted from 0, a labelled pixel lies in; −1 in none; None where
-    the labels are a raster. notes: what a user should know, one sentence each.
+    the labels are a raster. notes: what a user should know, one sentence each. path, column: where they were read from.
     """
 
     index: NDArray[np.int16]
     classes: ClassTable
     notes: tuple[str, ...] = ()
     polygons: NDArray[np.int32] | None = None
+    path: Path | None = None
+    column: str | None = None
 
 
 def read_labels(
@@ -60,7 +62,7 @@ def read_labels(
     if present.size == 1:
         name = labels.classes.names[present[0]]
         raise InputError(f"{path} labels only the class {name!r} in this scene; two classes at least are needed")
-    return labels
+    return replace(labels, path=path, column=column)
 
 
 def _from_raster(path: Path, grid: Grid, classes: ClassTable | None) -> Labels:

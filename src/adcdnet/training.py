@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adcdnet import memory
+from adcdnet import inputs, memory
 from adcdnet.checkpoint import Model, Run, pick_device, write_whole
 from adcdnet.config import StageConfig, TrainConfig
 from adcdnet.errors import InputError
@@ -101,6 +101,9 @@ def _train(
     del pixels
     write_raster(folder / "split.tif", split.part, scene.grid, nodata=0, tags={"PARTS": json.dumps(PART_NAMES)})
     write_whole(folder / "config.toml", config.to_toml().encode())
+    files = {"ms": scene.paths[0], "pan": scene.paths[1], "labels": labels.path}
+    known = {name: inputs.Input.of(path) for name, path in files.items() if path is not None}
+    write_whole(folder / inputs.FILE, inputs.to_json(known, labels.column))
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)  # of the first weights and of dropout
         trainer = Trainer(area, layout, config, device, progress)

@@ -1,0 +1,58 @@
+"""Which files a run was made from: their places and SHA-256 in inputs.json, apart from what two equal runs share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adcdnet.errors import InputError
+
+FILE = "inputs.json"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file as it was: its absolute path, and the SHA-256 of its content ("" where it is a folder of files)."""
+
+    path: Path
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Input:
+        return cls(path.resolve(), sha256(path))
+
+    def found(self, beside: Path) -> Path | None:
+        """Where the file is now: at its old place or, of the same name, in the folder `beside`; None if in neither."""
+        places = (self.path, beside / self.path.name)
+        return next((place for place in places if place.exists()), None)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file's content, read piece by piece; "" for a folder. InputError if it cannot be read."""
+    if path.is_dir():
+        return ""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
+
+
+def to_json(inputs: Mapping[str, Input], column: str | None) -> bytes:
+    """What inputs.json holds. column: that of a polygon file which held the class, if it was named."""
+    content: dict[str, Any] = {name: {"path": str(file.path), "sha256": file.sha256} for name, file in inputs.items()}
+    return (json.dumps({**content, "column": column}, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def read(folder: Path) -> tuple[dict[str, Input], str | None]:
+    """Inputs by name ("ms", "pan", "labels") and column; none where the run has no such file or a damaged one."""
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        column = content.pop("column", None)
+        return {name: Input(Path(file["path"]), file["sha256"]) for name, file in content.items()}, column
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}, None
