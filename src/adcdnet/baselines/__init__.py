@@ -9,12 +9,20 @@ Written from the publications that each file names; the sizes are theirs.
 from __future__ import annotations
 
 from adcdnet.baselines.classifier import Classifier, Fit
+from adcdnet.baselines.cnn import TWO_BRANCH_CNN
 from adcdnet.baselines.features import BandRoles
+from adcdnet.baselines.mft import MFT_METHOD
+from adcdnet.baselines.mlp import fit_mlp
+from adcdnet.baselines.resnet import DUAL_RESNET
 from adcdnet.baselines.trees import fit_boosting, fit_forest
 
 METHODS: dict[str, Fit] = {
     "forest": fit_forest,
     "boosting": fit_boosting,
+    "mlp": fit_mlp,
+    "two-branch-cnn": TWO_BRANCH_CNN.fit,
+    "dual-resnet": DUAL_RESNET.fit,
+    "mft": MFT_METHOD.fit,
 }
 
 __all__ = ["METHODS", "BandRoles", "Classifier", "Fit"]
