@@ -15,6 +15,7 @@ from adcdnet.baselines.mft import MFT_METHOD
 from adcdnet.baselines.mlp import fit_mlp
 from adcdnet.baselines.resnet import DUAL_RESNET
 from adcdnet.baselines.trees import fit_boosting, fit_forest
+from adcdnet.baselines.unet import fit_unet
 
 METHODS: dict[str, Fit] = {
     "forest": fit_forest,
@@ -23,6 +24,7 @@ METHODS: dict[str, Fit] = {
     "two-branch-cnn": TWO_BRANCH_CNN.fit,
     "dual-resnet": DUAL_RESNET.fit,
     "mft": MFT_METHOD.fit,
+    "unet": fit_unet,
 }
 
 __all__ = ["METHODS", "BandRoles", "Classifier", "Fit"]

@@ -32,6 +32,7 @@ def train(
     validation_kappa: called a few times, in eval mode; None where no pixels are held back: the last weights are kept.
     Raises InputError where the loss is no longer a number.
     """
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on a CPU
     optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=max(2, recipe.steps), cycle_momentum=False
