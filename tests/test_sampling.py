@@ -11,7 +11,7 @@ from adcdnet.config import NetworkConfig, SplitConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.grid import Window
 from adcdnet.labels import Labels
-from adcdnet.sampling import GUARD, TEST, TRAIN, UNUSED, VALIDATION, Split, TrainingArea, split_blocks
+from adcdnet.sampling import GUARD, TEST, TRAIN, UNUSED, VALIDATION, Split, TrainingArea, leakage, split_blocks
 from adcdnet.scene import Pixels
 
 NETWORK = NetworkConfig(patch=9)  # reach 8
@@ -407,3 +407,32 @@ def test_tiles_meet_clustered_and_scattered_classes_in_the_shares_that_are_store
         weighted = met * area.tile_weights(balance, 16)
         stored = area.drawn_counts(balance)
         assert weighted[0] / weighted[1] == pytest.approx(stored[0] / stored[1], rel=0.08)
+
+
+# ---- leakage
+
+
+@pytest.mark.parametrize("reach", [1, 3, 8])
+def test_leakage_by_looking_at_every_window(reach):
+    rng = np.random.default_rng(reach)
+    part = rng.choice([UNUSED, TRAIN, VALIDATION, TEST, GUARD], (61, 47), p=[0.5, 0.01, 0.1, 0.3, 0.09]).astype(np.uint8)
+    judged = (part == TEST) & (rng.random(part.shape) < 0.5)
+    found = leakage(part, judged, reach=reach)
+    assert found.holding == pytest.approx(within(part == TRAIN, reach)[judged].mean())
+    windows = within(part == TRAIN, reach)  # ground that any training window covers
+    assert found.overlapping == pytest.approx(within(windows, reach)[judged].mean())
+    assert 0 < found.holding < found.overlapping
+
+
+def test_no_test_window_of_a_split_holds_a_training_pixel_but_some_overlap_training_windows():
+    labels, everywhere = striped(150, 131, 3), np.ones((150, 131), bool)
+    part = split_blocks(labels, everywhere, reach=4, config=SplitConfig(), seed=0).part
+    found = leakage(part, part == TEST, reach=4)
+    assert found.holding == 0
+    assert 0 < found.overlapping < 1
+    assert leakage(part, part == TEST, reach=5).holding > 0  # the guard is no wider than it must be
+
+
+def test_leakage_of_nothing_is_null():
+    part = np.full((9, 7), TRAIN, np.uint8)
+    assert leakage(part, part == TEST, reach=2).to_dict() == {"holding": None, "overlapping": None}

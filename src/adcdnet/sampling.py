@@ -8,7 +8,7 @@ training pixel holds no validation or test pixel, and the window of a validation
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
         notes.append(f"class '{scarce}' has only {totals.min()} labelled pixels: split into train and test only")
         wanted[VALIDATION] = 0.0
     height, width = valid.shape
-    largest = config.block or int(np.clip(round(min(height, width) / 4), 2 * reach, 16 * reach))
+    largest = config.block or block_side(height, width, reach=reach)
     sides = [largest] if config.block else [max(1, largest), max(1, largest * 2 // 3)]
     rng = np.random.default_rng(seed)
     # assignments are weighed on squares of this side, at most about 40,000 of them; the chosen one is made exactly
@@ -69,7 +69,7 @@ def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
     counts = _cell_counts(index, classes, cell)
     best: tuple[float, int, NDArray[np.uint8]] | None = None
     for side in sides:
-        block = _blocks(height, width, side)
+        block = block_numbers(height, width, side)
         of_cell = block[cell // 2 :: cell, cell // 2 :: cell]
         of_cell = _fit(of_cell, counts.shape[1:])
         weight = np.bincount(block[index >= 0], minlength=int(block.max()) + 1).astype(float)
@@ -89,7 +89,7 @@ def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
             best = (leader[0], side, leader[1])
     assert best is not None
     _, side, part = best
-    parts = _add_guard(part[_blocks(height, width, side)], valid, reach)
+    parts = _add_guard(part[block_numbers(height, width, side)], valid, reach)
     for number in (TRAIN, VALIDATION, TEST):
         if number != TRAIN and wanted[number] == 0:
             continue
@@ -109,8 +109,39 @@ def _fit(x: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:
     return np.pad(x, ((0, shape[0] - x.shape[0]), (0, shape[1] - x.shape[1])), mode="edge")
 
 
-def _blocks(height: int, width: int, side: int) -> NDArray[np.int64]:
-    """Block number of every pixel; blocks are as equal as possible, about side × side."""
+@dataclass(frozen=True)
+class Leakage:
+    """What separates judged pixels from training, as shares of them; nan where there are none."""
+
+    holding: float  # their window holds a training pixel, which the guard band prevents
+    overlapping: float  # their window shares ground with that of a training pixel
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Plain values for JSON."""
+        return {name: None if np.isnan(share) else share for name, share in asdict(self).items()}
+
+
+def leakage(part: NDArray[np.uint8], judged: NDArray[np.bool_], *, reach: int) -> Leakage:
+    """How near judged pixels (H, W) come to the training pixels of a split's parts (H, W), exactly.
+
+    A window reaches `reach` MS pixels from its pixel, rows and columns alike. All pixels of the training part train:
+    unlabelled ones serve stage I.
+    """
+    train = part == TRAIN
+    holding, overlapping = (_near(train, distance)[judged] for distance in (reach, 2 * reach))
+    if not judged.any():
+        return Leakage(np.nan, np.nan)
+    return Leakage(float(holding.mean()), float(overlapping.mean()))
+
+
+def block_side(height: int, width: int, *, reach: int) -> int:
+    """MS pixels per side of a block where none are asked for: a quarter of the shorter side of the scene, but enough
+    for a window to lie in it (2 reach) and no more than 16 reach."""
+    return int(np.clip(round(min(height, width) / 4), 2 * reach, 16 * reach))
+
+
+def block_numbers(height: int, width: int, side: int) -> NDArray[np.int64]:
+    """Block number of every pixel, from 0; blocks are as equal as possible, about side × side."""
     rows, cols = max(1, round(height / side)), max(1, round(width / side))
     row = np.arange(height) * rows // height
     col = np.arange(width) * cols // width

@@ -26,6 +26,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import ArrayLike, NDArray
+from rasterio import features
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
@@ -277,6 +278,15 @@ def read_band(path: Path | str) -> tuple[NDArray[Any], Grid, float | None]:
         return array, grid if placed else replace(grid, transform=UNPLACED), dataset.nodata
 
 
+def read_map(path: Path | str) -> tuple[NDArray[np.uint8], Grid]:
+    """The class values (h, w) of a map, 0 where it has none, and its grid. Raises InputError for what is no map."""
+    values, grid, nodata = read_band(path)
+    kept = np.where(is_nodata(values, nodata), 0, values)
+    if kept.dtype.kind not in "iu" or kept.min() < 0 or kept.max() > 255:
+        raise InputError(f"{path} is not a map: whole numbers from 0 to 255 are needed, it holds {values.dtype}")
+    return kept.astype(np.uint8), grid
+
+
 def read_classes(path: Path | str) -> ClassTable | None:
     """The class table that a map written here carries, or None. Raises InputError where it cannot be read."""
     with _open(Path(path)) as dataset:
@@ -300,6 +310,15 @@ def read_classes(path: Path | str) -> ClassTable | None:
         for v, c in zip(safe.values, safe.colors, strict=True)
     )
     return replace(safe, colors=tuple(shown))
+
+
+def sieve(values: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """A map (h, w) whose patches of fewer than `size` pixels are given to their largest neighbour; 0 stays as it is.
+
+    Pixels of one patch share an edge. A patch with nothing but 0 around it stays. Memory: some 10 bytes a pixel.
+    """
+    sieved: NDArray[np.uint8] = features.sieve(values, size, mask=values != 0)
+    return sieved
 
 
 def is_raster(path: Path | str) -> bool:

@@ -40,7 +40,7 @@ from adcdnet.nn.mamba import Mamba
 from adcdnet.nn.shared import Targets
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
 from adcdnet.posterior import posterior
-from adcdnet.sampling import PART_NAMES, Drawn, TrainingArea, split_blocks
+from adcdnet.sampling import PART_NAMES, TEST, Drawn, TrainingArea, leakage, split_blocks
 from adcdnet.scene import Scene, write_raster
 
 DENSE_FROM = (
@@ -99,7 +99,9 @@ def _train(
         )
     area = TrainingArea(pixels, labels, split, network=config.network, ratio=scene.ratio)
     del pixels
-    write_raster(folder / "split.tif", split.part, scene.grid, nodata=0, tags={"PARTS": json.dumps(PART_NAMES)})
+    reach = config.network.reach
+    tags = {"PARTS": json.dumps(PART_NAMES), "BLOCK": str(split.block), "REACH": str(reach)}
+    write_raster(folder / "split.tif", split.part, scene.grid, nodata=0, tags=tags)
     write_whole(folder / "config.toml", config.to_toml().encode())
     files = {"ms": scene.paths[0], "pan": scene.paths[1], "labels": labels.path}
     known = {name: inputs.Input.of(path) for name, path in files.items() if path is not None}
@@ -120,6 +122,7 @@ def _train(
         "pan_bands": list(scene.pan_descriptions),
         "labelled_pixels": parts,
         "block": split.block,
+        "leakage": leakage(split.part, (split.part == TEST) & (labels.index >= 0), reach=reach).to_dict(),
         "interrupted": trainer.interrupted,
         "notes": [*scene.notes, *labels.notes, *split.notes],
         **trainer.found,
