@@ -479,3 +479,41 @@ def test_a_part_folder_names_its_process(tmp_path):
     with RasterWriter(tmp_path / "map.tif", Grid(3, 5, Affine(10, 0, 0, 0, -10, 0))):
         (part,) = tmp_path.iterdir()
         assert part.name.startswith(f".map.tif.{owner()}.")
+
+
+# ---- PAN moved by whole pixels
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(1, 1), (-3, 2), (0, -5)])
+def test_pan_moves_by_whole_pixels_and_what_it_leaves_is_invalid(tiny_pair, rows, cols):
+    with Scene.open(*tiny_pair()) as scene:
+        whole = scene.read(scene.grid.window)
+        scene.correct_pan(rows, cols)
+        moved = scene.read(scene.grid.window)
+        tiles = scene.read(Window(-2, -1, 9, 8)), scene.read(scene.grid.window.grow(2))
+        small = scene.overview(9)
+    expected = np.pad(whole.pan[0], 6, constant_values=0)[6 - rows :, 6 - cols :][:26, :22]
+    valid = np.pad(whole.pan_valid, 6)[6 - rows :, 6 - cols :][:26, :22]
+    assert np.array_equal(moved.pan[0], expected)
+    assert np.array_equal(moved.pan_valid, valid)
+    assert np.array_equal(moved.ms, whole.ms)
+    # beyond the extent both are mirrored where MS is mirrored, so that they stay on each other
+    assert np.array_equal(tiles[0].pan[0, 4:, 2:], expected[:14, :14])
+    assert np.array_equal(tiles[0].pan[0, :4, 2:], expected[3::-1, :14])
+    assert np.array_equal(tiles[1].pan_valid, np.pad(valid, 4, mode="symmetric"))
+    assert max(small.pan.shape) <= 9
+    assert scene.pan_shift == (rows, cols)
+    assert scene.notes[-1] == f"PAN is read moved by {rows:+d} rows and {cols:+d} columns of its pixels"
+
+
+def test_pan_moved_into_the_extent_comes_from_the_file(write_tif):
+    pan = np.arange(1, 14 * 14 + 1, dtype=np.uint16).reshape(14, 14)
+    corner = (CORNER[0] - PIXEL, CORNER[1] + PIXEL)  # two PAN pixels more than MS on every side
+    paths = write_tif("ms.tif", np.ones((5, 5), np.uint8)), write_tif("pan.tif", pan, pixel=PIXEL / 2, corner=corner)
+    with Scene.open(*paths) as scene:
+        scene.correct_pan(1, 0)
+        scene.correct_pan(0, -2)
+        pixels = scene.read(scene.grid.window)
+    assert np.array_equal(pixels.pan[0], pan[1:11, 4:14])
+    assert pixels.pan_valid.all()
+    assert scene.pan_shift == (1, -2)

@@ -84,7 +84,8 @@ def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str
         digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
     images = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in scene.paths if p.exists()]
     shares = model.label_shares, model.drawn_shares
-    digest.update(repr((model.statistics, model.classes, shares, images, scene.grid, settings)).encode())
+    known = (model.statistics, model.classes, shares, images, scene.grid, scene.pan_shift, settings)
+    digest.update(repr(known).encode())
     return digest.hexdigest()
 
 

@@ -316,7 +316,7 @@ def _robust_fit(design: Floats, values: Floats, errors: Floats) -> tuple[Floats,
     for _ in range(20):
         weight = certain * huber
         normal = design.T @ (weight[:, None] * design)
-        found = np.linalg.solve(normal, design.T @ (weight * values))
+        found = np.asarray(np.linalg.solve(normal, design.T @ (weight * values)), np.float64)
         off = np.abs(values - design @ found) / errors
         scale = max(1.0, float(np.median(off)) / 0.6745)
         huber = np.minimum(1, 1.345 * scale / np.maximum(off, 1e-12))

@@ -63,19 +63,21 @@ class Scene:
 
     grid, ms_full, pan_full: the MS grid of the common extent, and the two whole rasters.
     ratio: PAN pixels per MS pixel and axis. placed: whether the files say where they lie. paths: MS and PAN file.
-    notes: what a user should know about the pair, one sentence each.
+    notes: what a user should know about the pair, one sentence each. pan_shift: rows, columns that PAN is moved by.
     """
 
-    def __init__(self, ms: _Image, pan: _Image) -> None:
-        self.notes: tuple[str, ...] = ms.notes + pan.notes
-        self.ms_full, self.pan_full = self._place(ms, pan)
+    def __init__(self, ms: Image, pan: Image) -> None:
+        self.ms_full, self.pan_full, notes = place(ms, pan)
+        self.notes: tuple[str, ...] = ms.notes + pan.notes + notes
         found = match(self.ms_full, self.pan_full)
         self.ratio, self.placed = found.ratio, ms.placed
         self.grid = self.ms_full.crop(found.ms)
         self.ms_bands, self.pan_bands = len(ms.bands), len(pan.bands)
         self.ms_descriptions, self.pan_descriptions = ms.descriptions, pan.descriptions
+        self.ms_types, self.pan_types = ms.types, pan.types
         self.name = f"{ms.path.resolve().parent.name}/{ms.path.name}"
         self.paths = (ms.path, pan.path)
+        self.pan_shift = (0, 0)
         self._ms, self._pan, self._match = ms, pan, found
         if found.ms != self.ms_full.window or found.pan != self.pan_full.window:
             self.notes += (
@@ -83,28 +85,12 @@ class Scene:
                 f"working on the common extent of {_size(self.grid)} MS pixels",
             )
 
-    def _place(self, ms: _Image, pan: _Image) -> tuple[Grid, Grid]:
-        """Both grids in one spelling of the coordinate system; images without any place are laid on each other."""
-        if ms.placed != pan.placed:
-            with_place, without = (ms, pan) if ms.placed else (pan, ms)
-            raise InputError(
-                f"{with_place.path} says where its pixels lie and {without.path} does not; both or neither must; "
-                f"give {without.path.name} a transform, e.g. with gdal_translate -a_ullr"
-            )
-        if not ms.placed:
-            self.notes += ("neither image says where it lies; taken to cover the same ground, corner to corner",)
-            scale = Affine.scale(ms.grid.width / pan.grid.width, -ms.grid.height / pan.grid.height)
-            return replace(ms.grid, transform=UNPLACED), replace(pan.grid, transform=scale)
-        if ms.grid.crs is None and pan.grid.crs is None:
-            self.notes += ("neither image has a coordinate system",)
-        return ms.grid, replace(pan.grid, crs=same_crs(pan.grid.crs, ms.grid.crs))
-
     @classmethod
     def open(cls, ms: Path | str, pan: Path | str) -> Scene:
         """Open two co-registered rasters. Raises InputError when a file or the pair cannot be used."""
-        ms_image = _Image(Path(ms))
+        ms_image = Image(Path(ms))
         try:
-            pan_image = _Image(Path(pan))
+            pan_image = Image(Path(pan))
         except BaseException:
             ms_image.close()
             raise
@@ -124,6 +110,12 @@ class Scene:
         ms, ms_valid = self._ms.read(window, self._match.ms, repeat_edge=repeat_edge)
         pan, pan_valid = self._pan.read(window.scale(self.ratio), self._match.pan, repeat_edge=repeat_edge)
         return Pixels(ms, pan, ms_valid, pan_valid)
+
+    def correct_pan(self, rows: int, cols: int) -> None:
+        """From now on read PAN `rows` of its pixels further down and `cols` further right; the rest is invalid."""
+        self.pan_shift = (self.pan_shift[0] + rows, self.pan_shift[1] + cols)
+        self._match = replace(self._match, pan=self._match.pan.shift(-rows, -cols))
+        self.notes += (f"PAN is read moved by {rows:+d} rows and {cols:+d} columns of its pixels",)
 
     def overview(self, side: int) -> Pixels:
         """The whole common extent, no more than `side` pixels a side in either image; the two sizes are independent.
@@ -146,8 +138,11 @@ class Scene:
         self.close()
 
 
-class _Image:
-    """One raster of a scene: its grid, the bands that hold data, and what marks a pixel as invalid."""
+class Image:
+    """One raster of a scene: its grid, the bands that hold data, and what marks a pixel as invalid.
+
+    placed: whether the file says where it lies. descriptions, types: of the bands that hold data.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -177,6 +172,7 @@ class _Image:
         if not self.bands:
             raise InputError(f"{self.path} has no band of data; at least one is needed")
         self.descriptions: tuple[str | None, ...] = tuple(dataset.descriptions[band - 1] for band in self.bands)
+        self.types: tuple[str, ...] = tuple(dataset.dtypes[band - 1] for band in self.bands)
         self._nodata = [dataset.nodatavals[band - 1] for band in self.bands]
         flags = dataset.mask_flag_enums[0]
         self._has_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
@@ -191,19 +187,35 @@ class _Image:
     def read(
         self, window: Window, extent: Window, *, repeat_edge: bool
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Values (bands, h, w) and mask (h, w) of a window relative to `extent`, mirrored beyond it."""
+        """Values (bands, h, w) and mask (h, w) of a window relative to `extent`, mirrored beyond it.
+
+        The extent may reach beyond the file; nothing is valid there.
+        """
         rows = mirror(np.arange(window.row, window.row + window.height), extent.height, repeat_edge=repeat_edge)
         cols = mirror(np.arange(window.col, window.col + window.width), extent.width, repeat_edge=repeat_edge)
         top, left = int(rows.min()), int(cols.min())
         inside = Window(top, left, int(rows.max()) + 1 - top, int(cols.max()) + 1 - left)
-        values, valid = self._read(inside.shift(extent.row, extent.col))
+        values, valid = self._read_padded(inside.shift(extent.row, extent.col))
         rows, cols = rows - top, cols - left
         return values[:, rows[:, None], cols], valid[rows[:, None], cols]
 
     def overview(self, extent: Window, side: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Values (bands, h, w) and mask (h, w) of an extent; h and w are those of the file or at most `side`."""
         factor = max(1.0, max(extent.height, extent.width) / side)
+        extent = _within(extent, self.grid)
         return self._read(extent, (max(1, round(extent.height / factor)), max(1, round(extent.width / factor))))
+
+    def _read_padded(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """A window that may reach beyond the file."""
+        inside = _within(window, self.grid)
+        if inside == window:
+            return self._read(window)
+        values = np.zeros((len(self.bands), window.height, window.width), np.float32)
+        valid = np.zeros((window.height, window.width), bool)
+        if inside.height > 0 and inside.width > 0:
+            rows, cols = inside.shift(-window.row, -window.col).slices
+            values[:, rows, cols], valid[rows, cols] = self._read(inside)
+        return values, valid
 
     def _read(
         self, window: Window, shape: tuple[int, int] | None = None
@@ -229,6 +241,24 @@ class _Image:
 
     def close(self) -> None:
         self._dataset.close()
+
+
+def place(ms: Image, pan: Image) -> tuple[Grid, Grid, tuple[str, ...]]:
+    """Both grids in one spelling of the coordinate system, and notes; without any place, images lie on each other."""
+    if ms.placed != pan.placed:
+        with_place, without = (ms, pan) if ms.placed else (pan, ms)
+        raise InputError(
+            f"{with_place.path} says where its pixels lie and {without.path} does not; both or neither must; "
+            f"give {without.path.name} a transform, e.g. with gdal_translate -a_ullr"
+        )
+    if not ms.placed:
+        scale = Affine.scale(ms.grid.width / pan.grid.width, -ms.grid.height / pan.grid.height)
+        note = "neither image says where it lies; taken to cover the same ground, corner to corner"
+        return replace(ms.grid, transform=UNPLACED), replace(pan.grid, transform=scale), (note,)
+    notes: tuple[str, ...] = ()
+    if ms.grid.crs is None and pan.grid.crs is None:
+        notes = ("neither image has a coordinate system",)
+    return ms.grid, replace(pan.grid, crs=same_crs(pan.grid.crs, ms.grid.crs)), notes
 
 
 class RasterReader:
@@ -568,6 +598,13 @@ def _grid(dataset: Any) -> tuple[Grid, bool]:
     except CRSError as error:
         raise InputError(f"{dataset.name} has a coordinate system that cannot be read: {_reason(error)}") from error
     return Grid(dataset.height, dataset.width, dataset.transform, crs), not dataset.transform.is_identity
+
+
+def _within(window: Window, grid: Grid) -> Window:
+    """The part of a window inside a grid; of size 0 or less where there is none."""
+    row, col = max(0, window.row), max(0, window.col)
+    stop_row, stop_col = min(grid.height, window.row + window.height), min(grid.width, window.col + window.width)
+    return Window(row, col, stop_row - row, stop_col - col)
 
 
 def _raster_window(window: Window) -> RasterWindow:
