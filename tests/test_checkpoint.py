@@ -105,7 +105,7 @@ def test_a_file_cut_short_anywhere(saved):
 
 def test_a_model_of_a_later_version(saved):
     rewrite(saved, header=lambda h: h.update(format=99))
-    assert "format 99, this version reads 1" in refusal(saved)
+    assert "format 99, this version reads 2" in refusal(saved)
 
 
 def drop(key):

@@ -251,11 +251,15 @@ def test_the_prior_matters():
 
 
 def test_raw_prior_masks_are_the_sigmoid_of_the_features():
-    network = build(small(), ratio=2).eval()  # stage I has measured nothing: mean 0, deviation 1
-    f = torch.randn(3, 6, 9, 9)
-    assert torch.equal(network.prior.standardise(f, 0), f)
-    network.prior.mean[1], network.prior.deviation[1] = 2.0, 4.0
-    assert_close(network.prior.standardise(f, 1), (f - 2) / 4)
+    prior = liven(build(small(), ratio=2)).prior
+    ms, pan = draw(build(small(), ratio=2), 2, 25, 25)
+    prior.mean.zero_()
+    prior.deviation.fill_(1)  # as before stage I has measured them
+    raw = prior.ms.attend(prior.ms.backbone(ms)[-1]), prior.pan.attend(prior.pan.backbone(pan)[-1])
+    assert all(torch.equal(a, b) for a, b in zip(prior(ms, pan), raw, strict=True))
+    prior.mean[1], prior.deviation[1] = 2.0, 4.0
+    assert torch.equal(prior(ms, pan)[0], raw[0])
+    assert_close(prior(ms, pan)[1], (raw[1] - 2) / 4)
 
 
 def test_a_fresh_network_has_neutral_gates():

@@ -23,7 +23,7 @@ from adcdnet.config import NetworkConfig, one_line
 from adcdnet.errors import InputError
 from adcdnet.model import ADCDNet, Layout
 
-FORMAT = 1
+FORMAT = 2
 _KEY = "adcdnet"
 
 

@@ -29,7 +29,7 @@ from adcdnet.nn.backbone import Backbone
 from adcdnet.nn.context import CONTEXT_REACH, Context
 from adcdnet.nn.dia import DeformableInteractiveAttention
 from adcdnet.nn.dtm import DeepTemporalMamba, MapDepth, MapToken
-from adcdnet.nn.shared import MaskOperator, Targets, box_mean, gather
+from adcdnet.nn.shared import MaskOperator, Targets, box_mean, gather, positions, take
 
 CORE = 3  # cells a side around the target that the centre head looks at
 
@@ -45,8 +45,8 @@ class SensorMaps(NamedTuple):
     """What the target pixels of a tile share of one sensor, at every position."""
 
     depths: list[Tensor]  # (b, c_k, h_k, w_k)
-    mean: Tensor  # (b, 1, h, w) mean over the channels of the last depth, for DIA
-    maximum: Tensor  # (b, 1, h, w) the same of the maximum
+    cells: Tensor  # (b, c, h, w) ReLU of the last depth; F is this times DIA's mask, which is positive
+    pooled: Tensor  # (b, 2, h, w) mean and maximum over the channels of the last depth, for DIA
     mask: MaskOperator | None  # None without DIA
 
 
@@ -125,18 +125,25 @@ class Encoder(nn.Module):
     def share(self, x: Tensor) -> SensorMaps:
         """Tiles (b, bands, h, w) with a halo of the network's reach. ValueError if the network cannot be shared."""
         depths = self.backbone.shared(x)
-        mean, maximum = depths[-1].mean(1, keepdim=True), depths[-1].amax(1, keepdim=True)
-        return SensorMaps(depths, mean, maximum, None if self.dia is None else MaskOperator(self.dia, self.cells))
+        last = depths[-1]
+        pooled = torch.stack((last.mean(1), last.amax(1)), dim=-1).permute(0, 3, 1, 2)
+        mask = None if self.dia is None else MaskOperator(self.dia, self.cells)
+        return SensorMaps(depths, F.relu(last), pooled, mask)
 
-    def view_at(self, maps: SensorMaps, targets: Targets, *, core: bool) -> View:
-        reach = self.patch // 2
-        tap = gather(maps.depths[0], targets, side=1, step=1, reach=reach + 3)[:, :, 0, 0]
+    def around(self, maps: SensorMaps, targets: Targets) -> Tensor:
+        """Where the cells of every target lie in the maps of the last depth, (n, g, g)."""
+        return positions(targets, maps.cells.shape, side=self.cells, step=2, reach=self.patch // 2)
+
+    def cells_at(self, maps: SensorMaps, around: Tensor, *, core: bool) -> tuple[Tensor, Tensor | None]:
+        """Cells (n, c, g, g) of every target, or only their core, and DIA's mask (n, 1, g, g) for them."""
         side = CORE if core else self.cells
-        cells = gather(maps.depths[-1], targets, side=side, step=2, reach=reach)
-        if maps.mask is None:
-            return View(tap, F.relu(cells))
-        mean, maximum = (gather(m, targets, side=self.cells, step=2, reach=reach) for m in (maps.mean, maps.maximum))
-        return View(tap, torch.relu_(cells * maps.mask(mean, maximum, core=side)))
+        cells = take(maps.cells, _crop(around, side))
+        return cells, None if maps.mask is None else maps.mask(take(maps.pooled, around), core=side)
+
+    def view_at(self, maps: SensorMaps, targets: Targets, around: Tensor, *, core: bool) -> View:
+        tap = gather(maps.depths[0], targets, side=1, step=1, reach=self.patch // 2 + 3)[:, :, 0, 0]
+        cells, mask = self.cells_at(maps, around, core=core)
+        return View(tap, cells if mask is None else cells * mask)
 
     def tokens_at(self, maps: SensorMaps, targets: Targets, attended: Tensor) -> list[Tensor]:
         tokens = []
@@ -154,9 +161,9 @@ class Encoder(nn.Module):
 
 
 def _crop(x: Tensor, side: int) -> Tensor:
-    """The central side × side positions of (n, c, h, w), a view."""
+    """The central side × side positions of (..., h, w), a view."""
     trim = (x.shape[-1] - side) // 2
-    return x[:, :, trim : trim + side, trim : trim + side]
+    return x[..., trim : trim + side, trim : trim + side]
 
 
 class _TwoSensors(nn.Module):
@@ -172,10 +179,10 @@ class _TwoSensors(nn.Module):
 
 
 class PriorNet(_TwoSensors):
-    """The network of stage I: F_ms and F_pan of a patch, and the prior masks made of them.
+    """The network of stage I: F_ms and F_pan of a patch, standardised, of which the prior masks are the σ.
 
-    The masks are σ of the features standardised by `mean` and `deviation` per sensor and channel, which stage I
-    measures on its training samples at its end (0 and 1 leave the features as they are: the published mask).
+    `mean` and `deviation` (2, c), per sensor and channel, are measured on training samples at the end of stage I; 0 and
+    1, as they begin, leave F as it is (the published mask).
     """
 
     def __init__(self, config: NetworkConfig, layout: Layout) -> None:
@@ -186,24 +193,29 @@ class PriorNet(_TwoSensors):
         self.deviation: Tensor
 
     def forward(self, ms: Tensor, pan: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches -> F_ms, F_pan."""
-        return self.ms.attend(self.ms.backbone(ms)[-1]), self.pan.attend(self.pan.backbone(pan)[-1])
+        """Patches -> (F_ms − mean) / deviation, the same of PAN."""
+        f = self.ms.attend(self.ms.backbone(ms)[-1]), self.pan.attend(self.pan.backbone(pan)[-1])
+        scale, shift = self._affine()
+        return torch.addcmul(shift[0], f[0], scale[0]), torch.addcmul(shift[1], f[1], scale[1])
 
     def share(self, ms: Tensor, pan: Tensor) -> tuple[SensorMaps, SensorMaps]:
-        """Tiles -> maps, of which `features` takes what it needs at each target."""
-        return self.ms.share(ms), self.pan.share(pan)
+        """Tiles -> maps, of which `features` takes what it needs at each target; their cells are scaled already."""
+        scale, _ = self._affine()
+        of_ms, of_pan = self.ms.share(ms), self.pan.share(pan)
+        return of_ms._replace(cells=of_ms.cells * scale[0]), of_pan._replace(cells=of_pan.cells * scale[1])
 
-    def features(self, maps: tuple[SensorMaps, SensorMaps], targets: Targets, *, core: bool) -> tuple[Tensor, Tensor]:
-        """F_ms, F_pan at every target, whole or only the core."""
-        return (
-            self.ms.view_at(maps[0], targets, core=core).attended,
-            self.pan.view_at(maps[1], targets, core=core).attended,
-        )
+    def features(self, maps: tuple[SensorMaps, SensorMaps], around: Tensor, *, core: bool) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, for the cells of targets of tiles, all or only their core."""
+        found = []
+        for encoder, own, shift in zip((self.ms, self.pan), maps, self._affine()[1], strict=True):
+            cells, mask = encoder.cells_at(own, around, core=core)
+            found.append(cells + shift if mask is None else torch.addcmul(shift, cells, mask))
+        return found[0], found[1]
 
-    def standardise(self, features: Tensor, sensor: int) -> Tensor:
-        """F minus `mean`, over `deviation`; sensor 0 is ms, 1 is pan."""
-        scale = (1 / self.deviation[sensor])[:, None, None]
-        return torch.addcmul((-self.mean[sensor])[:, None, None] * scale, features, scale)
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        """scale and shift, (2, c, 1, 1) each, with which F becomes standardised."""
+        scale = (1 / self.deviation)[:, :, None, None]
+        return scale, -self.mean[:, :, None, None] * scale
 
 
 class Decision(nn.Module):
@@ -221,7 +233,10 @@ class Decision(nn.Module):
 
 
 class FlattenHead(nn.Module):
-    """The published fusion: flatten(F'_ms) + flatten(F'_pan) -> Linear -> (n, hidden)."""
+    """The published fusion: flatten(F'_ms) + flatten(F'_pan) -> Linear -> (n, hidden).
+
+    Flattened cell by cell, the channels of a cell side by side, which is how cells are gathered from a tile.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -229,7 +244,7 @@ class FlattenHead(nn.Module):
         self.linear = nn.Linear(config.widths[-1] * cells**2, config.hidden)
 
     def forward(self, f_ms: Tensor, f_pan: Tensor) -> Tensor:
-        hidden: Tensor = self.linear((f_ms + f_pan).flatten(1))
+        hidden: Tensor = self.linear((f_ms + f_pan).permute(0, 2, 3, 1).flatten(1))
         return hidden
 
 
@@ -354,22 +369,24 @@ class ADCDNet(nn.Module):
     def classify(self, shared: Shared, targets: Targets) -> Tensor:
         """Main logits (n, K)."""
         core = self.centre is not None
+        around = self.sensors.ms.around(shared.sensors[0], targets)  # the same for both sensors and the prior
         views = (
-            self.sensors.ms.view_at(shared.sensors[0], targets, core=core),
-            self.sensors.pan.view_at(shared.sensors[1], targets, core=core),
+            self.sensors.ms.view_at(shared.sensors[0], targets, around, core=core),
+            self.sensors.pan.view_at(shared.sensors[1], targets, around, core=core),
         )
         statistics = None
         if shared.statistics is not None:
             statistics = gather(shared.statistics, targets, side=1, step=1, reach=0).flatten(1)
-        return self._main(views, self._prior_at(shared, targets, core=core), statistics)
+        return self._main(views, self._prior_at(shared, around, core=core), statistics)
 
     def classify_branches(self, shared: Shared, targets: Targets) -> tuple[Tensor, Tensor]:
         """Logits (n, K) of the DTM branches, MS and PAN. They cost far more than the main branch."""
         tokens = []
+        around = self.sensors.ms.around(shared.sensors[0], targets)
         for encoder, maps in zip((self.sensors.ms, self.sensors.pan), shared.sensors, strict=True):
-            attended = encoder.view_at(maps, targets, core=False).attended
+            attended = encoder.view_at(maps, targets, around, core=False).attended
             tokens.append(encoder.tokens_at(maps, targets, attended))
-        return self._branches((tokens[0], tokens[1]), self._prior_at(shared, targets, core=False))
+        return self._branches((tokens[0], tokens[1]), self._prior_at(shared, around, core=False))
 
     def on_tile(self, ms: Tensor, pan: Tensor, targets: Targets, *, branch_targets: Targets | None = None) -> Outputs:
         """Share and classify in one go; the DTM branches only at `branch_targets`."""
@@ -384,11 +401,11 @@ class ADCDNet(nn.Module):
         only = self.config.sensors
         return ms if only != "pan" else torch.zeros_like(ms), pan if only != "ms" else torch.zeros_like(pan)
 
-    def _prior_at(self, shared: Shared, targets: Targets, *, core: bool) -> tuple[Tensor, Tensor] | None:
+    def _prior_at(self, shared: Shared, around: Tensor, *, core: bool) -> tuple[Tensor, Tensor] | None:
         if self.prior is None or shared.prior is None:
             return None
         with torch.no_grad():
-            return self.prior.features(shared.prior, targets, core=core)
+            return self.prior.features(shared.prior, around, core=core)
 
     def _main(self, views: tuple[View, View], prior: tuple[Tensor, Tensor] | None, statistics: Tensor | None) -> Tensor:
         fused = []
@@ -397,7 +414,7 @@ class ADCDNet(nn.Module):
             if self.prior is not None and prior is not None:
                 g = prior[i] if self.centre is None else _crop(prior[i], CORE)
                 # F >= 0 and the mask > 0, so that the ReLU of the formula changes nothing
-                f = torch.addcmul(f, torch.sigmoid(self.prior.standardise(g, i)), f)
+                f = torch.addcmul(f, torch.sigmoid(g), f)
             fused.append(f)
         if self.centre is not None and statistics is not None:
             hidden = self.centre(fused[0], fused[1], views[0].tap, views[1].tap, statistics)
@@ -416,7 +433,7 @@ class ADCDNet(nn.Module):
             token = None
             if self.prior is not None and prior is not None:
                 features = F.adaptive_avg_pool2d(prior[i], 4) if self.config.token == "pool" else prior[i]
-                token = self.prior_token[sensor](self.prior.standardise(features, i))
+                token = self.prior_token[sensor](features)
             sequence = self.dtm[sensor](tokens[i], token)
             decide = self.decision if self.config.shared_decision else self.branch_decision[sensor]
             logits.append(decide(sequence[:, -1]))

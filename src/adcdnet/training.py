@@ -176,6 +176,8 @@ class Trainer:
         if self.config.initialisation == "xavier":
             _xavier(metric)
         prior.requires_grad_(True).train()
+        prior.mean.zero_()  # stage I learns from F itself
+        prior.deviation.fill_(1)
         parameters = [*prior.parameters(), *metric.parameters()]
         optimizer, schedule = _optimizer(parameters, stage)
         rng = self.rngs[0]
@@ -214,7 +216,8 @@ class Trainer:
         count = min(len(places), _TARGETS_PER_TILE * stage.tiles)
         chosen = places[rng.permutation(len(places))[:count]]
         targets = Targets(*(torch.from_numpy(i).to(self.device) for i in chosen.T.copy()))
-        return prior.features(prior.share(ms, pan), targets, core=False)
+        maps = prior.share(ms, pan)
+        return prior.features(maps, prior.ms.around(maps[0], targets), core=False)
 
     @torch.no_grad()
     def _measure_prior(self, prior: PriorNet, rng: np.random.Generator) -> None:
