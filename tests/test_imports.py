@@ -8,12 +8,13 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "adcdnet"
 ROWS = [
     {"areas", "errors", "classes", "config", "grid", "bands", "inputs", "memory", "metrics", "owner", "posterior", "register", "simulate"},
-    {"nn", "scene", "report", "intervals"},
+    {"nn", "scene", "report", "figures", "intervals"},
     {"model", "labels"},
     {"checkpoint", "sampling", "budget", "sample"},
     {"journal"},
     {"training", "inference", "baselines", "evaluation", "acquire"},
     {"demo", "benchmark", "explain", "cluster", "export"},
+    {"page"},
     {"cli", "__init__"},
 ]
 FOUNDATION = {"errors", "classes", "grid"}  # the files of row 0 that others of row 0 may import

@@ -26,11 +26,20 @@ _MEANING = (
 )
 
 
-def stretch(bands: NDArray[np.floating], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Bands (1 or 3, h, w) for display: the 2nd and 98th percentile of each band over valid pixels become 0 and 1."""
+def display_range(bands: NDArray[np.floating], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(bands, 2): the 2nd and 98th percentile of each band over valid pixels, 0 and 1 where there are none."""
+    ranges = [np.percentile(band[valid], (2, 98)) if valid.any() else (0.0, 1.0) for band in bands]
+    return np.asarray(ranges, np.float64)
+
+
+def stretch(
+    bands: NDArray[np.floating], valid: NDArray[np.bool_], ranges: NDArray[np.float64] | None = None
+) -> NDArray[np.float32]:
+    """Bands (1 or 3, h, w) for display: the ends of each band's range (by default its own) become 0 and 1."""
     shown = np.zeros(bands.shape, np.float32)
-    for band, out in zip(bands, shown, strict=True):
-        low, high = np.percentile(band[valid], (2, 98)) if valid.any() else (0.0, 1.0)
+    for band, (low, high), out in zip(
+        bands, display_range(bands, valid) if ranges is None else ranges, shown, strict=True
+    ):
         out[:] = np.where(valid, np.clip((band - low) / max(high - low, 1e-12), 0, 1), 1)
     return shown
 
@@ -137,7 +146,7 @@ def explanation_figure(
     figure.supxlabel(_MEANING + entered, fontsize=9, x=0.01, ha="left")
     panels = figure.subplots(len(heads), 3, squeeze=False, sharey=True, width_ratios=(5, 4, 4))
     for (shares, without, hits), head in zip(panels, heads, strict=True):
-        _share_bars(shares, head.tokens, head.token_shares)
+        share_bars(shares, head.tokens, head.token_shares)
         shares.set_yticks(range(len(rows)), rows, fontsize=9)
         shares.set_ylabel(f"{head.sensor} head", fontsize=12, fontweight="bold")
         shares.set_title("share of each token in the answer", fontsize=10)
@@ -157,7 +166,7 @@ def explanation_figure(
     return content.getvalue()
 
 
-def _share_bars(axes: Axes, tokens: Sequence[str], shares: NDArray[np.float64]) -> None:
+def share_bars(axes: Axes, tokens: Sequence[str], shares: NDArray[np.float64]) -> None:
     """One bar from 0 to 1 per row of `shares` (rows, l), cut into the tokens; parts of 5 % and more are numbered."""
     places = np.arange(len(shares))
     left = np.zeros(len(shares))
