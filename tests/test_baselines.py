@@ -1,11 +1,22 @@
 """The methods we compare with: what they may look at, that they learn, and that they are what they are said to be."""
 
+from dataclasses import replace
+from functools import cache, partial
+
 import numpy as np
 import pytest
 
-from adcdnet.baselines import BandRoles
+from adcdnet.baselines import METHODS, BandRoles, Classifier, Fit
+from adcdnet.baselines.cnn import TWO_BRANCH_CNN
 from adcdnet.baselines.features import features
+from adcdnet.baselines.loop import Recipe
+from adcdnet.baselines.mft import MFT_METHOD
+from adcdnet.baselines.resnet import DUAL_RESNET
+from adcdnet.classes import ClassTable
+from adcdnet.config import NetworkConfig
 from adcdnet.errors import InputError
+from adcdnet.labels import Labels
+from adcdnet.sampling import GUARD, TEST, TRAIN, UNUSED, VALIDATION, Split, TrainingArea
 from adcdnet.scene import Pixels
 
 
@@ -75,3 +86,130 @@ def test_invalid_pixels_make_no_edges():
 def test_a_band_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="band 2 is named as nir, but the MS image has bands 0 to 1; name one"):
         features(all_valid(np.ones((2, 5, 7)), np.ones((1, 5, 7))), BandRoles(nir=2))
+
+
+# ---- all methods
+
+
+QUICK: dict[str, Fit] = {
+    "forest": partial(METHODS["forest"], trees=12, trees_to_choose=4),
+    "boosting": partial(METHODS["boosting"], rounds=5),
+    "mlp": partial(METHODS["mlp"], steps=60),
+    "two-branch-cnn": partial(replace(TWO_BRANCH_CNN, batch=16).fit, steps=12),
+    "dual-resnet": partial(replace(DUAL_RESNET, batch=16, recipe=Recipe(30, 3e-3)).fit),
+    "mft": partial(replace(MFT_METHOD, batch=32, recipe=Recipe(50, 5e-3)).fit),
+    "unet": partial(METHODS["unet"], steps=16, side=12),
+}
+HEIGHT, WIDTH, RATIO = 39, 79, 2
+COLOURS = np.array([[300, 500, 400, 100], [500, 300, 100, 400], [100, 400, 500, 300]])
+
+
+def scene(*, garbage: bool = False) -> tuple[TrainingArea, Pixels]:
+    """Three classes in fields of 13 × 12 pixels that colour alone tells apart, cut into parts from left to right.
+
+    garbage: other values and labels on the test ground.
+    """
+    rng = np.random.default_rng(7)
+    fields = (np.arange(HEIGHT)[:, None] // 13 + np.arange(WIDTH) // 12) % 3
+    ms = COLOURS[fields].transpose(2, 0, 1) + rng.normal(0, 20, (4, HEIGHT, WIDTH))
+    pan = np.array([[300, 400, 500]])[:, fields].repeat(RATIO, 1).repeat(RATIO, 2)
+    pan = pan + rng.normal(0, 20, pan.shape)
+    pixels = all_valid(ms, pan)
+    pixels.ms_valid[3:5, 6] = pixels.ms_valid[30, 70:] = pixels.pan_valid[9, 9] = False
+    pixels.ms[:, ~pixels.ms_valid] = pixels.pan[:, ~pixels.pan_valid] = 0
+    part = np.full((HEIGHT, WIDTH), GUARD, np.uint8)
+    part[:, :25], part[:, 37:48], part[:, 60:] = TRAIN, VALIDATION, TEST
+    part[~pixels.valid] = UNUSED
+    index = np.where((part == VALIDATION) & (rng.random(part.shape) < 0.75), -1, fields).astype(np.int16)
+    if garbage:
+        hidden = part == TEST
+        pixels.ms[:, hidden] = rng.normal(9000, 3000, (4, hidden.sum()))
+        fine = hidden.repeat(RATIO, 0).repeat(RATIO, 1)
+        pixels.pan[:, fine] = rng.normal(9000, 3000, (1, fine.sum()))
+        index = np.where(hidden, (index + 1) % 3, index)
+    labels = Labels(index, ClassTable.numbered(["a", "b", "c"]))
+    area = TrainingArea(pixels, labels, Split(part, block=12, notes=()), network=NetworkConfig(), ratio=RATIO)
+    return area, pixels
+
+
+BANDS = BandRoles(green=1, red=2, nir=3)
+
+
+@cache
+def fitted(method: str, seed: int = 0) -> Classifier:
+    return QUICK[method](*scene(), BANDS, seed=seed)
+
+
+def test_every_method_is_tested():
+    assert QUICK.keys() == METHODS.keys()
+
+
+@pytest.mark.parametrize("method", QUICK)
+def test_colours_are_learnt(method):
+    area, pixels = scene()
+    truth = area.validation_label
+    where = truth >= 0
+    answer = fitted(method).logits(pixels, where)[:, where].argmax(0)
+    assert (answer == truth[where]).mean() > 0.75
+
+
+@pytest.mark.parametrize("method", QUICK)
+def test_test_ground_and_its_labels_change_nothing(method):
+    """A second fit with one seed is the same to the last bit, whatever stands on the test ground."""
+    _, pixels = scene()
+    other = QUICK[method](*scene(garbage=True), BANDS, seed=0)
+    where = np.zeros((HEIGHT, WIDTH), bool)
+    where[::4, ::3] = True
+    assert np.array_equal(other.logits(pixels, where), fitted(method).logits(pixels, where), equal_nan=True)
+    assert other.drawn_shares == fitted(method).drawn_shares
+    assert other.parameters == fitted(method).parameters
+
+
+@pytest.mark.parametrize("method", QUICK)
+def test_logits_are_nan_where_nothing_is_valid_or_asked_for(method):
+    _, pixels = scene()
+    small = Pixels(*(x[..., : 9 * k, : 11 * k] for x, k in zip(pixels, (1, 2, 1, 2), strict=True)))
+    classifier = fitted(method)
+    whole = classifier.logits(small)
+    assert whole.shape == (3, 9, 11)
+    assert whole.dtype == np.float32
+    assert np.array_equal(np.isfinite(whole), np.broadcast_to(small.valid, whole.shape))
+    where = np.zeros((9, 11), bool)
+    where[2:5, 3:8] = True  # two of them are invalid
+    part = classifier.logits(small, where)
+    assert np.array_equal(np.isfinite(part[0]), where & small.valid)
+    assert np.allclose(part, np.where(where, whole, np.nan), atol=1e-4, equal_nan=True)
+    assert np.isnan(classifier.logits(small, np.zeros((9, 11), bool))).all()
+
+
+@pytest.mark.parametrize("method", ["forest", "mlp", "mft"])
+def test_another_seed_another_classifier(method):
+    _, pixels = scene()
+    where = np.zeros((HEIGHT, WIDTH), bool)
+    where[::6, ::5] = True
+    assert not np.allclose(
+        fitted(method, 1).logits(pixels, where)[:, where], fitted(method).logits(pixels, where)[:, where]
+    )
+
+
+def test_shares_are_those_that_weights_leave():
+    area, _ = scene()
+    counts = np.sqrt(area.class_counts)
+    assert fitted("forest").drawn_shares == pytest.approx(counts / counts.sum())
+    assert sum(fitted("boosting").drawn_shares) == pytest.approx(1)
+
+
+def test_no_vote_counts_a_tenth_of_a_tree():
+    _, pixels = scene()
+    logits = fitted("forest").logits(pixels)
+    assert np.nanmin(logits) == pytest.approx(np.log(0.1 / 12), abs=1e-5)
+
+
+def test_all_methods_do_without_a_validation_part():
+    area, pixels = scene()
+    split = replace(area.split, part=np.where(area.split.part == VALIDATION, GUARD, area.split.part))
+    labels = Labels(np.maximum(area.label, -1).astype(np.int16), ClassTable.numbered(["a", "b", "c"]))
+    area = TrainingArea(pixels, labels, split, network=NetworkConfig(), ratio=RATIO)
+    for method in ("forest", "boosting", "mlp", "mft"):
+        classifier = QUICK[method](area, pixels, BandRoles(), seed=0)
+        assert np.isfinite(classifier.logits(pixels, pixels.valid & (np.arange(WIDTH) % 9 == 0))).any()

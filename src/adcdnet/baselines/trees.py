@@ -18,6 +18,7 @@ from adcdnet.baselines.features import BandRoles, features
 from adcdnet.sampling import TrainingArea
 from adcdnet.scene import Pixels
 
+_BINS = 64  # of a feature, in boosting: where rows have weights, scikit-learn needs long to find the bins' edges
 _FLOOR = 0.1  # of one tree: what a class counts that no tree of the forest has voted for
 
 
@@ -71,7 +72,12 @@ def fit_boosting(
     candidates = [
         (
             HistGradientBoostingClassifier(
-                max_iter=rounds, max_leaf_nodes=leaves, l2_regularization=1.0, early_stopping=False, random_state=seed
+                max_iter=rounds,
+                max_leaf_nodes=leaves,
+                l2_regularization=1.0,
+                max_bins=_BINS,
+                early_stopping=False,
+                random_state=seed,
             ),
             balance,
         )
@@ -102,7 +108,7 @@ class _Rows:
 
     def fit(self, model: Any, balance: float) -> None:
         weight = (self.area.class_counts.astype(float) ** -balance)[self.y]
-        model.fit(self.x, self.y, sample_weight=weight / weight.mean())
+        model.fit(self.x, self.y, sample_weight=weight / weight.mean() if balance else None)
 
     def choose(self, candidates: Sequence[tuple[Any, float]]) -> tuple[Any, float]:
         """The fitted model and balance with the best validation kappa; the first where nothing was held back."""

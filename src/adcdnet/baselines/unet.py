@@ -105,10 +105,15 @@ class UNetClassifier:
         return on_map(_apply(self.network, ms, pan, self.statistics, self.border)[:, chosen], chosen)
 
 
-def fit_unet(area: TrainingArea, pixels: Pixels, bands: BandRoles, *, seed: int, steps: int = 100) -> UNetClassifier:
-    """Train on tiles of the area, in which test and validation ground is hidden; `pixels` and `bands` are not used."""
+def fit_unet(
+    area: TrainingArea, pixels: Pixels, bands: BandRoles, *, seed: int, steps: int = 60, side: int | None = None
+) -> UNetClassifier:
+    """Train on tiles of the area, in which test and validation ground is hidden; `pixels` and `bands` are not used.
+
+    side: MS pixels of a tile inside its border, otherwise chosen by the ratio.
+    """
     border = area.network.reach
-    side = max(_SMALLEST, _PAN_SIDE // area.ratio - 2 * border)
+    side = side or max(_SMALLEST, _PAN_SIDE // area.ratio - 2 * border)
     weight = torch.tensor(area.tile_weights(BALANCE, side), dtype=torch.float32)
     held = area.validation_label >= 0
     drawn_shares = shares_drawn(area)
