@@ -7,7 +7,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "adcdnet"
 ROWS = [
-    {"areas", "errors", "classes", "config", "grid", "bands", "inputs", "memory", "metrics", "owner", "posterior", "register", "simulate"},
+    {"areas", "errors", "classes", "config", "grid", "ground"}
+    | {"bands", "inputs", "memory", "metrics", "owner", "posterior", "register", "simulate"},
     {"nn", "scene", "report", "figures", "intervals"},
     {"model", "labels"},
     {"checkpoint", "sampling", "budget", "sample"},

@@ -37,8 +37,8 @@ def random_blocks(blocks: int, classes: int = 3, seed: int = 0):
 def test_blocks_add_up_to_the_whole_by_hand():
     truth = np.array([[0, 1, 1, -1], [0, 0, 1, 1]])
     mapped = np.array([[0, 0, 1, 0], [-1, 0, 1, 0]])
-    block = np.array([[0, 0, 1, 1], [0, 0, 1, 1]])
-    found = confusion_by_block(truth, mapped, 2, block)
+    block = np.array([[3, 3, 7, 7], [3, 3, 7, 7]])
+    found = confusion_by_block(truth, mapped, 2, block)  # of blocks 3 and 7, which are all that hold true pixels
     assert found.tolist() == [[[2, 0, 1], [1, 0, 0]], [[0, 0, 0], [1, 2, 0]]]
     assert np.array_equal(found.sum(0), confusion_matrix(truth, mapped, 2))
 

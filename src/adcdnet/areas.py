@@ -9,7 +9,8 @@ classes of the judged map, and those of a simple random sample where there is on
 
 h stratum | i class of the map (the last one "no class") | j true class
 n[h, i, j] points          W[h] share of stratum h in all pixels sampled from
-Deviation: none from Olofsson et al.; no finite population correction, as there. It would make the errors smaller.
+Deviation: a stratum of which every pixel is a point adds no error. Otherwise there is no finite population correction,
+as in Olofsson et al.; it would make the errors smaller.
 """
 
 from __future__ import annotations
@@ -45,14 +46,16 @@ class SampleEstimates:
 
 def estimate(n: NDArray[np.integer], pixels: NDArray[np.integer]) -> SampleEstimates:
     """From points n (H, K + 1, K) in strata of so many pixels (H,). ValueError for other shapes, or strata with fewer
-    than two points, from which no standard error follows."""
+    than two points (and more pixels), from which no standard error follows."""
     if n.ndim != 3 or n.shape[1] != n.shape[2] + 1 or pixels.shape != n.shape[:1]:
         raise ValueError(f"points {n.shape} must be (H, K + 1, K) and pixels {pixels.shape} (H,)")
     points = n.sum(axis=(1, 2))
-    if points.min() < 2:
+    known = points == pixels  # whole strata
+    if (points[~known] < 2).any():
         raise ValueError(f"every stratum needs two points or more, they have {points.tolist()}")
     share = n / points[:, None, None]  # (H, K + 1, K)
     W = pixels / pixels.sum()
+    weight = np.where(known, 0, W**2 / np.maximum(points - 1, 1))
     right = np.diagonal(share, axis1=1, axis2=2)  # (H, K)
     mapped, true = share[:, :-1].sum(axis=2), share.sum(axis=1)
     everything = np.ones((len(n), 1))
@@ -67,7 +70,7 @@ def estimate(n: NDArray[np.integer], pixels: NDArray[np.integer]) -> SampleEstim
         with np.errstate(invalid="ignore", divide="ignore"):
             R = (W @ part) / total
             spread = part - 2 * R * part + R**2 * whole - (part - R * whole) ** 2  # mean square less squared mean
-            variance = (W**2 / (points - 1)) @ spread / total**2
+            variance = weight @ spread / total**2
         error = np.sqrt(np.maximum(variance, 0))  # rounding may leave -1e-19 of 0
         return tuple(Estimate(*pair) for pair in zip(R.tolist(), error.tolist(), strict=True))
 

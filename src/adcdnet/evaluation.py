@@ -1,32 +1,84 @@
-"""A finished map against labels: confusion matrix and scores, on one part of a split if there is one."""
+"""A finished map against labels: scores with intervals, what separates them from training, and class areas.
+
+Labels are either whatever was mapped by hand, which judge their own ground, or a probability sample (`sample`), which
+judges the whole map.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adcdnet.areas import Estimate, estimate
 from adcdnet.classes import ClassTable
+from adcdnet.config import NetworkConfig
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid
+from adcdnet.ground import PixelArea, pixel_area
+from adcdnet.intervals import NO_INTERVAL, Interval, Intervals, block_bootstrap, confusion_by_block
 from adcdnet.labels import Labels, read_labels
-from adcdnet.metrics import Scores, confusion_matrix, scores
-from adcdnet.sampling import PART_NAMES
-from adcdnet.scene import is_nodata, read_band, read_classes
+from adcdnet.metrics import Scores, scores
+from adcdnet.sample import Sample, places, read_sample
+from adcdnet.sampling import PART_NAMES, Leakage, block_numbers, block_side, leakage
+from adcdnet.scene import RasterReader, read_band, read_classes, read_map
+
+_Z = 1.959964  # standard errors on each side of an estimate that make 95 %
+
+
+@dataclass(frozen=True)
+class ClassAreas:
+    """mapped (K,): pixels of the map. adjusted (K,): pixels that truly are of each class, estimated from a probability
+    sample; None without one. pixel: what one measures."""
+
+    mapped: tuple[int, ...]
+    adjusted: tuple[Estimate, ...] | None
+    pixel: PixelArea
+
+    def to_dict(self, classes: ClassTable) -> list[dict[str, Any]]:
+        """One record a class; hectares are None where the map does not measure them."""
+        size = self.pixel.hectares
+
+        def hectares(pixels: float) -> float | None:
+            return None if size is None else pixels * size
+
+        records: list[dict[str, Any]] = []
+        for k, (value, name, mapped) in enumerate(zip(classes.values, classes.names, self.mapped, strict=True)):
+            record = {"value": value, "name": name, "mapped_pixels": mapped, "mapped_hectares": hectares(mapped)}
+            if self.adjusted is not None:
+                pixels, error = self.adjusted[k]
+                record |= {"adjusted_pixels": pixels, "adjusted_pixels_error": error}
+                record |= {"adjusted_hectares": hectares(pixels), "adjusted_hectares_error": hectares(error)}
+            records.append(record)
+        return records
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """confusion (K, K + 1): rows labels, columns map, last column where the map has no class."""
+    """confusion (K, K + 1): rows labels, columns map, last column where the map has no class; pixels, or points.
+
+    blocks, block: how many blocks hold labels, and their side in MS pixels, or 0 for a probability sample, whose scores
+    are estimates for the whole map. intervals: at 95 %, None where the labels lie in too few blocks.
+    """
 
     classes: ClassTable
     confusion: NDArray[np.int64]
     scores: Scores
     part: str | None
     notes: tuple[str, ...]
+    intervals: Intervals | None = None
+    blocks: int = 0
+    block: int = 0
+    leakage: Leakage | None = None
+    areas: ClassAreas | None = None
+
+    @property
+    def of_sample(self) -> bool:
+        """Whether the labels are a probability sample."""
+        return self.areas is not None and self.areas.adjusted is not None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -36,6 +88,12 @@ class Evaluation:
             "confusion": self.confusion.tolist(),
             "notes": list(self.notes),
             **self.scores.to_dict(),
+            "probability_sample": self.of_sample,
+            "intervals": self.intervals and self.intervals.to_dict(),
+            "blocks": self.blocks,
+            "block": self.block,
+            "leakage": self.leakage and self.leakage.to_dict(),
+            "areas": self.areas and self.areas.to_dict(self.classes),
         }
 
 
@@ -46,26 +104,140 @@ def evaluate(
     split: Path | str | None = None,
     part: str | None = None,
     column: str | None = None,
+    block: int | None = None,
+    seed: int = 0,
 ) -> Evaluation:
     """Scores of a map over the labelled pixels of one part of a split, or over all of them.
 
+    labels_path: labels as for training, or the file of `sample` with classes filled in. block: MS pixels per side of
+    the blocks that intervals are made from; those of the split if there is one, otherwise chosen from the map's size.
+    seed: of their resamples.
     Raises InputError if labels or split do not lie on the map, if they hold classes the map does not know, or if no
     labelled pixel is left. The class names of the map count; a map without them is known by its values.
     """
     check_part(split, part)
-    values, grid, nodata = read_band(map_path)
+    values, grid = read_map(map_path)
     labels = read_labels(labels_path, grid, classes=read_classes(map_path), column=column)
-    value_to_index = np.full(256, -1, np.int64)
+    value_to_index = np.full(256, -1, np.int16)
     value_to_index[list(labels.classes.values)] = np.arange(len(labels.classes))
-    kept = np.where(is_nodata(values, nodata), 0, values)
-    if kept.dtype.kind not in "iu" or kept.min() < 0 or kept.max() > 255:
-        raise InputError(f"{map_path} is not a map: whole numbers from 0 to 255 are needed, it holds {values.dtype}")
-    mapped = value_to_index[kept]
-    truth = labels_in_part(labels, grid, f"the map {map_path}", split, part)
+    mapped = value_to_index[values]
+    place = f"the map {map_path}"
+    counts = np.bincount(mapped[mapped >= 0], minlength=len(labels.classes))
+    areas = ClassAreas(tuple(counts.tolist()), None, pixel_area(grid))
+    drawn = read_sample(labels_path)
+    if drawn is not None:
+        if split is not None:
+            raise InputError(f"{labels_path} is a probability sample, which judges the whole map; leave --split out")
+        return _on_sample(mapped, labels, drawn, places(drawn, grid, place), Path(labels_path).name, areas)
+    cut = None if split is None else _read_split(split, grid, place)
+    truth = labels.index if cut is None else np.where(cut.part == PART_NAMES.index(part), labels.index, -1)
     if not (truth >= 0).any():
         raise InputError(f"no labelled pixel in the {part or 'map'}{' part' if part else ''}; nothing to evaluate")
-    confusion = confusion_matrix(truth, mapped, len(labels.classes))
-    return Evaluation(labels.classes, confusion, scores(confusion), part, labels.notes)
+    side = block or (cut and cut.block) or block_side(*grid.shape, reach=NetworkConfig().reach)
+    by_block = confusion_by_block(truth, mapped, len(labels.classes), block_numbers(*grid.shape, side))
+    confusion = by_block.sum(axis=0)
+    return Evaluation(
+        labels.classes,
+        confusion,
+        scores(confusion),
+        part,
+        labels.notes,
+        block_bootstrap(by_block, rng=np.random.default_rng(seed)),
+        blocks=len(by_block),
+        block=side,
+        leakage=leakage(cut.part, truth >= 0, reach=cut.reach) if cut and cut.reach else None,
+        areas=areas,
+    )
+
+
+def _on_sample(
+    mapped: NDArray[np.int16],
+    labels: Labels,
+    drawn: Sample,
+    pixel: tuple[NDArray[np.int64], NDArray[np.int64]],
+    name: str,
+    areas: ClassAreas,
+) -> Evaluation:
+    """Estimates for all of the map from points at the rows and columns `pixel`, as far as they have a class."""
+    classes, points = len(labels.classes), len(drawn.x)
+    truth, answer = labels.index[pixel], mapped[pixel]
+    known = truth >= 0
+    stray = int((labels.index >= 0).sum()) - len(set(zip(*(axis[known].tolist() for axis in pixel), strict=True)))
+    if stray:
+        raise InputError(
+            f"{name} has points with a class at {stray} pixels that were not drawn; points of a probability sample "
+            "must not be moved or added: take them out"
+        )
+    n = np.zeros((len(drawn.values), classes + 1, classes), np.int64)
+    np.add.at(n, (drawn.stratum[known], np.where(answer < 0, classes, answer)[known], truth[known]), 1)
+    thin = (n.sum(axis=(1, 2)) < 2) & (n.sum(axis=(1, 2)) < drawn.pixels)
+    if thin.any():
+        raise InputError(
+            f"{name}: of the points drawn where the map's value is {drawn.values[thin].tolist()} fewer than two have a "
+            "class, and nothing can be said of that ground; fill in more of them"
+        )
+    notes = labels.notes
+    if not known.all():
+        notes += (
+            f"{(~known).sum()} of {points} points have no class; the others stand for them, which is right only if "
+            "they were left for reasons that have nothing to do with their class",
+        )
+    of_values = np.array([*labels.classes.values, 0])[answer]
+    strangers = int((of_values != drawn.values[drawn.stratum]).sum()) if drawn.values.any() else 0
+    if strangers:
+        notes += (
+            f"this is not the map that the sample was drawn from: {strangers} of {points} points have another class in "
+            "it; the estimates hold all the same, with somewhat larger errors",
+        )
+    found = estimate(n, drawn.pixels)
+    confusion = n.sum(axis=0).T
+    support = tuple(confusion.sum(axis=1).tolist())
+    intervals = Intervals(
+        oa=_interval(found.oa),
+        aa=NO_INTERVAL,
+        kappa=NO_INTERVAL,
+        macro_f1=NO_INTERVAL,
+        precision=tuple(map(_interval, found.precision)),
+        recall=tuple(map(_interval, found.recall)),
+        f1=(NO_INTERVAL,) * classes,
+    )
+    total = int(drawn.pixels.sum())
+    adjusted = tuple(Estimate(share * total, error * total) for share, error in found.area)
+    return Evaluation(
+        labels.classes,
+        confusion,
+        replace(scores(found.matrix), support=support, unmapped=int(confusion[:, -1].sum())),
+        None,
+        notes,
+        intervals,
+        areas=replace(areas, adjusted=adjusted),
+    )
+
+
+def _interval(share: Estimate) -> Interval:
+    """95 % by the normal distribution, within 0 and 1; none where the points all agree, which leaves no error."""
+    if not share.error > 0:
+        return NO_INTERVAL
+    return Interval(max(0.0, share.value - _Z * share.error), min(1.0, share.value + _Z * share.error))
+
+
+class _Split(NamedTuple):
+    part: NDArray[np.uint8]
+    block: int | None  # MS pixels per side, None in files of older versions
+    reach: int | None
+
+
+def _read_split(path: Path | str, grid: Grid, place: str) -> _Split:
+    """A split on `grid`; place: what has that grid, for the InputError of a split that does not lie on it."""
+    part, own, _ = read_band(path)
+    if part.shape != grid.shape or own.transform != grid.transform:
+        raise InputError(
+            f"{path} does not lie on {place}: {part.shape[0]}×{part.shape[1]} against "
+            f"{grid.height}×{grid.width} pixels or another place; use the split.tif of the same scene"
+        )
+    with RasterReader(path) as file:
+        block, reach = (int(file.tags[name]) if name in file.tags else None for name in ("BLOCK", "REACH"))
+    return _Split(part, block, reach)
 
 
 def check_part(split: Path | str | None, part: str | None) -> None:
@@ -89,10 +261,4 @@ def labels_in_part(
     index = labels.index.astype(np.int64)
     if split is None or part is None:
         return index
-    parts, own, _ = read_band(split)
-    if parts.shape != grid.shape or own.transform != grid.transform:
-        raise InputError(
-            f"{split} does not lie on {place}: {parts.shape[0]}×{parts.shape[1]} against "
-            f"{grid.height}×{grid.width} pixels or another place; use the split.tif of the same scene"
-        )
-    return np.where(parts == PART_NAMES.index(part), index, -1)
+    return np.where(_read_split(split, grid, place).part == PART_NAMES.index(part), index, -1)

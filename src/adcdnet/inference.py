@@ -28,7 +28,7 @@ from adcdnet.memory import resident
 from adcdnet.model import CORE, ADCDNet
 from adcdnet.nn.shared import Targets
 from adcdnet.posterior import posterior
-from adcdnet.scene import Pixels, RasterWriter, Scene
+from adcdnet.scene import Pixels, RasterWriter, Scene, sieve
 
 Precision = Literal["float32", "bf16"]
 Progress = Callable[[int, int], None]  # done, of how many
@@ -179,6 +179,7 @@ def predict(
     memory: int = DEFAULT_MEMORY,
     precision: Precision = "float32",
     resume: bool = False,
+    sieved: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> list[str]:
@@ -188,6 +189,8 @@ def predict(
     memory: bytes of resident memory, all of the process included, that tile and batch are chosen for.
     resume: keep finished tiles beside the map until it is whole, and go on from those that an earlier call with the
     same model, scene and settings left; the file is the same as from one uninterrupted call.
+    sieved: give patches of the map of fewer MS pixels than this to their largest neighbour (0: none). Probabilities stay
+    as they are. The whole map is held for it, some 10 bytes an MS pixel on top of `memory`.
     device: "auto" is the GPU if there is one; afterwards the network is back where it was.
     InputError if the scene does not fit the model, nothing is valid or a file cannot be written.
     """
@@ -202,6 +205,7 @@ def predict(
         "ADCDNET_VERSION": version("adcdnet"),
         "ADCDNET_MODEL": str(model.record.get("name", "")),
         "ADCDNET_TAU": str(tau),
+        "ADCDNET_SIEVED": str(sieved),
     }
     where, home = pick_device(device), next(model.network.parameters()).device
     sizes = sizes_within(model.network, memory, used=resident(), engine=engine)
@@ -212,6 +216,7 @@ def predict(
     values = np.asarray((*model.classes.values, 0), np.uint8)
     total = scene.grid.height * scene.grid.width
     sums = _Sums()
+    whole = np.zeros(scene.grid.shape, np.uint8) if sieved else None
     with ExitStack() as stack:
         stack.callback(model.network.to, home)
         # entered first, left last: what was handed over is written before the files are closed
@@ -246,15 +251,20 @@ def predict(
                 layers = answer[: len(files)]
                 if journal is not None:
                     journal.keep(window, layers)
+            if whole is not None:
+                whole[window.slices] = layers[0]
             if written is not None:
                 written.result()
-            written = writer.submit(_write, files, layers, window)
+            ready = (files, layers) if whole is None else (files[1:], layers[1:])
+            written = writer.submit(_write, *ready, window)
             sums.add(pixels)
             done += window.height * window.width
             if progress is not None:
                 progress(done, total)
         if written is not None:
             written.result()
+        if whole is not None:
+            files[0].write(sieve(whole, sieved))
         if not sums.any:
             raise InputError(f"{scene.name}: no valid pixel; check the nodata values of both images")
     clear(Path(out)) if journal is None else journal.forget()

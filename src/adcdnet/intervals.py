@@ -23,6 +23,7 @@ from adcdnet.metrics import score_arrays
 
 FEWEST_BLOCKS = 10  # with labelled pixels; their spread says too little below this
 _RESAMPLES = 2000
+_DRAWN_AT_ONCE = 2**21  # numbers: bounds memory where blocks are many
 _UNDEFINED = 0.05  # share of resamples that may lack a score: a class must lie in some four blocks or more
 
 
@@ -55,7 +56,7 @@ class Intervals:
     precision: tuple[Interval, ...]
     recall: tuple[Interval, ...]
     f1: tuple[Interval, ...]
-    level: float
+    level: float = 0.95
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: [low, high], None in place of nan."""
@@ -73,10 +74,11 @@ def block_bootstrap(
 
     Blocks without labelled pixels do not count; None where fewer than FEWEST_BLOCKS are left.
     """
-    held = confusions[_labelled(confusions)]
+    held = confusions[confusions.any(axis=(1, 2))]
     if len(held) < FEWEST_BLOCKS:
         return None
-    return _intervals(_resampled(held, _draws(len(held), rng)), len(held), level)
+    found = _resampled(held[:, None], rng)
+    return _intervals({name: each[:, 0] for name, each in found.items()}, len(held), level)
 
 
 def paired_bootstrap(
@@ -89,43 +91,42 @@ def paired_bootstrap(
     """
     if a.shape != b.shape or not np.array_equal(a.sum(axis=-1), b.sum(axis=-1)):
         raise ValueError(f"a {a.shape} and b {b.shape} must count the same true pixels in every block")
-    labelled = _labelled(a)
-    blocks = int(labelled.sum())
-    if blocks < FEWEST_BLOCKS:
+    both = np.stack([a, b], axis=1)[a.any(axis=(1, 2))]
+    if len(both) < FEWEST_BLOCKS:
         return None
-    draws = _draws(blocks, rng)
-    first, second = (_resampled(held[labelled], draws) for held in (a, b))
-    return _intervals({name: first[name] - second[name] for name in first}, blocks, level)
+    found = _resampled(both, rng)
+    return _intervals({name: each[:, 0] - each[:, 1] for name, each in found.items()}, len(both), level)
 
 
 def confusion_by_block(
     truth: NDArray[np.integer], prediction: NDArray[np.integer], num_classes: int, block: NDArray[np.integer]
 ) -> NDArray[np.int64]:
-    """(B, K, K + 1): `metrics.confusion_matrix` of the pixels of each block 0..B-1; they add up to that of all.
+    """(B, K, K + 1): `metrics.confusion_matrix` of the pixels of each block that holds true ones, by block number.
 
-    truth, prediction and block have one shape; the first two hold class indices, -1 for none.
+    truth, prediction and block have one shape; the first two hold class indices, -1 for none. The matrices add up to
+    that of all pixels. Two maps judged on the same truth have the same blocks.
     """
     counted = truth != -1
     true, mapped, place = (x[counted].astype(np.int64) for x in (truth, prediction, block))
-    shape = int(block.max()) + 1, num_classes, num_classes + 1
+    numbers, place = np.unique(place, return_inverse=True)
+    shape = len(numbers), num_classes, num_classes + 1
     cell = np.ravel_multi_index((place, true, np.where(mapped == -1, num_classes, mapped)), shape)
     return np.bincount(cell, minlength=math.prod(shape)).reshape(shape)
 
 
-def _labelled(confusions: NDArray[np.integer]) -> NDArray[np.bool_]:
-    return np.asarray(confusions.sum(axis=(1, 2)) > 0)
+def _resampled(confusions: NDArray[np.integer], rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    """Scores (R, m) and (R, m, K) of resamples of B blocks, the same for m maps (B, m, K, K + 1).
 
-
-def _draws(blocks: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """(R, B): how often each resample holds each block."""
-    return rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=_RESAMPLES).astype(np.float64)
-
-
-def _resampled(confusions: NDArray[np.integer], draws: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Scores (R,) and (R, K) of every resample. Means are over all classes of the data: over fewer they differ."""
-    blocks, classes, columns = confusions.shape
-    summed = draws @ confusions.reshape(blocks, -1).astype(np.float64)  # sums of counts are exact in float64
-    found = score_arrays(summed.reshape(-1, classes, columns), counted=confusions.sum(axis=(0, 2)) > 0)
+    Means are over all classes of the data: over fewer they would be another score.
+    """
+    blocks, *one = confusions.shape
+    flat = confusions.reshape(blocks, -1).astype(np.float64)  # sums of counts are exact in float64
+    even = np.full(blocks, 1 / blocks)
+    at_once = max(1, _DRAWN_AT_ONCE // blocks)
+    sizes = [min(at_once, _RESAMPLES - start) for start in range(0, _RESAMPLES, at_once)]
+    summed = np.concatenate([rng.multinomial(blocks, even, size=size).astype(np.float64) @ flat for size in sizes])
+    occurs = np.asarray(confusions.any(axis=(0, 1, 3)))  # (K,)
+    found = score_arrays(summed.reshape(-1, *one), counted=occurs)
     found["f1"][np.isnan(found["recall"])] = np.nan  # not 0: the resample has no true pixel of the class
     found["macro_f1"][np.isnan(found["aa"])] = np.nan
     return found

@@ -17,6 +17,7 @@ from adcdnet.cli.demo import demo_command
 from adcdnet.cli.evaluate import evaluate_command
 from adcdnet.cli.explain import explain_command
 from adcdnet.cli.predict import predict_command
+from adcdnet.cli.sample import sample_command
 from adcdnet.cli.train import train_command
 from adcdnet.errors import InputError
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 _COMMANDS: dict[str, Callable[..., None]] = {  # in the order of their use, which is that of --help
     "train": train_command,
     "predict": predict_command,
+    "sample": sample_command,
     "evaluate": evaluate_command,
     "explain": explain_command,
     "demo": demo_command,

@@ -30,6 +30,9 @@ def predict_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished tiles until the map is whole; go on from those left before.")
     ] = False,
+    sieve: Annotated[
+        int, typer.Option(min=0, help="Give patches of fewer MS pixels to their largest neighbour (0: none).")
+    ] = 0,
     device: DeviceOption = "auto",
 ) -> None:
     """Map a scene.
@@ -56,6 +59,7 @@ def predict_command(
                 memory=budget,
                 precision=precision,  # type: ignore[arg-type]
                 resume=resume,
+                sieved=sieve,
                 device=device,
                 progress=lambda done, of: report("map", done, of, {}),
             )

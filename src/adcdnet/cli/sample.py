@@ -1,0 +1,44 @@
+"""adcdnet sample"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from adcdnet.cli.console import out_console, print_table
+from adcdnet.sample import sample
+from adcdnet.scene import read_classes
+
+
+def sample_command(
+    map_path: Annotated[Path, typer.Option("--map", help="Map to draw from.")],
+    n: Annotated[int, typer.Option("--n", min=2, help="How many points.")],
+    out: Annotated[Path, typer.Option(help="New GeoPackage (.gpkg) with an empty column 'class'.")],
+    min_per_class: Annotated[
+        int | None,
+        typer.Option(min=2, help="Points each mapped class gets at least (50, or an equal part of a small n)."),
+    ] = None,
+    simple: Annotated[
+        bool, typer.Option("--simple", help="A simple random sample of the whole map, not one class by class.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+) -> None:
+    """Draw points at random whose true class you find out, so that areas and accuracies can be signed.
+
+    Fill in the column 'class', then: adcdnet evaluate --map map.tif --labels points.gpkg
+
+    Example: adcdnet sample --map map.tif --n 500 --out points.gpkg
+    """
+    drawn = sample(map_path, out, n=n, min_per_class=min_per_class, stratified=not simple, seed=seed)
+    table = read_classes(map_path)
+    names = dict(zip(table.values, table.names, strict=True)) if table else {}
+    rows = [("mapped class", "pixels", "share", "points")]
+    for h, (value, pixels) in enumerate(zip(drawn.values.tolist(), drawn.pixels.tolist(), strict=True)):
+        name = names.get(value, str(value)) if value else "all of the map"
+        share = f"{pixels / drawn.pixels.sum():.3f}"
+        rows.append((name, str(pixels), share, str(np.count_nonzero(drawn.stratum == h))))
+    print_table(rows)
+    out_console.print(f"points: {out}   fill in its column 'class' with names or values of classes", markup=False)
