@@ -189,8 +189,8 @@ def predict(
     memory: bytes of resident memory, all of the process included, that tile and batch are chosen for.
     resume: keep finished tiles beside the map until it is whole, and go on from those that an earlier call with the
     same model, scene and settings left; the file is the same as from one uninterrupted call.
-    sieved: give patches of the map of fewer MS pixels than this to their largest neighbour (0: none). Probabilities stay
-    as they are. The whole map is held for it, some 10 bytes an MS pixel on top of `memory`.
+    sieved: give patches of the map of fewer MS pixels than this to their largest neighbour (0: none). Probabilities
+    stay as they are. The whole map is held for it, some 10 bytes an MS pixel on top of `memory`.
     device: "auto" is the GPU if there is one; afterwards the network is back where it was.
     InputError if the scene does not fit the model, nothing is valid or a file cannot be written.
     """
