@@ -8,11 +8,11 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "adcdnet"
 ROWS = [
     {"areas", "errors", "classes", "config", "grid", "ground"}
-    | {"bands", "inputs", "memory", "metrics", "owner", "posterior", "register", "simulate"},
+    | {"bands", "memory", "metrics", "owner", "posterior", "register", "simulate"},
     {"nn", "scene", "report", "figures", "intervals"},
     {"model", "labels"},
     {"checkpoint", "sampling", "budget", "sample"},
-    {"journal"},
+    {"journal", "inputs"},
     {"training", "inference", "baselines", "evaluation", "acquire"},
     {"demo", "benchmark", "explain", "cluster", "export"},
     {"page"},

@@ -1,14 +1,15 @@
-"""Which files a run was made from: their places and SHA-256 in inputs.json, apart from what two equal runs share."""
+"""Which files a run was made from, and by which command: inputs.json, apart from what two equal runs share."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adcdnet.checkpoint import write_whole
 from adcdnet.errors import InputError
 
 FILE = "inputs.json"
@@ -42,17 +43,21 @@ def sha256(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
 
 
-def to_json(inputs: Mapping[str, Input], column: str | None) -> bytes:
-    """What inputs.json holds. column: that of a polygon file which held the class, if it was named."""
+def write(folder: Path, inputs: Mapping[str, Input], column: str | None, command: Sequence[str] = ()) -> None:
+    """Leave inputs.json in a run's folder. column: that of a polygon file which held the class, if it was named.
+
+    command: the arguments of the command line, none where training was called from Python. InputError on failure.
+    """
     content: dict[str, Any] = {name: {"path": str(file.path), "sha256": file.sha256} for name, file in inputs.items()}
-    return (json.dumps({**content, "column": column}, indent=2, ensure_ascii=False) + "\n").encode()
+    content |= {"column": column, "command": list(command)}
+    write_whole(folder / FILE, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def read(folder: Path) -> tuple[dict[str, Input], str | None]:
-    """Inputs by name ("ms", "pan", "labels") and column; none where the run has no such file or a damaged one."""
+def read(folder: Path) -> tuple[dict[str, Input], str | None, tuple[str, ...]]:
+    """Inputs by name ("ms", "pan", "labels"), column and command; nothing where the file is missing or damaged."""
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        column = content.pop("column", None)
-        return {name: Input(Path(file["path"]), file["sha256"]) for name, file in content.items()}, column
+        column, command = content.pop("column"), tuple(map(str, content.pop("command")))
+        return {name: Input(Path(file["path"]), file["sha256"]) for name, file in content.items()}, column, command
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}, None
+        return {}, None, ()

@@ -105,7 +105,7 @@ def _train(
     write_whole(folder / "config.toml", config.to_toml().encode())
     files = {"ms": scene.paths[0], "pan": scene.paths[1], "labels": labels.path}
     known = {name: inputs.Input.of(path) for name, path in files.items() if path is not None}
-    write_whole(folder / inputs.FILE, inputs.to_json(known, labels.column))
+    inputs.write(folder, known, labels.column)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)  # of the first weights and of dropout
         trainer = Trainer(area, layout, config, device, progress)

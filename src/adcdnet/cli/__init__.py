@@ -17,6 +17,7 @@ from adcdnet.cli.demo import demo_command
 from adcdnet.cli.evaluate import evaluate_command
 from adcdnet.cli.explain import explain_command
 from adcdnet.cli.predict import predict_command
+from adcdnet.cli.report import report_command
 from adcdnet.cli.sample import sample_command
 from adcdnet.cli.train import train_command
 from adcdnet.errors import InputError
@@ -33,6 +34,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {  # in the order of their use, whic
     "sample": sample_command,
     "evaluate": evaluate_command,
     "explain": explain_command,
+    "report": report_command,
     "demo": demo_command,
 }
 for _name, _command in _COMMANDS.items():

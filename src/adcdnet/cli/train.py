@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from adcdnet import inputs
 from adcdnet.classes import ClassTable
 from adcdnet.cli.console import (
     ColumnOption,
@@ -75,4 +77,6 @@ def train_command(
         out_console.print(f"validation: OA {v['oa']:.3f}, AA {v['aa']:.3f}, kappa {v['kappa']:.3f}")
     if record["interrupted"]:
         err.print("stopped early; the run holds the best model so far", style="yellow")
-    out_console.print(f"run: {run.folder}", markup=False)
+    files, of_polygons, _ = inputs.read(run.folder)
+    inputs.write(run.folder, files, of_polygons, sys.argv[1:])
+    out_console.print(f"run: {run.folder}   report of it: adcdnet report {run.folder}", markup=False)

@@ -1,0 +1,46 @@
+"""adcdnet report"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adcdnet.cli.console import ColumnOption, out_console, progress_bars
+from adcdnet.page import write_report
+
+
+def report_command(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    map_path: Annotated[
+        Path | None, typer.Option("--map", help="Map of the scene; else map.tif of the run, else one is made.")
+    ] = None,
+    probabilities: Annotated[Path | None, typer.Option(help="Probabilities of the map (GeoTIFF).")] = None,
+    ms: Annotated[Path | None, typer.Option(help="Coarse image, if not the one of training.")] = None,
+    pan: Annotated[Path | None, typer.Option(help="Fine image, if not the one of training.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Raster or polygons, if not those of training.")] = None,
+    column: ColumnOption = None,
+    sample: Annotated[
+        Path | None, typer.Option(help="Points of `adcdnet sample` with their classes, for adjusted areas.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Page to write; else report.html in the run folder.")] = None,
+) -> None:
+    """One page of a run and its map, to read, sign and hand on: a single HTML file that needs no network.
+
+    Example: adcdnet report runs/first --map map.tif
+    """
+    with progress_bars() as report:
+        page = write_report(
+            run,
+            map_path=map_path,
+            probabilities=probabilities,
+            ms=ms,
+            pan=pan,
+            labels=labels,
+            column=column,
+            sample=sample,
+            out=out,
+            progress=report,
+        )
+    out_console.print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)", markup=False)

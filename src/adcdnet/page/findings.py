@@ -1,0 +1,122 @@
+"""What the chapters of a page are written from: a run, its scene, a map of it, and what the labels say of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adcdnet.classes import ClassTable
+from adcdnet.errors import InputError
+from adcdnet.evaluation import Evaluation, evaluate, labels_in_part
+from adcdnet.inference import predict
+from adcdnet.labels import Labels, read_labels
+from adcdnet.page.sources import RunFiles
+from adcdnet.page.survey import Survey, survey
+from adcdnet.scene import RasterReader, Scene
+
+Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, step, of how many, what is known
+PREDICTED = 1_000_000  # MS pixels up to which a map or probabilities that are lacking are made for the page
+
+
+@dataclass(frozen=True)
+class Product:
+    """The map of a page and its probabilities, if any. made: no map was named or found, so it was made for the page."""
+
+    map: Path
+    probabilities: Path | None
+    made: bool
+
+
+@dataclass(frozen=True)
+class Findings:
+    """truth (H, W): class index of the pixels that judge the map, −1 elsewhere; labels, of all labelled pixels.
+
+    evaluation: by those; None without labels. split (H, W): None where the run's split is of another scene, and then
+    all labels judge. sample: evaluation by a probability sample, None without one. notes: one sentence each.
+    """
+
+    files: RunFiles
+    scene: Scene
+    product: Product
+    survey: Survey
+    split: NDArray[np.uint8] | None
+    labels: Labels | None
+    truth: NDArray[np.int64] | None
+    evaluation: Evaluation | None
+    sample: Evaluation | None
+    notes: tuple[str, ...]
+
+    @property
+    def classes(self) -> ClassTable:
+        return self.files.model.classes
+
+
+def find_product(
+    files: RunFiles, scene: Scene, named: Path | None, soft: Path | None, *, temp: Path, progress: Progress
+) -> Product:
+    """A map and its probabilities: as named, else of the run's folder, else predicted into `temp`.
+
+    Probabilities of a large scene are not predicted. InputError for a large scene without any map.
+    """
+    if named is None and (files.folder / "map.tif").exists():
+        named = files.folder / "map.tif"
+        beside = files.folder / "probabilities.tif"
+        soft = soft or (beside if beside.exists() else None)
+    small = scene.grid.height * scene.grid.width <= PREDICTED
+    if named is not None and (soft is not None or not small):
+        return Product(named, soft, made=False)
+    if not small:
+        raise InputError(
+            f"{scene.name} is large ({scene.grid.height}×{scene.grid.width} MS pixels) and the run has no map of it; "
+            "make one with adcdnet predict and name it with --map"
+        )
+    predict(
+        files.model,
+        scene,
+        out=temp / "map.tif",
+        probabilities=temp / "probabilities.tif",
+        tau=1.0 if named is None else _tau(named),
+        progress=lambda done, of: progress("map", done, of, {}),
+    )
+    return Product(named or temp / "map.tif", temp / "probabilities.tif", made=named is None)
+
+
+def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None, sample: Path | None) -> Findings:
+    """Judge the map by the labels of the test part; by all labels where the run's split is of another scene."""
+    split, labels, truth, evaluation = None, None, None, None
+    if files.split is not None:
+        with RasterReader(files.split) as raster:
+            if (raster.grid.shape, raster.grid.transform) == (scene.grid.shape, scene.grid.transform):
+                split = raster.read(scene.grid.window)[0]
+    source = files.sources.get("labels")
+    if source is not None:
+        cut, part = (None, None) if split is None else (files.split, "test")
+        labels = read_labels(source.path, scene.grid, classes=files.model.classes, column=column)
+        truth = labels_in_part(labels, scene.grid, f"the scene {scene.name}", cut, part)
+        evaluation = evaluate(product.map, source.path, split=cut, part=part, column=column)
+    rng = np.random.default_rng(0)  # of the pixels that are looked at where there are very many
+    return Findings(
+        files,
+        scene,
+        product,
+        survey(product.map, product.probabilities, scene.grid, files.model.classes, truth, rng=rng),
+        split,
+        labels,
+        truth,
+        evaluation,
+        None if sample is None else evaluate(product.map, sample),
+        (*scene.notes, *(labels.notes if labels else ())),
+    )
+
+
+def _tau(map_path: Path) -> float:
+    """The operating point that a map says it was made at."""
+    with RasterReader(map_path) as raster:
+        try:
+            return float(raster.tags.get("ADCDNET_TAU", "1"))
+        except ValueError:
+            return 1.0

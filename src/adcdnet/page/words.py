@@ -1,0 +1,143 @@
+"""The sentences of a page. Plain text: the template escapes what is not safe in HTML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+
+from adcdnet.classes import ClassTable
+from adcdnet.evaluation import Evaluation
+from adcdnet.grid import Grid
+from adcdnet.ground import pixel_area
+from adcdnet.intervals import FEWEST_BLOCKS
+from adcdnet.sampling import Leakage
+from adcdnet.scene import Scene
+
+
+class Confusion(NamedTuple):
+    """Pixels of class `true` that the map gives to class `mapped`, and their share of all pixels of `true`."""
+
+    true: str
+    mapped: str
+    pixels: int
+    share: float
+
+
+def most_confused(confusion: NDArray[np.integer], names: Sequence[str], count: int = 3) -> list[Confusion]:
+    """The pairs of classes that account for most wrong pixels of a matrix (K, K + 1), most first."""
+    classes = len(names)
+    wrong = confusion[:, :classes] * ~np.eye(classes, dtype=bool)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    pairs = [divmod(int(cell), classes) for cell in order]
+    return [
+        Confusion(names[i], names[j], int(wrong[i, j]), float(wrong[i, j] / confusion[i].sum()))
+        for i, j in pairs
+        if wrong[i, j]
+    ]
+
+
+def number(value: float) -> str:
+    """A whole number with thin spaces between thousands."""
+    return f"{value:,.0f}".replace(",", "\u202f")
+
+
+def share(value: float, interval: tuple[float, float] | None = None) -> str:
+    """0.876 [0.840, 0.902], or a dash for nan."""
+    if math.isnan(value):
+        return "–"
+    inside = "" if interval is None or math.isnan(interval[0]) else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"{value:.3f}{inside}"
+
+
+def hectares(pixels: float, grid: Grid) -> str | None:
+    """The area of so many pixels; None where the grid does not say."""
+    size = pixel_area(grid).hectares
+    return None if size is None else f"{number(pixels * size)} ha"
+
+
+def of_scene(scene: Scene, classes: ClassTable, mapped: int) -> str:
+    """What was mapped, from what."""
+    grid = scene.grid
+    area = hectares(mapped, grid)
+    return (
+        f"{len(classes)} classes on {number(mapped)} MS pixels{f' ({area})' if area else ''}, mapped from a "
+        f"multispectral image ({_bands(scene.ms_bands)}, {grid.height} × {grid.width} pixels{_side(grid)}) and a "
+        f"panchromatic image ({_bands(scene.pan_bands)}, {scene.ratio} × {scene.ratio} pixels on each of those)."
+    )
+
+
+def _bands(count: int) -> str:
+    return "1 band" if count == 1 else f"{count} bands"
+
+
+def _side(grid: Grid) -> str:
+    """How wide a pixel is, e.g. " of 57 m"; nothing where no unit is known."""
+    if grid.crs is None:
+        return ""
+    try:
+        unit = CRS.from_user_input(grid.crs).axis_info[0].unit_name
+    except (CRSError, IndexError):
+        return ""
+    return f" of {grid.transform.a:.4g} " + {"metre": "m", "degree": "degrees"}.get(unit, unit)
+
+
+def of_accuracy(found: Evaluation) -> list[str]:
+    """How often the map is right, and which classes it confuses most."""
+    s, ends = found.scores, found.intervals
+    judged = "labelled pixels of the test part" if found.part else "labelled pixels"
+    named = (("overall accuracy", "oa"), ("mean accuracy of the classes", "aa"), ("kappa", "kappa"))
+    figures = ", ".join(f"{name} {share(getattr(s, key), getattr(ends, key, None))}" for name, key in named)
+    lines = [f"Of {number(sum(s.support))} {judged}, {s.oa:.1%} are mapped right: {figures}. {of_intervals(found)}"]
+    pairs = most_confused(found.confusion, found.classes.names)
+    if pairs:
+        said = "; ".join(f"{p.true} mapped as {p.mapped} ({number(p.pixels)} pixels, {p.share:.0%})" for p in pairs)
+        lines.append(f"Most often confused: {said}. Shares are of the labelled pixels of the true class.")
+    return lines
+
+
+def of_intervals(found: Evaluation) -> str:
+    """What stands in square brackets, or why nothing does."""
+    if found.intervals is None:
+        return (
+            f"The labels lie in fewer than {FEWEST_BLOCKS} blocks of ground, too few to say how far these figures may "
+            "be off: there are no intervals."
+        )
+    if found.of_sample:
+        return f"Intervals of {found.intervals.level:.0%} in square brackets follow from the sampling design."
+    return (
+        f"In square brackets, intervals of {found.intervals.level:.0%} from drawing whole blocks of {found.block} × "
+        f"{found.block} MS pixels again and again, since neighbouring pixels are right or wrong together."
+    )
+
+
+def of_split(record: Mapping[str, Any], reach: int) -> str:
+    """How the split was made."""
+    parts = record["labelled_pixels"]
+    uses = (("train", "training"), ("validation", "validation"), ("test", "the test"))
+    counts = ", ".join(f"{number(parts[name])} for {use}" for name, use in uses if parts[name])
+    return (
+        f"The ground was divided into blocks of about {record['block']} × {record['block']} MS pixels, each wholly in "
+        f"one part, with a guard band of {reach} MS pixels between the parts, as far as the network sees. Labelled "
+        f"pixels: {counts}; {number(parts['guard'])} in the guard band were used for nothing."
+    )
+
+
+def of_leakage(found: Leakage) -> str:
+    """What the split says of test pixels that training has seen."""
+    if math.isnan(found.holding):
+        return "Leakage cannot be told: the test part holds no labelled pixel."
+    seen = (
+        "no test pixel has a training pixel in the window that the network sees of it"
+        if found.holding == 0
+        else f"{found.holding:.1%} of the test pixels have a training pixel in the window that the network sees of them"
+    )
+    return (
+        f"Leakage, counted pixel by pixel: {seen}; the windows of {found.overlapping:.1%} share some ground with a "
+        "window that trained. The figures hold for ground like this scene's, not for other places or dates."
+    )

@@ -1,0 +1,104 @@
+"""From a run and a map to report.html: find the files, look at each once, fill the template."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from datetime import date
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from adcdnet.checkpoint import Run, write_whole
+from adcdnet.errors import InputError
+from adcdnet.inference import check_scene
+from adcdnet.page import chapters, map_chapter
+from adcdnet.page.findings import Findings, Progress, find_product, look
+from adcdnet.page.pictures import within_page
+from adcdnet.page.sources import read_run
+from adcdnet.scene import Scene
+
+
+def write_report(
+    run: Run | Path | str,
+    *,
+    map_path: Path | str | None = None,
+    probabilities: Path | str | None = None,
+    ms: Path | str | None = None,
+    pan: Path | str | None = None,
+    labels: Path | str | None = None,
+    column: str | None = None,
+    sample: Path | str | None = None,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write one self-contained HTML page of a run and a map, by default report.html in the run's folder; its path.
+
+    map_path, probabilities: as `predict` wrote them; by default map.tif and probabilities.tif of the run's folder, and
+    where there are none the scene is mapped for the page. ms, pan, labels, column: by default what the run was trained
+    on. sample: a probability sample of the map, for adjusted areas. The drawings also go, as SVG, into a folder of the
+    page's name beside it. InputError where a file is lacking or does not fit the run, or the page cannot be written.
+    """
+    folder = run.folder if isinstance(run, Run) else Path(run)
+    page = folder / "report.html" if out is None else Path(out)
+    if page.suffix != ".html":
+        raise InputError(f"{page} must end in .html; name the page to write")
+    files = read_run(folder, {"ms": _path(ms), "pan": _path(pan), "labels": _path(labels)})
+    tell = progress or (lambda stage, step, steps, known: None)
+    paths = files.sources["ms"].path, files.sources["pan"].path
+    with Scene.open(*paths) as scene, tempfile.TemporaryDirectory() as temp:
+        check_scene(files.model, scene)
+        product = find_product(files, scene, _path(map_path), _path(probabilities), temp=Path(temp), progress=tell)
+        found = look(files, scene, product, column=column or files.column, sample=_path(sample))
+        drawings: dict[str, str] = {}
+        content = _chapters(found, drawings)
+    beside = page.with_suffix("")
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{beside} cannot be made a folder: {error.strerror}; choose another --out") from error
+    for name, svg in drawings.items():
+        write_whole(beside / f"{name}.svg", svg.encode())
+    write_whole(page, _render(content, drawings).encode())
+    return page
+
+
+def _chapters(found: Findings, drawings: dict[str, str]) -> dict[str, Any]:
+    return {
+        "run": found.files.folder.resolve().name,
+        "scene": found.scene.name,
+        "summary": chapters.summary(found),
+        "warnings": chapters.warnings(found),
+        "map": map_chapter.write(found),
+        "split": chapters.split(found),
+        "accuracy": chapters.accuracy(found, drawings),
+        "training": chapters.training(found, drawings),
+        "repeat": chapters.repeat(found),
+    }
+
+
+def _render(content: Mapping[str, Any], drawings: Mapping[str, str]) -> str:
+    own = resources.files("adcdnet.page")
+    environment = Environment(
+        loader=PackageLoader("adcdnet.page", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("template.html").render(
+        **content,
+        drawn={name: Markup(within_page(svg, name)) for name, svg in drawings.items()},
+        style=Markup((own / "style.css").read_text("utf-8")),
+        script=Markup((own / "viewer.js").read_text("utf-8")),
+        version=version("adcdnet"),
+        today=date.today().isoformat(),
+    )
+
+
+def _path(given: Path | str | None) -> Path | None:
+    return None if given is None else Path(given)
