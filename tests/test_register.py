@@ -182,6 +182,14 @@ def test_drift_is_the_gain_from_the_middle_to_the_edge():
     assert np.array(found.drift) == pytest.approx(np.array([[0.5, -0.25], [0, 1]]))
 
 
+def test_the_largest_drift_counts_what_stands_out():
+    places = [(y, x) for y in (-0.8, 0, 0.8) for x in (-0.8, 0, 0.8)]
+    found = nine([shift(0.5 * y - 0.25 * x, 0.002 * x, error=0.01) for y, x in places])
+    assert found.largest_drift == pytest.approx(0.75)
+    assert nine([shift(1.0)] * 9).largest_drift == 0
+    assert combine([(Window(0, 0, 9, 9), shift(1.0))], 9, 9).largest_drift == 0
+
+
 def test_one_wild_window_of_nine_hardly_matters():
     found = nine([shift(1.0)] * 4 + [shift(9.0)] + [shift(1.0)] * 4)
     assert found.row == pytest.approx(1, abs=0.06)

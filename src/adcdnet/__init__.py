@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from adcdnet.simulate import simulate
 
 if TYPE_CHECKING:
+    from adcdnet.alignment import align
     from adcdnet.checkpoint import Model, Run
     from adcdnet.classes import ClassTable
     from adcdnet.config import TrainConfig
@@ -38,6 +39,7 @@ else:
         "Run": "checkpoint",
         "Scene": "scene",
         "TrainConfig": "config",
+        "align": "alignment",
         "evaluate": "evaluation",
         "predict": "inference",
         "read_labels": "labels",
@@ -65,6 +67,7 @@ __all__ = [
     "Run",
     "Scene",
     "TrainConfig",
+    "align",
     "evaluate",
     "predict",
     "read_labels",

@@ -103,8 +103,8 @@ class Match:
     pan: Window
 
 
-def match(ms: Grid, pan: Grid, *, names: tuple[str, str] = ("MS", "PAN")) -> Match:
-    """The common extent of two north-up grids, in whole ms pixels; `names` are for the error messages.
+def match(ms: Grid, pan: Grid, *, names: tuple[str, str] = ("MS", "PAN"), tool: str = "adcdnet align") -> Match:
+    """The common extent of two north-up grids, in whole ms pixels; `names` and `tool` are for the error messages.
 
     Coordinate systems are compared as text: give both grids the same spelling of the same system.
     Raises InputError when the coordinate systems differ, the ratio is not a whole number from 1 to 8, the edges of
@@ -120,14 +120,14 @@ def match(ms: Grid, pan: Grid, *, names: tuple[str, str] = ("MS", "PAN")) -> Mat
     if ms.crs != pan.crs:
         raise InputError(
             f"{coarse} is in {_crs_name(ms.crs)} and {fine} in {_crs_name(pan.crs)}; one coordinate system is needed; "
-            f"reproject {fine} onto the pixel edges of {coarse}, e.g. with gdalwarp -t_srs"
+            f"reproject {fine} onto the pixel edges of {coarse}, e.g. with {tool}"
         )
     for name, grid in ((coarse, ms), (fine, pan)):
         t = grid.transform
         if t.b != 0 or t.d != 0 or t.a <= 0 or t.e >= 0:
             raise InputError(
                 f"{name} is rotated or not north-up (transform {tuple(t)[:6]}); warp it to a north-up grid, "
-                "e.g. with gdalwarp"
+                f"e.g. with {tool}"
             )
     ratio_col, ratio_row = ms.transform.a / pan.transform.a, ms.transform.e / pan.transform.e
     ratio = round(ratio_col)
@@ -141,7 +141,7 @@ def match(ms: Grid, pan: Grid, *, names: tuple[str, str] = ("MS", "PAN")) -> Mat
     if not 1 <= ratio <= MAX_RATIO or drift > 0.1:
         raise InputError(
             f"one {coarse} pixel holds {ratio_col:.6g} × {ratio_row:.6g} {fine} pixels; a whole number "
-            f"from 1 to {MAX_RATIO} on both axes is needed; resample one image to fit the other, e.g. with gdalwarp -tr"
+            f"from 1 to {MAX_RATIO} on both axes is needed; resample one image to fit the other, e.g. with {tool}"
         )
     # where the ms corner lies on the pan grid, in pan pixels
     col, row = ~pan.transform @ (ms.transform.c, ms.transform.f)
@@ -149,8 +149,7 @@ def match(ms: Grid, pan: Grid, *, names: tuple[str, str] = ("MS", "PAN")) -> Mat
     if max(abs(off_row), abs(off_col)) > _TOLERANCE + drift:
         raise InputError(
             f"{coarse} pixel edges miss {fine} pixel edges by {off_row:+.2f} rows and {off_col:+.2f} columns ({fine} "
-            "pixels); "
-            "they must meet; shift or resample one image onto the other's grid, e.g. with gdalwarp -tap"
+            f"pixels); they must meet; shift or resample one image onto the other's grid, e.g. with {tool}"
         )
     row, col = round(row), round(col)
     first_row, first_col = max(0, -(row // ratio)), max(0, -(col // ratio))

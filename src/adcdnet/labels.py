@@ -34,6 +34,7 @@ class Labels:
     index (h, w) int16 on the MS grid of the common extent: class index 0..K-1, −1 where unlabelled.
     polygons (h, w) int32: which polygon of the file, counted from 0, a labelled pixel lies in; −1 in none; None where
     the labels are a raster. notes: what a user should know, one sentence each. path, column: where they were read from.
+    contested: MS pixels in polygons of different classes, which stay unlabelled.
     """
 
     index: NDArray[np.int16]
@@ -42,6 +43,7 @@ class Labels:
     polygons: NDArray[np.int32] | None = None
     path: Path | None = None
     column: str | None = None
+    contested: int = 0
 
 
 def read_labels(
@@ -76,7 +78,7 @@ def _from_raster(path: Path, grid: Grid, classes: ClassTable | None) -> Labels:
                 "-a_ullr"
             )
         own = replace(refined, crs=own.crs)
-    found = match(grid, replace(own, crs=same_crs(own.crs, grid.crs)), names=("MS", path.name))
+    found = match(grid, replace(own, crs=same_crs(own.crs, grid.crs)), names=("MS", path.name), tool="gdalwarp")
     values = _coarsen(_whole_numbers(values, nodata, path)[found.pan.slices], found.ratio)
     notes: tuple[str, ...] = ()
     if found.ms != grid.window:
@@ -140,8 +142,9 @@ def _from_polygons(path: Path, grid: Grid, classes: ClassTable | None, column: s
         claims += _burn(shapes[own], own, grid) >= 0
     index = np.where((shape_at >= 0) & (claims == 1), class_of[shape_at], -1).astype(np.int16)
     polygons = np.where(index >= 0, frame.index.to_numpy()[shape_at], -1).astype(np.int32)
-    if (claims > 1).any():
-        notes += (f"{(claims > 1).sum()} MS pixels lie in polygons of different classes and stay unlabelled",)
+    contested = int((claims > 1).sum())
+    if contested:
+        notes += (f"{contested} MS pixels lie in polygons of different classes and stay unlabelled",)
     idle = len(set(frame.index[class_of >= 0]) - set(np.unique(polygons).tolist()))
     if idle:
         notes += (
@@ -151,7 +154,7 @@ def _from_polygons(path: Path, grid: Grid, classes: ClassTable | None, column: s
     missed = [classes.names[k] for k in np.unique(class_of[class_of >= 0]) if not (index == k).any()]
     if missed:
         notes += (f"no MS pixel has its centre in the polygons of {', '.join(missed)} alone",)
-    return Labels(index, classes, notes, polygons)
+    return Labels(index, classes, notes, polygons, contested=contested)
 
 
 def _read_shapes(path: Path) -> tuple[geopandas.GeoDataFrame, tuple[str, ...]]:

@@ -80,6 +80,14 @@ class Registration:
         return 2 * max(self.errors)
 
     @property
+    def largest_drift(self) -> float:
+        """What the correction gains from the middle to a corner, by the drifts that stand out; 0 if none is known."""
+        if self.drift is None:
+            return 0.0
+        drift, errors = np.abs(self.drift), np.array(self.drift_errors)
+        return float(np.where(drift > 3 * errors, drift, 0).sum(axis=1).max())
+
+    @property
     def whole(self) -> tuple[int, int]:
         """The correction in whole PAN pixels."""
         return round(self.row), round(self.col)
@@ -107,7 +115,7 @@ def _windows(height: int, width: int) -> list[Window]:
 def _spread(size: int) -> list[tuple[int, int]]:
     """(first, length) of windows along one axis; longer ones rather than many where there is little room."""
     inner = size - 2 * _MARGIN
-    count = min(_PER_AXIS, max(1, inner // 30))
+    count = min(_PER_AXIS, max(1, inner // 24))
     length = min(_SIDE, inner // count)
     gap = (inner - count * length) / max(1, count - 1)
     return [(_MARGIN + round(k * (length + gap)), length) for k in range(count)] if length > 0 else []
@@ -277,8 +285,10 @@ def combine(windows: list[tuple[Window, Shift | None]], height: int, width: int)
         return None
     shifts = [shift for _, shift in known]
     y, x = np.array([_place(window, height, width) for window, _ in known]).T
-    spread_out = len(known) >= 6 and min(np.unique(np.round(v, 3)).size for v in (y, x)) >= 2
-    design = np.stack([np.ones_like(y), y, x], axis=1) if spread_out else np.ones((len(known), 1))
+    design = np.stack([np.ones_like(y), y, x], axis=1)
+    spread_out = len(known) >= 4 and np.linalg.matrix_rank(design) == 3
+    if not spread_out:
+        design = design[:, :1]
     found = [
         _robust_fit(
             design, np.array([(s.row, s.col)[axis] for s in shifts]), np.array([s.errors[axis] for s in shifts])

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from adcdnet.cli.align import align_command
+from adcdnet.cli.benchmark import benchmark_command
 from adcdnet.cli.console import err
 from adcdnet.cli.demo import demo_command
 from adcdnet.cli.evaluate import evaluate_command
@@ -29,12 +31,14 @@ app = typer.Typer(
     help="Land-cover maps from a multispectral (MS) and a panchromatic (PAN) image, each at its own resolution.",
 )
 _COMMANDS: dict[str, Callable[..., None]] = {  # in the order of their use, which is that of --help
+    "align": align_command,
     "train": train_command,
     "predict": predict_command,
     "sample": sample_command,
     "evaluate": evaluate_command,
     "explain": explain_command,
     "report": report_command,
+    "benchmark": benchmark_command,
     "demo": demo_command,
 }
 for _name, _command in _COMMANDS.items():

@@ -22,6 +22,9 @@ MsOption = Annotated[Path, typer.Option("--ms", help="Coarse image, any number o
 PanOption = Annotated[Path, typer.Option("--pan", help="Fine image; a whole number of its pixels fit in an MS pixel.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 ColumnOption = Annotated[str | None, typer.Option(help="Column of a polygon file that holds the class.")]
+FixShiftOption = Annotated[
+    bool, typer.Option("--fix-shift", help="Measure how PAN lies on MS and move it by the whole pixels of that.")
+]
 
 
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:

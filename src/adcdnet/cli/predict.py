@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+from adcdnet import alignment
 from adcdnet.checkpoint import Model
-from adcdnet.cli.console import DeviceOption, MsOption, PanOption, out_console, progress_bars, say
+from adcdnet.cli.console import DeviceOption, FixShiftOption, MsOption, PanOption, out_console, progress_bars, say
 from adcdnet.inference import predict
 from adcdnet.scene import Scene
 
@@ -30,6 +31,7 @@ def predict_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished tiles until the map is whole; go on from those left before.")
     ] = False,
+    fix_shift: FixShiftOption = False,
     sieve: Annotated[
         int, typer.Option(min=0, help="Give patches of fewer MS pixels to their largest neighbour (0: none).")
     ] = 0,
@@ -46,6 +48,8 @@ def predict_command(
     budget = _bytes(memory)
     loaded = Model.load(model)
     with Scene.open(ms, pan) as scene:
+        if fix_shift:
+            alignment.fix_shift(scene)
         say(scene.notes)
         started = time.perf_counter()
         with progress_bars() as report:

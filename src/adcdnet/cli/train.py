@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from adcdnet import inputs
+from adcdnet import alignment, inputs
 from adcdnet.classes import ClassTable
 from adcdnet.cli.console import (
     ColumnOption,
     DeviceOption,
+    FixShiftOption,
     MsOption,
     PanOption,
     err,
@@ -40,6 +41,7 @@ def train_command(
     seed: Annotated[int | None, typer.Option(help="Of the split, the first weights and all draws.")] = None,
     stage1: Annotated[bool, typer.Option("--stage1/--no-stage1", help="Self-supervised prior network.")] = True,
     steps: Annotated[int | None, typer.Option(help="Training steps of stage II.")] = None,
+    fix_shift: FixShiftOption = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Train on one labelled scene and leave a run folder.
@@ -61,6 +63,10 @@ def train_command(
     settings = settings.replace(changes)
     table = ClassTable.read(classes) if classes else None
     with Scene.open(ms, pan) as scene:
+        if fix_shift:
+            alignment.fix_shift(scene)
+        else:  # a second or two beside minutes of training
+            alignment.note_shift(scene)
         found = read_labels(labels, scene.grid, classes=table, column=column)
         say((*scene.notes, *found.notes))
         with progress_bars() as report:
