@@ -95,10 +95,10 @@ QUICK: dict[str, Fit] = {
     "forest": partial(METHODS["forest"], trees=12, trees_to_choose=4),
     "boosting": partial(METHODS["boosting"], rounds=5),
     "mlp": partial(METHODS["mlp"], steps=60),
-    "two-branch-cnn": partial(replace(TWO_BRANCH_CNN, batch=16).fit, steps=12),
-    "dual-resnet": partial(replace(DUAL_RESNET, batch=16, recipe=Recipe(30, 3e-3)).fit),
-    "mft": partial(replace(MFT_METHOD, batch=32, recipe=Recipe(50, 5e-3)).fit),
-    "unet": partial(METHODS["unet"], steps=16, side=12),
+    "two-branch-cnn": partial(replace(TWO_BRANCH_CNN, batch=8).fit, steps=8),
+    "dual-resnet": partial(replace(DUAL_RESNET, batch=16, recipe=Recipe(20, 3e-3)).fit),
+    "mft": partial(replace(MFT_METHOD, batch=16, recipe=Recipe(40, 5e-3)).fit),
+    "unet": partial(METHODS["unet"], steps=12, side=12),
 }
 HEIGHT, WIDTH, RATIO = 39, 79, 2
 COLOURS = np.array([[300, 500, 400, 100], [500, 300, 100, 400], [100, 400, 500, 300]])
@@ -120,7 +120,7 @@ def scene(*, garbage: bool = False) -> tuple[TrainingArea, Pixels]:
     part = np.full((HEIGHT, WIDTH), GUARD, np.uint8)
     part[:, :25], part[:, 37:48], part[:, 60:] = TRAIN, VALIDATION, TEST
     part[~pixels.valid] = UNUSED
-    index = np.where((part == VALIDATION) & (rng.random(part.shape) < 0.75), -1, fields).astype(np.int16)
+    index = np.where((part == VALIDATION) & (rng.random(part.shape) < 0.85), -1, fields).astype(np.int16)
     if garbage:
         hidden = part == TEST
         pixels.ms[:, hidden] = rng.normal(9000, 3000, (4, hidden.sum()))
@@ -182,7 +182,7 @@ def test_logits_are_nan_where_nothing_is_valid_or_asked_for(method):
     assert np.isnan(classifier.logits(small, np.zeros((9, 11), bool))).all()
 
 
-@pytest.mark.parametrize("method", ["forest", "mlp", "mft"])
+@pytest.mark.parametrize("method", ["forest", "mlp"])
 def test_another_seed_another_classifier(method):
     _, pixels = scene()
     where = np.zeros((HEIGHT, WIDTH), bool)
@@ -205,11 +205,11 @@ def test_no_vote_counts_a_tenth_of_a_tree():
     assert np.nanmin(logits) == pytest.approx(np.log(0.1 / 12), abs=1e-5)
 
 
-def test_all_methods_do_without_a_validation_part():
+def test_tuned_methods_do_without_a_validation_part():
     area, pixels = scene()
     split = replace(area.split, part=np.where(area.split.part == VALIDATION, GUARD, area.split.part))
     labels = Labels(np.maximum(area.label, -1).astype(np.int16), ClassTable.numbered(["a", "b", "c"]))
     area = TrainingArea(pixels, labels, split, network=NetworkConfig(), ratio=RATIO)
-    for method in ("forest", "boosting", "mlp", "mft"):
+    for method in ("forest", "boosting", "mlp"):
         classifier = QUICK[method](area, pixels, BandRoles(), seed=0)
         assert np.isfinite(classifier.logits(pixels, pixels.valid & (np.arange(WIDTH) % 9 == 0))).any()
