@@ -12,7 +12,7 @@ ROWS = [
     {"nn", "scene", "report", "figures", "intervals"},
     {"alignment", "model", "labels", "scenes"},
     {"checkpoint", "sampling", "budget", "sample"},
-    {"journal", "inputs"},
+    {"journal", "inputs", "folds"},
     {"training", "inference", "baselines", "evaluation", "acquire", "checking"},
     {"demo", "cells", "explain", "cluster", "export"},
     {"page", "benchmark"},

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from adcdnet.bands import BandStatistics
+from adcdnet.classes import ClassTable
 from adcdnet.config import NetworkConfig, SplitConfig
 from adcdnet.errors import InputError
 from adcdnet.grid import Window, mirror
@@ -36,6 +37,7 @@ class Split:
     part: NDArray[np.uint8]
     block: int  # MS pixels per side
     notes: tuple[str, ...]
+    hides_test: bool = True  # training sees zeros in place of test pixels
 
 
 def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config: SplitConfig, seed: int) -> Split:
@@ -46,14 +48,7 @@ def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
     prediction takes part in the choice. Raises InputError for a class with too few labelled pixels.
     """
     index = np.where(valid, labels.index, -1)
-    classes = len(labels.classes)
-    totals = np.bincount(index[index >= 0], minlength=classes)
-    for name, total in zip(labels.classes.names, totals, strict=True):
-        if total < FEWEST_LABELS:
-            raise InputError(
-                f"class '{name}' has {total} labelled pixels on valid ground; at least {FEWEST_LABELS} are needed; "
-                "label more of it or take it out of the labels and the class table"
-            )
+    totals = check_counts(index, labels.classes)
     notes = []
     wanted = {TEST: config.test, VALIDATION: config.validation}
     if config.validation > 0 and totals.min() < FEWEST_TO_VALIDATE:
@@ -66,22 +61,21 @@ def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
     rng = np.random.default_rng(seed)
     # assignments are weighed on squares of this side, at most about 40,000 of them; the chosen one is made exactly
     cell = max(1, reach // 3, int((height * width / 40_000) ** 0.5))
-    counts = _cell_counts(index, classes, cell)
+    counts = cell_counts(index, len(totals), cell)
     best: tuple[float, int, NDArray[np.uint8]] | None = None
     for side in sides:
         block = block_numbers(height, width, side)
-        of_cell = block[cell // 2 :: cell, cell // 2 :: cell]
-        of_cell = _fit(of_cell, counts.shape[1:])
+        of_cell = block_of_cells(block, cell, counts.shape[1:])
         weight = np.bincount(block[index >= 0], minlength=int(block.max()) + 1).astype(float)
         leader: tuple[float, NDArray[np.uint8]] | None = None
         for trial in range(_TRIALS):
             if leader is None or trial < _TRIALS // 3:
-                part = _draw_parts(weight, wanted, rng)
+                part = draw_parts(weight, wanted, rng)
             else:  # then exchange blocks of the best so far
                 part = leader[1].copy()
                 a, b = rng.integers(part.size, size=2)
                 part[[a, b]] = part[[b, a]]
-            cost = _cost(part[of_cell], counts, totals, wanted, -(-reach // cell))
+            cost = cost_of_parts(part[of_cell], counts, totals, wanted, -(-reach // cell))
             if leader is None or cost < leader[0]:
                 leader = (cost, part)
         assert leader is not None
@@ -89,7 +83,7 @@ def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
             best = (leader[0], side, leader[1])
     assert best is not None
     _, side, part = best
-    parts = _add_guard(part[block_numbers(height, width, side)], valid, reach)
+    parts = add_guard(part[block_numbers(height, width, side)], valid, reach)
     for number in (TRAIN, VALIDATION, TEST):
         if number != TRAIN and wanted[number] == 0:
             continue
@@ -104,9 +98,22 @@ def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
     return Split(parts, side, tuple(notes))
 
 
-def _fit(x: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Repeat the last row and column until x has the shape: the last cells may be narrower than half a cell."""
-    return np.pad(x, ((0, shape[0] - x.shape[0]), (0, shape[1] - x.shape[1])), mode="edge")
+def check_counts(index: NDArray[np.integer], classes: ClassTable) -> NDArray[np.int64]:
+    """(K,) labelled pixels of every class. InputError for a class with too few."""
+    totals = np.bincount(index[index >= 0], minlength=len(classes))
+    for name, total in zip(classes.names, totals, strict=True):
+        if total < FEWEST_LABELS:
+            raise InputError(
+                f"class '{name}' has {total} labelled pixels on valid ground; at least {FEWEST_LABELS} are needed; "
+                "label more of it or take it out of the labels and the class table"
+            )
+    return totals
+
+
+def block_of_cells(block: NDArray[np.int64], cell: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """The block number in the middle of every cell × cell square; the last squares may be narrower than half of one."""
+    middle = block[cell // 2 :: cell, cell // 2 :: cell]
+    return np.pad(middle, ((0, shape[0] - middle.shape[0]), (0, shape[1] - middle.shape[1])), mode="edge")
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,7 @@ def block_numbers(height: int, width: int, side: int) -> NDArray[np.int64]:
     return row[:, None] * cols + col[None, :]
 
 
-def _cell_counts(index: NDArray[np.int16], classes: int, cell: int) -> NDArray[np.int64]:
+def cell_counts(index: NDArray[np.int16], classes: int, cell: int) -> NDArray[np.int64]:
     """Labelled pixels of every class in every cell × cell square, (K, h, w)."""
     rows, cols = -(-index.shape[0] // cell), -(-index.shape[1] // cell)
     row, col = np.nonzero(index >= 0)
@@ -156,7 +163,7 @@ def _cell_counts(index: NDArray[np.int16], classes: int, cell: int) -> NDArray[n
     return np.bincount(flat, minlength=classes * rows * cols).reshape(classes, rows, cols)
 
 
-def _draw_parts(weight: NDArray[np.float64], wanted: dict[int, float], rng: np.random.Generator) -> NDArray[np.uint8]:
+def draw_parts(weight: NDArray[np.float64], wanted: dict[int, float], rng: np.random.Generator) -> NDArray[np.uint8]:
     """One random assignment of blocks: test and validation are filled up to their share of labelled pixels.
 
     Half of the draws order the blocks at random, half grow a part from neighbouring numbers (less guard).
@@ -180,7 +187,7 @@ def _near(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     return np.asarray(ndimage.maximum_filter(mask, size=2 * reach + 1, mode="constant", cval=0), bool)
 
 
-def _add_guard(part: NDArray[np.uint8], valid: NDArray[np.bool_], reach: int) -> NDArray[np.uint8]:
+def add_guard(part: NDArray[np.uint8], valid: NDArray[np.bool_], reach: int) -> NDArray[np.uint8]:
     guarded = part.copy()
     near_test = _near(part == TEST, reach)
     guarded[near_test & (part != TEST)] = GUARD
@@ -190,11 +197,11 @@ def _add_guard(part: NDArray[np.uint8], valid: NDArray[np.bool_], reach: int) ->
     return guarded
 
 
-def _cost(
+def cost_of_parts(
     part: NDArray[np.uint8], counts: NDArray[np.int64], totals: NDArray[np.int64], wanted: dict[int, float], reach: int
 ) -> float:
     """Deviation from the wanted shares, summed over classes and parts; a missing class weighs most."""
-    guarded = _add_guard(part, np.ones(part.shape, bool), reach)
+    guarded = add_guard(part, np.ones(part.shape, bool), reach)
     cost = 0.0
     for number in (TRAIN, VALIDATION, TEST):
         share = wanted.get(number, 1 - sum(wanted.values()))
@@ -227,7 +234,8 @@ class TrainingArea:
     """
 
     def __init__(self, pixels: Pixels, labels: Labels, split: Split, *, network: NetworkConfig, ratio: int) -> None:
-        train, test = split.part == TRAIN, split.part == TEST
+        train = split.part == TRAIN
+        test = (split.part == TEST) & split.hides_test
         self.statistics = BandStatistics.measure(
             pixels.ms, pixels.pan, pixels.ms_valid & train, pixels.pan_valid & _refine(train, ratio)
         )

@@ -14,6 +14,7 @@ import typer
 
 from adcdnet.cli.align import align_command
 from adcdnet.cli.benchmark import benchmark_command
+from adcdnet.cli.check import check_command
 from adcdnet.cli.console import err
 from adcdnet.cli.demo import demo_command
 from adcdnet.cli.evaluate import evaluate_command
@@ -31,6 +32,7 @@ app = typer.Typer(
     help="Land-cover maps from a multispectral (MS) and a panchromatic (PAN) image, each at its own resolution.",
 )
 _COMMANDS: dict[str, Callable[..., None]] = {  # in the order of their use, which is that of --help
+    "check": check_command,
     "align": align_command,
     "train": train_command,
     "predict": predict_command,

@@ -1,0 +1,244 @@
+"""The cells of a benchmark: each trains one method on one fold of a scene and counts what it gets right on the rest.
+
+A cell is a method, a scene, a repeat (another partition into folds), a fold, a seed, and how many
+labels a class it may use. Every cell is computed in a process of its own and kept as a file, so that a table can grow
+over days. A cell holds the confusion matrices of its test pixels by place, at each operating point; all figures are
+made of these sums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adcdnet import memory
+from adcdnet.baselines import METHODS, BandRoles
+from adcdnet.checkpoint import Model, write_whole
+from adcdnet.config import TrainConfig
+from adcdnet.errors import InputError
+from adcdnet.folds import block_folds, random_folds
+from adcdnet.inference import default_engine, scene_logits
+from adcdnet.inputs import sha256
+from adcdnet.intervals import confusion_by_block
+from adcdnet.labels import Labels, read_labels
+from adcdnet.metrics import expected_calibration_error
+from adcdnet.model import Layout
+from adcdnet.posterior import posterior
+from adcdnet.sampling import TEST, TRAIN, Split, TrainingArea, block_numbers, leakage
+from adcdnet.scene import Scene
+from adcdnet.scenes import SceneFiles
+from adcdnet.training import Trainer
+
+TAUS = (0.0, 0.5, 1.0)
+ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default settings
+    "adcdnet": {},
+    "no-stage1": {"network": {"prior": False}},
+    "random-prior": {"stage1": {"steps": 0}},
+    "no-dtm": {"network": {"dtm": False}, "branch_weight": 0.0},
+    "no-dia": {"network": {"dia": False}},
+    "plain": {"network": {"prior": False, "dtm": False, "dia": False}, "branch_weight": 0.0},
+    "flatten-head": {"network": {"head": "flatten"}},
+    "ms-only": {"network": {"sensors": "ms"}},
+    "pan-only": {"network": {"sensors": "pan"}},
+}
+PAPER = "paper"
+Protocol = Literal["blocks", "random"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its test. method: a name of METHODS or ABLATIONS, `paper`, or a TOML file of settings."""
+
+    scene: SceneFiles
+    method: str
+    repeat: int
+    fold: int
+    seed: int
+    folds: int
+    protocol: Protocol = "blocks"
+    labels_per_class: int | None = None  # None: all
+
+    @property
+    def file(self) -> Path:
+        """Where it is kept, below the folder of the benchmark."""
+        labels = "all" if self.labels_per_class is None else str(self.labels_per_class)
+        name = f"repeat{self.repeat}-fold{self.fold}of{self.folds}-seed{self.seed}.json"
+        return Path("cells", self.scene.name, self.protocol, f"labels-{labels}", method_name(self.method), name)
+
+    def fingerprint(self) -> str:
+        """Changes when a file of the scene or the settings of the method change."""
+        settings = settings_of(self.method, self.seed)
+        files = [sha256(p) for p in (self.scene.ms, self.scene.pan, self.scene.labels)]
+        known = [files, None if settings is None else settings.model_dump(), version("adcdnet")]
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def method_name(method: str) -> str:
+    """A settings file goes by its name."""
+    return Path(method).stem if method.endswith(".toml") else method
+
+
+def settings_of(method: str, seed: int) -> TrainConfig | None:
+    """The settings of an ADCD-Net, None for the other methods. InputError for a method that is not known."""
+    if method in METHODS:
+        return None
+    if method.endswith(".toml"):
+        return TrainConfig.read(Path(method)).replace({"seed": seed})
+    if method == PAPER:
+        return TrainConfig.of_profile("paper").replace({"seed": seed})
+    if method in ABLATIONS:
+        return TrainConfig().replace({**ABLATIONS[method], "seed": seed})
+    raise InputError(
+        f"method {method!r} is not known; choose from {', '.join((*ABLATIONS, PAPER, *METHODS))}, or name a TOML file "
+        "of settings"
+    )
+
+
+def run_cells(
+    cells: Sequence[Cell], out: Path, *, jobs: int = 1, progress: Callable[[int, int, Cell], None] | None = None
+) -> None:
+    """Compute the cells that are not kept in `out` yet, each in a process of its own, `jobs` at a time."""
+    for cell in cells:
+        settings_of(cell.method, cell.seed)
+    missing = [cell for cell in cells if not _is_kept(cell, out)]
+    done = len(cells) - len(missing)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    pool = ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        max_tasks_per_child=1,
+        initializer=torch.set_num_threads,
+        initargs=(threads,),
+    )
+    with pool:
+        running = {pool.submit(_compute, cell, out): cell for cell in missing}
+        try:
+            for future in as_completed(running):
+                future.result()
+                done += 1
+                if progress is not None:
+                    progress(done, len(cells), running[future])
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _is_kept(cell: Cell, out: Path) -> bool:
+    try:
+        kept = json.loads((out / cell.file).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(kept.get("fingerprint") == cell.fingerprint())
+
+
+def _compute(cell: Cell, out: Path) -> None:
+    file = out / cell.file
+    found = compute(cell)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, (json.dumps(found) + "\n").encode())
+
+
+def compute(cell: Cell) -> dict[str, Any]:
+    """Train, classify the test pixels, count. The figures of a cell, as they are kept."""
+    settings = settings_of(cell.method, cell.seed)
+    config = settings or TrainConfig()
+    with Scene.open(cell.scene.ms, cell.scene.pan) as scene:
+        labels = read_labels(cell.scene.labels, scene.grid, classes=cell.scene.class_table(), column=cell.scene.column)
+        pixels = scene.read(scene.grid.window)
+        split = _split(cell, labels, pixels.valid, config)
+        index = np.where(pixels.valid, labels.index, -1).astype(np.int64)
+        shown = replace(labels, index=_kept_labels(index, split, cell).astype(np.int16))
+        area = TrainingArea(pixels, shown, split, network=config.network, ratio=scene.ratio)
+        tested = (split.part == TEST) & (index >= 0)
+        started = time.perf_counter()
+        if settings is None:
+            bands = BandRoles.of_descriptions(scene.ms_descriptions)
+            classifier = METHODS[cell.method](area, pixels, bands, seed=cell.seed)
+            trained = time.perf_counter()
+            logits = classifier.logits(pixels, tested)
+            drawn, parameters, classified = classifier.drawn_shares, classifier.parameters, int(tested.sum())
+        else:
+            model = _train(area, scene, labels, settings)
+            trained = time.perf_counter()
+            logits = np.empty((len(labels.classes), *scene.grid.shape), np.float32)
+            for window, _, values in scene_logits(model, scene, engine=default_engine(model.network)):
+                logits[:, *window.slices] = values
+            drawn, classified = model.drawn_shares, int(pixels.valid.sum())
+            parameters = sum(p.numel() for p in model.network.parameters())
+        ended = time.perf_counter()
+    shares = (area.class_counts / area.class_counts.sum()).tolist()
+    height, width = index.shape
+    place = block_numbers(height, width, 2 * TrainConfig().network.reach)
+    truth = np.where(tested, index, -1)
+    confusions, calibration = {}, {}
+    for tau in TAUS:
+        p = posterior(logits[:, tested], shares, drawn, tau)
+        answer = np.full(index.shape, -1)
+        answer[tested] = p.argmax(0)
+        found = confusion_by_block(truth, answer, len(shares), place)  # places after the last tested one are left out
+        by_place = np.zeros((int(place.max()) + 1, *found.shape[1:]), np.int64)
+        by_place[: len(found)] = found
+        confusions[str(tau)] = by_place.tolist()
+        calibration[str(tau)] = expected_calibration_error(p.T, index[tested])
+    return {
+        "fingerprint": cell.fingerprint(),
+        **{k: v for k, v in asdict(cell).items() if k != "scene"},
+        "scene": cell.scene.name,
+        "classes": list(labels.classes.names),
+        "training_pixels": area.class_counts.tolist(),
+        "leakage": leakage(split.part, tested, reach=config.network.reach).to_dict(),
+        "confusions": confusions,
+        "calibration_error": calibration,
+        "training_seconds": trained - started,
+        "pixels_per_second": classified / (ended - trained),
+        "parameters": parameters,
+        "peak_memory_bytes": memory.peak(),
+        "threads": torch.get_num_threads(),
+        "versions": {"adcdnet": version("adcdnet"), "torch": torch.__version__},
+    }
+
+
+def _split(cell: Cell, labels: Labels, valid: NDArray[np.bool_], config: TrainConfig) -> Split:
+    """The fold. Few labels validate nothing: choosing among models with other labels would be using more of them."""
+    if cell.protocol == "random":
+        return random_folds(labels, valid, folds=cell.folds, seed=cell.repeat)[cell.fold]
+    if cell.protocol != "blocks":
+        raise ValueError(f"protocol is {cell.protocol!r}, must be 'blocks' or 'random'")
+    how = config.split if cell.labels_per_class is None else config.split.model_copy(update={"validation": 0.0})
+    reach = max(config.network.reach, TrainConfig().network.reach)  # the same pixels for every method
+    folds = block_folds(labels, valid, reach=reach, folds=cell.folds, config=how, seed=cell.repeat)
+    return folds[cell.fold]
+
+
+def _kept_labels(index: NDArray[np.int64], split: Split, cell: Cell) -> NDArray[np.int64]:
+    """Class indices with at most `labels_per_class` training pixels of each class, drawn by the seed."""
+    if cell.labels_per_class is None:
+        return index
+    rng = np.random.default_rng((cell.repeat, cell.fold, cell.seed))
+    kept = np.where(split.part == TRAIN, -1, index)
+    for k in np.unique(index[index >= 0]):
+        places = np.argwhere((split.part == TRAIN) & (index == k))
+        chosen = places[rng.permutation(len(places))[: cell.labels_per_class]]
+        kept[tuple(chosen.T)] = k
+    return kept
+
+
+def _train(area: TrainingArea, scene: Scene, labels: Labels, settings: TrainConfig) -> Model:
+    layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes))
+    torch.manual_seed(settings.seed)
+    trainer = Trainer(area, layout, settings, torch.device("cpu"), None)
+    network = trainer.run()
+    return Model(network, area.statistics, labels.classes, trainer.label_shares, trainer.drawn_shares)

@@ -1,0 +1,67 @@
+"""adcdnet benchmark"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adcdnet.benchmark import benchmark, markdown
+from adcdnet.cells import ABLATIONS, PAPER, method_name
+from adcdnet.cli.console import out_console, progress_bars
+from adcdnet.scenes import read_scenes
+
+_KNOWN = f"{', '.join((*ABLATIONS, PAPER))}, or baselines (see the documentation), or TOML files of settings"
+
+
+def benchmark_command(
+    scenes: Annotated[Path, typer.Argument(help="scenes.toml: ms, pan and labels of one scene or more.")],
+    out: Annotated[Path, typer.Option(help="Folder of results; finished trainings in it are not repeated.")],
+    methods: Annotated[str, typer.Option(help=f"Separated by commas: {_KNOWN}.")] = "adcdnet,forest,boosting",
+    reference: Annotated[str, typer.Option(help="The method that the others are compared with.")] = "forest",
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the scene that are tested in turn.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Partitions into folds.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every method on every fold.")] = 1,
+    split: Annotated[str, typer.Option(help="blocks, or random: single pixels, as many papers do; leaks.")] = "blocks",
+    labels_per_class: Annotated[
+        str, typer.Option(help="Training labels a class, separated by commas, e.g. 25,50,100,all.")
+    ] = "all",
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time; they share the processor's cores.")] = 1,
+) -> None:
+    """Compare methods on your own scenes by repeated spatial cross-validation.
+
+    Example: adcdnet benchmark scenes.toml --methods adcdnet,forest,boosting --seeds 3 --out runs/benchmark
+    """
+    if split not in ("blocks", "random"):
+        raise typer.BadParameter(f"{split!r} is neither 'blocks' nor 'random'", param_hint="--split")
+    numbers = [None if text.strip() == "all" else _number(text) for text in labels_per_class.split(",")]
+    with progress_bars() as report:
+        rows = benchmark(
+            read_scenes(scenes),
+            methods=[name.strip() for name in methods.split(",")],
+            reference=reference,
+            out=out,
+            folds=folds,
+            repeats=repeats,
+            seeds=seeds,
+            protocol=split,  # type: ignore[arg-type]
+            labels_per_class=numbers,
+            jobs=jobs,
+            progress=lambda done, of, _: report("cells", done, of, {}),
+        )
+    out_console.print(markdown(rows, reference=method_name(reference)), markup=False)
+    if split == "random":
+        shares = [r.overlapping for r in rows if r.overlapping is not None]
+        out_console.print(
+            f"random pixels: the windows of {max(shares):.0%} of the test pixels overlap windows of training pixels; "
+            "these figures say how well the scene is remembered, not how well new ground is mapped",
+            markup=False,
+        )
+    out_console.print(f"tables and figure: {out}", markup=False)
+
+
+def _number(text: str) -> int:
+    if not text.strip().isdigit() or int(text) < 1:
+        raise typer.BadParameter(f"{text!r} is neither a number of labels nor 'all'", param_hint="--labels-per-class")
+    return int(text)
