@@ -20,6 +20,7 @@ from adcdnet.simulate import simulate
 
 if TYPE_CHECKING:
     from adcdnet.alignment import align
+    from adcdnet.checking import CheckReport, check
     from adcdnet.checkpoint import Model, Run
     from adcdnet.classes import ClassTable
     from adcdnet.config import TrainConfig
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from adcdnet.training import train
 else:
     _FILE_OF = {
+        "CheckReport": "checking",
         "ClassTable": "classes",
         "Evaluation": "evaluation",
         "InputError": "errors",
@@ -40,6 +42,7 @@ else:
         "Scene": "scene",
         "TrainConfig": "config",
         "align": "alignment",
+        "check": "checking",
         "evaluate": "evaluation",
         "predict": "inference",
         "read_labels": "labels",
@@ -59,6 +62,7 @@ else:
 
 
 __all__ = [
+    "CheckReport",
     "ClassTable",
     "Evaluation",
     "InputError",
@@ -68,6 +72,7 @@ __all__ = [
     "Scene",
     "TrainConfig",
     "align",
+    "check",
     "evaluate",
     "predict",
     "read_labels",

@@ -1,0 +1,97 @@
+"""adcdnet check"""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adcdnet.checking import CheckReport, check
+from adcdnet.checkpoint import write_whole
+from adcdnet.classes import ClassTable
+from adcdnet.cli.console import ColumnOption, MsOption, PanOption, out_console, print_table, say
+from adcdnet.register import Registration
+
+
+def check_command(
+    ms: MsOption,
+    pan: PanOption,
+    labels: Annotated[Path | None, typer.Option(help="Raster or polygons, if there are any yet.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
+    column: ColumnOption = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Also write all figures as JSON.")] = None,
+) -> None:
+    """Whether these images can be used together: what they are, how they lie on each other, what to mend.
+
+    Example: adcdnet check --ms ms.tif --pan pan.tif --labels polygons.gpkg
+    """
+    table = ClassTable.read(classes) if classes else None
+    found = check(ms, pan, labels, classes=table, column=column)
+    if json_path is not None:
+        write_whole(json_path, (json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+    say(found.notes)
+    print_report(found)
+    if found.verdict == "cannot be used":
+        raise typer.Exit(1)
+
+
+def print_report(found: CheckReport) -> None:
+    ms, pan = found.ms, found.pan
+    print_table(
+        [
+            ("", "MS", "PAN"),
+            ("file", Path(ms.path).name, Path(pan.path).name),
+            ("pixels, rows × columns", f"{ms.height}×{ms.width}", f"{pan.height}×{pan.width}"),
+            ("size of a pixel", *(f"{p[0]:.6g} × {p[1]:.6g}" for p in (ms.pixel, pan.pixel))),
+            ("coordinate system", ms.crs or "none", pan.crs or "none"),
+            ("without data", f"{ms.invalid:.1%}", f"{pan.invalid:.1%}"),
+        ]
+    )
+    out_console.print(
+        f"common extent: {found.height}×{found.width} MS pixels, {found.ratio} PAN pixels on each per axis; "
+        f"figures of bands from {found.seen:.0%} of it"
+    )
+    bands: list[tuple[str, ...]] = [
+        ("band", "type", "lowest", "highest", "mean", "deviation", "at lowest", "at highest")
+    ]
+    for image, facts in (("MS", ms), ("PAN", pan)):
+        for b in facts.bands:
+            figures = (f"{v:.5g}" for v in (b.lowest, b.highest, b.mean, b.deviation))
+            bands.append((f"{image} {b.name}", b.type, *figures, f"{b.at_lowest:.2%}", f"{b.at_highest:.2%}"))
+    print_table(bands)
+    if found.registration is not None:
+        _print_registration(found.registration)
+    if found.labelled is not None:
+        print_table([("class", "labelled MS pixels"), *((name, str(n)) for name, n in found.labelled.items())])
+    for finding in found.findings:
+        word = "PROBLEM" if finding.fatal else "warning"
+        mend = f"; {finding.mend}" if finding.mend else ""
+        out_console.print(f"{word}: {finding.what}{mend}", markup=False)
+    out_console.print(f"verdict: {found.verdict}")
+
+
+def _print_registration(found: Registration) -> None:
+    out_console.print("correction of PAN, in its pixels, rows down and columns right positive (± 95 %):")
+    rows: list[tuple[str, ...]] = [
+        ("", "rows", "columns"),
+        ("by the fit of PAN by MS", *_with_errors((found.row, found.col), found.errors)),
+        ("by the phase of the spectra", f"{found.phase_row:+.2f}", f"{found.phase_col:+.2f}"),
+    ]
+    if found.drift is not None and found.drift_errors is not None:
+        for k, edge in enumerate(("lower", "right")):
+            drifts, errors = ((of[0][k], of[1][k]) for of in (found.drift, found.drift_errors))
+            rows.append((f"more at the {edge} edge", *_with_errors(drifts, errors)))
+    print_table(rows)
+    out_console.print(f"share of PAN that MS explains: {found.fit_as_given:.3f} as given, {found.fit:.3f} corrected")
+    grid = [list(row) for _, row in groupby(found.windows, key=lambda known: known[0].row)]
+    if len(found.windows) > 1:
+        out_console.print("in windows from upper left to lower right (rows, columns; – where too little is seen):")
+        cells = [[f"{s.row:+.2f} {s.col:+.2f}" if s else "–" for _, s in row] for row in grid]
+        print_table([("", *row) for row in cells])
+
+
+def _with_errors(values: tuple[float, float], errors: tuple[float, float]) -> tuple[str, ...]:
+    return tuple(f"{value:+.2f} ± {2 * error:.2f}" for value, error in zip(values, errors, strict=True))
