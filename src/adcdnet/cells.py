@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from adcdnet import memory
 from adcdnet.baselines import METHODS, BandRoles
 from adcdnet.checkpoint import Model, write_whole
-from adcdnet.config import TrainConfig
+from adcdnet.config import NetworkConfig, SplitConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.folds import block_folds, random_folds
 from adcdnet.inference import default_engine, scene_logits
@@ -181,7 +181,7 @@ def compute(cell: Cell) -> dict[str, Any]:
         ended = time.perf_counter()
     shares = (area.class_counts / area.class_counts.sum()).tolist()
     height, width = index.shape
-    place = block_numbers(height, width, 2 * TrainConfig().network.reach)
+    place = block_numbers(height, width, 2 * NetworkConfig().reach)
     truth = np.where(tested, index, -1)
     confusions, calibration = {}, {}
     for tau in TAUS:
@@ -217,8 +217,9 @@ def _split(cell: Cell, labels: Labels, valid: NDArray[np.bool_], config: TrainCo
         return random_folds(labels, valid, folds=cell.folds, seed=cell.repeat)[cell.fold]
     if cell.protocol != "blocks":
         raise ValueError(f"protocol is {cell.protocol!r}, must be 'blocks' or 'random'")
-    how = config.split if cell.labels_per_class is None else config.split.model_copy(update={"validation": 0.0})
-    reach = max(config.network.reach, TrainConfig().network.reach)  # the same pixels for every method
+    # the same pixels for every method, whatever its settings say of splits
+    how = SplitConfig() if cell.labels_per_class is None else SplitConfig(validation=0.0)
+    reach = max(config.network.reach, NetworkConfig().reach)
     folds = block_folds(labels, valid, reach=reach, folds=cell.folds, config=how, seed=cell.repeat)
     return folds[cell.fold]
 

@@ -1,0 +1,165 @@
+"""The tables: every labelled pixel counts once, what is kept is not computed again, and what is wrong is one line."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tomli_w
+
+from adcdnet import benchmark as benchmarks
+from adcdnet import cells, folds
+from adcdnet.benchmark import benchmark, markdown
+from adcdnet.cells import ABLATIONS, Cell, settings_of
+from adcdnet.config import TrainConfig
+from adcdnet.errors import InputError
+from adcdnet.scenes import SceneFiles
+from conftest import QUICK
+
+
+@pytest.fixture(autouse=True)
+def few_trials(monkeypatch):
+    monkeypatch.setattr(folds, "_TRIALS", 12)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Cells are computed in this process: (cell, folder) of each that was."""
+    computed = []
+
+    def run(todo, out, *, jobs, progress):
+        for cell in todo:
+            if not cells._is_kept(cell, out):
+                computed.append(cell)
+                cells._compute(cell, out)
+
+    monkeypatch.setattr(benchmarks, "run_cells", run)
+    return computed
+
+
+@pytest.fixture
+def scene(labelled_pair) -> SceneFiles:
+    pair = labelled_pair
+    return SceneFiles(name="pair", ms=pair.ms, pan=pair.pan, labels=pair.labels, classes=pair.classes)
+
+
+@pytest.fixture
+def quick(tmp_path) -> str:
+    path = tmp_path / "quick.toml"
+    path.write_text(tomli_w.dumps(QUICK))
+    return str(path)
+
+
+@pytest.fixture
+def other(tmp_path) -> str:
+    path = tmp_path / "other.toml"
+    path.write_text(tomli_w.dumps({**QUICK, "stage2": {"steps": 40, "tiles": 4, "learning_rate": 0.01}}))
+    return str(path)
+
+
+def test_a_table_counts_every_labelled_pixel_once_and_keeps_its_cells(
+    scene, quick, other, here, tmp_path, labelled_pair
+):
+    out = tmp_path / "out"
+    rows = benchmark([scene], methods=[quick, other], reference=other, out=out, folds=2)
+    assert len(here) == 4
+    assert [(r.method, r.tau) for r in rows] == [(m, t) for t in (0.0, 0.5, 1.0) for m in ("quick", "other")]
+    labelled = 0
+    for fold in (0, 1):
+        kept = json.loads((out / replace(here[0], fold=fold).file).read_text())
+        confusions = np.asarray(kept["confusions"]["1.0"])
+        assert confusions[:, :, -1].sum() == 0  # every test pixel has a class
+        labelled += confusions.sum()
+    with labelled_pair.open() as opened:
+        index = labelled_pair.read_labels(opened).index
+        valid = opened.read(opened.grid.window).valid
+    assert labelled == ((index >= 0) & valid).sum()
+    ours, reference = rows[4], rows[5]
+    assert reference.difference is None
+    assert reference.mean["oa"] > 0.8  # the classes differ in colour
+    for name in ("oa", "aa", "kappa", "macro_f1"):
+        assert ours.difference[name] == pytest.approx(ours.mean[name] - reference.mean[name])
+    assert math.isnan(ours.deviation["oa"])  # one seed
+    table = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
+    assert float(table[5]["oa"]) == pytest.approx(reference.mean["oa"], abs=1e-5)
+    assert f"| other | 2 | {reference.mean['oa']:.3f} |" in (out / "results.md").read_text()
+    assert (out / "results.png").read_bytes()[:4] == b"\x89PNG"
+    before = (out / "results.csv").read_bytes()
+    benchmark([scene], methods=[quick, other], reference=other, out=out, folds=2)
+    assert len(here) == 4
+    assert (out / "results.csv").read_bytes() == before
+
+
+def test_changed_settings_are_computed_again(scene, quick, here, tmp_path):
+    cell = Cell(scene, quick, 0, 0, 0, folds=2)
+    before = cell.fingerprint()
+    changed = {**QUICK, "label_smoothing": 0.1}
+    (tmp_path / "quick.toml").write_text(tomli_w.dumps(changed))
+    assert cell.fingerprint() != before
+
+
+def test_few_labels_are_drawn_per_class_and_validate_nothing(scene, quick):
+    found = cells.compute(Cell(scene, quick, 0, 1, 0, folds=2, labels_per_class=7))
+    assert found["training_pixels"] == [7, 7, 7]
+    everything = cells.compute(Cell(scene, quick, 0, 1, 0, folds=2))
+    assert min(everything["training_pixels"]) > 100
+
+
+def test_seeds_repeat(scene, quick):
+    first, again, other = (cells.compute(Cell(scene, quick, 0, 0, seed, folds=2)) for seed in (0, 0, 1))
+    assert first["confusions"] == again["confusions"]
+    assert first["confusions"] != other["confusions"]
+
+
+def test_the_random_protocol_leaks_and_says_so(scene, quick):
+    blocks, pixels = (cells.compute(Cell(scene, quick, 0, 0, 0, 2, protocol=p)) for p in ("blocks", "random"))
+    assert pixels["leakage"]["overlapping"] == 1.0
+    assert blocks["leakage"]["holding"] == 0.0
+
+
+def test_means_and_deviations_are_over_repeats_and_seeds(scene):
+    def cell(seed, fold, right, wrong):
+        counts = [[[right, wrong, 0], [0, 10, 0]]] * 12
+        return {
+            **{"scene": "s", "protocol": "blocks", "labels_per_class": None, "method": "m", "repeat": 0, "seed": seed},
+            **{"fold": fold, "confusions": {"1.0": counts}, "calibration_error": {"1.0": 0.1}, "training_seconds": 1},
+            **{"pixels_per_second": 1, "parameters": 5, "peak_memory_bytes": 1, "leakage": {"overlapping": None}},
+        }
+
+    ours = [cell(0, 0, 10, 0), cell(0, 1, 6, 4), cell(1, 0, 10, 0), cell(1, 1, 10, 0)]
+    theirs = [cell(seed, fold, 10, 0) for seed in (0, 1) for fold in (0, 1)]
+    row = benchmarks._row(ours, theirs, 1.0, is_reference=False)
+    # seed 0: 36 of 40 pixels right in every place, seed 1 all
+    assert row.mean["oa"] == pytest.approx((0.9 + 1) / 2)
+    assert row.deviation["oa"] == pytest.approx(0.1 / math.sqrt(2))
+    assert row.difference["oa"] == pytest.approx(-0.05)
+
+
+def test_every_named_method_has_settings_that_differ():
+    default = TrainConfig()
+    for name in ABLATIONS:
+        assert (settings_of(name, 0) == default) == (name == "adcdnet")
+    assert settings_of("paper", 3).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"methods": ["tree"], "reference": "tree"}, "method 'tree' is not known; choose from adcdnet, "),
+        ({"reference": "boosting"}, "reference 'boosting' is not among the methods"),
+        ({"folds": 1}, "1 folds leave nothing"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_computed(scene, tmp_path, changes, complaint):
+    arguments = {"methods": ["mlp"], "reference": "mlp", "out": tmp_path / "out", **changes}
+    with pytest.raises(InputError, match=complaint):
+        benchmark([scene], **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cell_in_a_process_of_its_own(scene, quick, tmp_path):
+    rows = benchmark([scene], methods=[quick], reference=quick, out=tmp_path, folds=2, jobs=2)
+    assert rows[0].trainings == 2
+    assert "### pair, all labels, blocks, tau 0.5" in markdown(rows, reference="quick")
