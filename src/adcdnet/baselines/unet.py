@@ -96,7 +96,7 @@ class UNetClassifier:
 
     @torch.inference_mode()
     def logits(self, pixels: Pixels, where: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-        """(K, h, w), see `Classifier`; the whole scene at once, in about 3 kB of memory per PAN pixel."""
+        """(K, h, w), see `Classifier`; the whole scene at once, in about 2 kB of memory per PAN pixel."""
         ratio = pixels.pan_valid.shape[0] // pixels.ms_valid.shape[0]
         ms, pan = self.statistics.standardise(*pixels)
         ms = with_border(ms, self.border, repeat_edge=True)
@@ -106,7 +106,7 @@ class UNetClassifier:
 
 
 def fit_unet(
-    area: TrainingArea, pixels: Pixels, bands: BandRoles, *, seed: int, steps: int = 60, side: int | None = None
+    area: TrainingArea, pixels: Pixels, bands: BandRoles, *, seed: int, steps: int = 100, side: int | None = None
 ) -> UNetClassifier:
     """Train on tiles of the area, in which test and validation ground is hidden; `pixels` and `bands` are not used.
 
