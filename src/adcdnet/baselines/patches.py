@@ -43,7 +43,10 @@ class PatchMethod:
     def fit(
         self, area: TrainingArea, pixels: Pixels, bands: BandRoles, *, seed: int, steps: int | None = None
     ) -> PatchClassifier:
-        """Train on patches of the area; `pixels` and `bands` are there since other methods need them."""
+        """Train on patches of the area; `pixels` and `bands` are there since other methods need them.
+
+        Takes 45 to 75 s of one core at ratio 2, up to two minutes at ratio 4.
+        """
         layout = Layout(
             ms_bands=len(area.ms), pan_bands=len(area.pan), ratio=area.ratio, classes=len(area.class_counts)
         )
