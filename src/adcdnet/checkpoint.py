@@ -32,7 +32,7 @@ class Model:
     """A network with what it was trained on. `network` is in eval mode.
 
     label_shares: π, the class shares of the training labels. drawn_shares: ρ, the shares in which training met them.
-    record: how it was trained (seed, settings, versions, scores), for people and reports.
+    record: how it was trained (seed, settings, versions, scores), for people and reports. temperature: see `posterior`.
     """
 
     network: ADCDNet
@@ -41,6 +41,7 @@ class Model:
     label_shares: tuple[float, ...]
     drawn_shares: tuple[float, ...]
     record: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
 
     def save(self, path: Path) -> None:
         """Written beside the target and moved into place. InputError where that fails."""
@@ -52,6 +53,7 @@ class Model:
             "classes": asdict(self.classes),
             "label_shares": self.label_shares,
             "drawn_shares": self.drawn_shares,
+            "temperature": self.temperature,
             "record": self.record,
         }
         weights = {name: value.contiguous() for name, value in self.network.cpu().state_dict().items()}
@@ -95,6 +97,7 @@ class Model:
             tuple(header["label_shares"]),
             tuple(header["drawn_shares"]),
             header["record"],
+            float(header.get("temperature", 1.0)),
         )
 
 

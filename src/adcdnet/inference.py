@@ -245,7 +245,7 @@ def predict(
                 assert journal is not None
                 layers = journal.read(window)
             else:
-                p = posterior(logits, model.label_shares, model.drawn_shares, tau)
+                p = posterior(logits, model.label_shares, model.drawn_shares, tau, model.temperature)
                 best = np.where(pixels.valid, p.argmax(0), len(values) - 1)
                 answer: list[NDArray[Any]] = [values[best], p]
                 layers = answer[: len(files)]

@@ -83,7 +83,7 @@ def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str
     for name, weight in model.network.state_dict().items():
         digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
     images = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in scene.paths if p.exists()]
-    shares = model.label_shares, model.drawn_shares
+    shares = model.label_shares, model.drawn_shares, model.temperature
     known = (model.statistics, model.classes, shares, images, scene.grid, scene.pan_shift, settings)
     digest.update(repr(known).encode())
     return digest.hexdigest()

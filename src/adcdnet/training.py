@@ -34,12 +34,12 @@ from adcdnet.config import StageConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.grid import tiles
 from adcdnet.labels import Labels
-from adcdnet.metrics import Scores, confusion_matrix, scores
+from adcdnet.metrics import confusion_matrix, expected_calibration_error, scores
 from adcdnet.model import ADCDNet, Layout, PriorNet
 from adcdnet.nn.mamba import Mamba
 from adcdnet.nn.shared import Targets
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
-from adcdnet.posterior import posterior
+from adcdnet.posterior import fit_temperature, posterior
 from adcdnet.sampling import PART_NAMES, TEST, Drawn, TrainingArea, leakage, split_blocks
 from adcdnet.scene import Scene, write_raster
 
@@ -127,7 +127,8 @@ def _train(
         "notes": [*scene.notes, *labels.notes, *split.notes],
         **trainer.found,
     }
-    model = Model(network, area.statistics, labels.classes, trainer.label_shares, trainer.drawn_shares, record)
+    shares = trainer.label_shares, trainer.drawn_shares
+    model = Model(network, area.statistics, labels.classes, *shares, record, trainer.temperature)
     model.save(folder / "model.safetensors")
     write_whole(folder / "history.csv", trainer.history_csv())
     write_whole(folder / "metrics.json", _json({k: v for k, v in record.items() if k != "settings"}))
@@ -160,6 +161,7 @@ class Trainer:
         self.history: list[dict[str, float | str]] = []
         self.seconds: dict[str, float] = {}
         self.interrupted = False
+        self.temperature = 1.0
 
     def run(self) -> ADCDNet:
         if self.network.prior is not None:
@@ -191,7 +193,8 @@ class Trainer:
             if step % max(1, stage.steps // self.config.validations) == 0 or step == stage.steps:
                 _check_finite(loss.item(), "stage I", step)
                 rank = min(effective_rank(_centre(f).detach().float().cpu()) for f in (f_ms, f_pan))
-                self._note("stage1", step, stage.steps, loss=loss.item(), sps=distance.item(), effective_rank=rank)
+                known = {"loss": loss.item(), "sps": distance.item(), "effective_rank": rank}
+                self._note("stage1", step, stage.steps, **known, learning_rate=float(schedule.get_last_lr()[0]))
                 if rank < COLLAPSED:
                     raise InputError(
                         f"stage I collapsed: after {step} steps its features have effective rank {rank:.2f} of "
@@ -254,13 +257,15 @@ class Trainer:
                     "learning_rate": float(schedule.get_last_lr()[0]),
                 }
                 if self.area.has_validation:
-                    found = self._validate(average)
+                    truth, p = self._validate(average)
+                    found = scores(confusion_matrix(truth, p.argmax(0), len(p)))
                     known |= {"validation_kappa": found.kappa, "validation_aa": found.aa, "validation_oa": found.oa}
                     looks += 1
                     if found.kappa > best_kappa:
                         best, best_kappa, looks = copy.deepcopy(average), found.kappa, 0
                         self.found["best_step"] = step
                         self.found["validation"] = found.to_dict()
+                        self._calibrate(truth, p)
                 self._note("stage2", step, stage.steps, **known)
                 if looks >= self.config.patience:
                     break
@@ -302,8 +307,8 @@ class Trainer:
         return losses
 
     @torch.inference_mode()
-    def _validate(self, network: ADCDNet) -> Scores:
-        """Scores on the validation part at tau 1."""
+    def _validate(self, network: ADCDNet) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Class indices (n,) of the validation part and probabilities (K, n) at tau 1."""
         label = self.area.validation_label
         shares = self.label_shares, self.drawn_shares
         truth, answer = [], []
@@ -317,9 +322,20 @@ class Trainer:
                 logits = network.on_tile(ms, pan, Targets(*places)).main
             else:
                 logits = self._classify_patches(network, row + window.row, col + window.col)
-            answer.append(posterior(logits.float().cpu().numpy().T, *shares, tau=1.0).argmax(0))
+            answer.append(posterior(logits.float().cpu().numpy().T, *shares, tau=1.0))
             truth.append(label[window.slices][row, col])
-        return scores(confusion_matrix(np.concatenate(truth), np.concatenate(answer), len(shares[0])))
+        return np.concatenate(truth), np.concatenate(answer, axis=1)
+
+    def _calibrate(self, truth: NDArray[np.int64], p: NDArray[np.float32]) -> None:
+        """Temperature by the validation part, and how far probabilities are off there without and with it."""
+        self.temperature = fit_temperature(p, truth)
+        alike = (1.0,) * len(p)  # p has the shares in it
+        tempered = posterior(np.log(np.maximum(p, np.finfo(p.dtype).tiny)), alike, alike, 1.0, self.temperature)
+        self.found["calibration"] = {
+            "temperature": self.temperature,
+            "error_before": expected_calibration_error(p.T, truth),
+            "error_after": expected_calibration_error(tempered.T, truth),
+        }
 
     def _classify_patches(self, network: ADCDNet, row: NDArray[np.int64], col: NDArray[np.int64]) -> Tensor:
         parts = []
