@@ -1,8 +1,9 @@
 """The class table: what it reads, and what it refuses."""
 
+import numpy as np
 import pytest
 
-from adcdnet.classes import PALETTE, ClassTable
+from adcdnet.classes import PALETTE, ClassTable, _lab
 from adcdnet.errors import InputError
 
 
@@ -60,3 +61,21 @@ def test_a_file_that_is_missing_or_not_text_is_named(tmp_path):
         ClassTable.read(tmp_path / "none.csv")
     with pytest.raises(InputError, match=r"classes\.csv cannot be read"):
         read(tmp_path, "value,name\n1,Gewässer\n", encoding="latin-1")
+
+
+def test_colours_that_a_reader_cannot_tell_apart_are_named():
+    table = ClassTable((1, 2, 3), ("town", "wood", "lake"), ("#d62828", "#1b5e20", "#2166ac"))
+    (said,) = table.alike()
+    assert "town (#d62828) and wood (#1b5e20)" in said  # red and green of one lightness
+    assert "without red cones" in said
+    twins = ClassTable((1, 2), ("a", "b"), ("#777777", "#7b7b7b")).alike()
+    assert twins == ["the colours of a (#777777) and b (#7b7b7b) are hard to tell apart; change one in the class table"]
+
+
+def test_the_default_colours_keep_apart_for_every_reader():
+    assert ClassTable.numbered([f"c{k}" for k in range(len(PALETTE))]).alike() == []
+
+
+def test_colour_differences_are_those_of_cielab():  # known values of pure sRGB red, and of the two ends of grey
+    lab = _lab(["#ff0000", "#ffffff", "#000000"], np.eye(3))
+    assert lab == pytest.approx(np.array([[53.24, 80.09, 67.20], [100, 0, 0], [0, 0, 0]]), abs=0.05)

@@ -6,15 +6,30 @@ import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from adcdnet.errors import InputError
 
-# Okabe and Ito's eight colour-blind safe colours without black, then darker and lighter relatives of them
+# Okabe and Ito's eight colour-blind safe colours with grey for black, then darker and lighter ones that keep apart
 PALETTE = (
-    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#7f7f7f",
-    "#00466e", "#8f6200", "#005a41", "#7d3f63", "#a8d8f5", "#f7a873", "#fff6a3", "#c7c7c7",
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#666666",
+    "#00466e", "#8d2f00", "#006437", "#6028ad", "#a8d8f5", "#f7a873", "#fff6a3", "#c7c7c7",
 )  # fmt: skip
+# Linear RGB as it looks without one kind of cone (Machado, Oliveira and Fernandes 2009, IEEE TVCG 15(6), severity 1)
+_VISION = {
+    "": np.eye(3),
+    "without red cones": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "without green cones": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+}
+_ALIKE = 10.0  # CIE 1976 colour difference; neighbours in a map with less are taken for one another
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,19 @@ class ClassTable:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def alike(self) -> list[str]:
+        """One sentence for every two classes whose colours are hard to tell apart, or are so for the colour-blind."""
+        found = []
+        seen = {who: _lab(self.colors, matrix) for who, matrix in _VISION.items()}
+        for i, j in combinations(range(len(self)), 2):
+            apart = {who: float(np.linalg.norm(lab[i] - lab[j])) for who, lab in seen.items()}
+            closest = min(apart, key=lambda who: apart[who])
+            if apart[closest] < _ALIKE:
+                who = "" if apart[""] < _ALIKE else f" for readers {closest}"
+                names = f"{self.names[i]} ({self.colors[i]}) and {self.names[j]} ({self.colors[j]})"
+                found.append(f"the colours of {names} are hard to tell apart{who}; change one in the class table")
+        return found
 
     @classmethod
     def numbered(cls, names: Sequence[str]) -> ClassTable:
@@ -69,6 +97,17 @@ class ClassTable:
         safe = _safe_colors(len(rows))
         colors = tuple((row.get("color") or "").strip() or safe[i] for i, (_, row) in enumerate(numbered))
         return cls(tuple(values), tuple((row["name"] or "").strip() for _, row in numbered), colors)
+
+
+def _lab(colors: Sequence[str], vision: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(K, 3) CIELAB under D65 of sRGB colours, seen through `vision` (3, 3)."""
+    coded = np.array([list(bytes.fromhex(color[1:])) for color in colors]) / 255
+    linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ vision.T, 0, 1)
+    xyz = seen @ np.array([[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]])
+    t = xyz / np.array([0.9505, 1.0, 1.089])
+    f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t * (29 / 6) ** 2 / 3 + 4 / 29)
+    return np.stack((116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])), axis=1)
 
 
 def _safe_colors(count: int) -> tuple[str, ...]:
