@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+_ROUNDING = 1e-12
+
 
 class Estimate(NamedTuple):
     """A share and its standard error; nan where the sample holds no such pixel."""
@@ -70,8 +72,8 @@ def estimate(n: NDArray[np.integer], pixels: NDArray[np.integer]) -> SampleEstim
         with np.errstate(invalid="ignore", divide="ignore"):
             R = (W @ part) / total
             spread = part - 2 * R * part + R**2 * whole - (part - R * whole) ** 2  # mean square less squared mean
-            variance = weight @ spread / total**2
-        error = np.sqrt(np.maximum(variance, 0))  # rounding may leave -1e-19 of 0
+            spread[np.abs(spread) < _ROUNDING] = 0  # points that all agree
+            error = np.sqrt(weight @ spread) / total
         return tuple(Estimate(*pair) for pair in zip(R.tolist(), error.tolist(), strict=True))
 
     return SampleEstimates(

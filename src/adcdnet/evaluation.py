@@ -179,8 +179,8 @@ def _on_sample(
     notes = labels.notes
     if not known.all():
         notes += (
-            f"{(~known).sum()} of {points} points have no class; the others stand for them, which is right only if "
-            "they were left for reasons that have nothing to do with their class",
+            f"the {known.sum()} points with a class stand for the {(~known).sum()} without one, which is right only if "
+            "those were left for reasons that have nothing to do with their class",
         )
     of_values = np.array([*labels.classes.values, 0])[answer]
     strangers = int((of_values != drawn.values[drawn.stratum]).sum()) if drawn.values.any() else 0

@@ -75,7 +75,7 @@ def sample(
     pixels = np.bincount(strata.ravel(), minlength=256)[present]
     counts = allocate(pixels, n, min_per_class)
     rng = np.random.default_rng(seed)
-    places = [_draw(strata == value, count, rng) for value, count in zip(present, counts, strict=True)]
+    places = [draw_pixels(strata == value, count, rng) for value, count in zip(present, counts, strict=True)]
     order = rng.permutation(n)  # otherwise the numbers of the points would tell their strata
     row, col = np.concatenate(places, axis=1)[:, order]
     x, y = grid.transform @ (col + 0.5, row + 0.5)
@@ -108,7 +108,7 @@ def allocate(pixels: NDArray[np.integer], n: int, min_per_class: int | None = No
     return counts
 
 
-def _draw(mask: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def draw_pixels(mask: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Rows and columns (2, count) of true pixels, each with the same chance."""
     in_row = mask.sum(axis=1)
     first = np.concatenate([[0], np.cumsum(in_row)])  # the number of a row's first true pixel

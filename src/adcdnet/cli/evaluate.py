@@ -87,15 +87,12 @@ def _print_areas(found: Evaluation) -> None:
     if areas is None:
         return
     size = areas.pixel.hectares
-    unit, factor = ("pixels", 1.0) if size is None else ("ha", size)
-    rows: list[tuple[str, ...]]
-    if areas.adjusted is None:
-        rows = [(f"area ({unit})", "mapped")]
-        rows += [(name, f"{n * factor:.6g}") for name, n in zip(found.classes.names, areas.mapped, strict=True)]
-    else:
-        rows = [(f"area ({unit})", "mapped", "adjusted", "± standard error")]
-        for name, mapped, (pixels, error) in zip(found.classes.names, areas.mapped, areas.adjusted, strict=True):
-            rows.append((name, *(f"{v * factor:.6g}" for v in (mapped, pixels)), f"± {error * factor:.3g}"))
+    rows: list[tuple[str, ...]] = [("area (pixels)" if size is None else "area (ha)", "mapped")]
+    for k, name in enumerate(found.classes.names):
+        shown = [areas.mapped[k], *(areas.adjusted[k] if areas.adjusted else ())]
+        rows.append((name, *(f"{v:.0f}" if size is None else f"{v * size:.2f}" for v in shown)))
+    if areas.adjusted is not None:
+        rows[0] += ("adjusted", "± standard error")
     print_table(rows)
     if size is None:
         out_console.print(f"areas in pixels: {areas.pixel.unknown}", markup=False)
