@@ -52,7 +52,7 @@ def fit_forest(
             min(trees, trees_to_choose), min_samples_leaf=leaf, max_features=share, random_state=seed, warm_start=True
         )
         for share in ("sqrt", 0.3)
-        for leaf in (3, 1, 10)
+        for leaf in (3, 10, 30)
     ]
     rows = _Rows.of(area, pixels, bands)
     forest, _ = rows.choose([(candidate, BALANCE) for candidate in candidates])
