@@ -59,7 +59,7 @@ def warnings(found: Findings) -> list[str]:
             f"map and probabilities disagree on {found.survey.disagree:.1%} of the pixels: "
             "they come from different runs or settings, or the map was sieved"
         )
-    return list(dict.fromkeys(notes))
+    return list(dict.fromkeys([*notes, *found.classes.alike()]))
 
 
 def split(found: Findings) -> dict[str, Any] | None:
@@ -133,7 +133,11 @@ def _calibration(found: Findings, drawings: Drawings) -> dict[str, Any] | None:
         reliability_diagram(figure.subplots(), judged.probabilities, judged.truth)
 
     drawings["reliability"] = pictures.svg(draw, 5.2, 4.0)
-    return {"error": words.share(expected_calibration_error(judged.probabilities, judged.truth))}
+    return {
+        "error": words.share(expected_calibration_error(judged.probabilities, judged.truth)),
+        "temperature": f"{found.files.model.temperature:.2f}",
+        "fitted": "calibration" in found.files.model.record,
+    }
 
 
 def training(found: Findings, drawings: Drawings) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from adcdnet.areas import Estimate
@@ -17,7 +16,6 @@ from adcdnet.report import stretch
 
 _MS_SIDE, _PAN_SIDE = 1024, 1600  # pixels of the images that a page carries
 _LOSSLESS = 200_000  # pixels up to which an image is small enough to be a PNG
-_HEAT = 64  # shades of probability and entropy
 
 
 def write(found: Findings) -> dict[str, Any]:
@@ -75,13 +73,13 @@ def _layers(found: Findings) -> list[dict[str, str]]:
             _layer(
                 "probability",
                 "probability of the winner",
-                _heat(np.clip((sure - 1 / len(colors)) / (1 - 1 / len(colors)), 0, 1), mapped, "viridis"),
+                pictures.heat(np.clip((sure - 1 / len(colors)) / (1 - 1 / len(colors)), 0, 1), mapped, "viridis"),
                 f"Probability of the mapped class, from 1/{len(colors)} (dark) to 1 (yellow)",
             ),
             _layer(
                 "entropy",
                 "entropy",
-                _heat(doubt, mapped, "magma"),
+                pictures.heat(doubt, mapped, "magma"),
                 "Entropy of the class probabilities, from 0 (dark, sure) to that of a guess (light, all classes alike)",
             ),
         ]
@@ -98,17 +96,8 @@ def certainty(probabilities: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ND
 
 def _photo(bands: NDArray[np.float32]) -> str:
     """(1 or 3, h, w) in 0..1."""
-    image = bands[0] if len(bands) == 1 else bands.transpose(1, 2, 0)
+    image = pictures.image(bands)
     return pictures.png(image) if image.shape[0] * image.shape[1] <= _LOSSLESS else pictures.jpeg(image)
-
-
-def _heat(values: NDArray[np.float32], where: NDArray[np.bool_], name: str) -> str:
-    shades = [
-        f"#{round(255 * r):02x}{round(255 * g):02x}{round(255 * b):02x}"
-        for r, g, b, _ in colormaps[name](np.linspace(0, 1, _HEAT))
-    ]
-    codes = np.where(where, 1 + np.rint(values * (_HEAT - 1)), 0).astype(np.uint8)
-    return pictures.png_of_codes(codes, [None, *shades])
 
 
 def _layer(name: str, label: str, source: str, text: str) -> dict[str, str]:

@@ -10,15 +10,21 @@ import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.colors import to_rgb
+from matplotlib import colormaps, rc_context
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from adcdnet.figures import INK, style
 
+_HEAT = 64  # shades
 _COMPOSITE = ("red", "green", "blue")
+
+
+def image(bands: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(1, h, w) -> grey (h, w); (3, h, w) -> RGB (h, w, 3)."""
+    return bands[0] if len(bands) == 1 else bands.transpose(1, 2, 0)
 
 
 def jpeg(image: NDArray[np.floating]) -> str:
@@ -37,6 +43,13 @@ def png_of_codes(codes: NDArray[np.uint8], colors: Sequence[str | None]) -> str:
     image.putpalette([round(255 * v) for color in colors for v in to_rgb(color or "#000000")])
     clear = bytes(0 if color is None else 255 for color in colors)
     return _address(image, "png", optimize=True, transparency=clear)
+
+
+def heat(values: NDArray[np.floating], where: NDArray[np.bool_], name: str) -> str:
+    """(h, w) in 0..1 in the shades of a colour map; transparent elsewhere than `where`."""
+    shades = [to_hex(shade) for shade in colormaps[name](np.linspace(0, 1, _HEAT))]
+    codes = np.where(where, 1 + np.rint(np.where(where, values, 0) * (_HEAT - 1)), 0).astype(np.uint8)
+    return png_of_codes(codes, [None, *shades])
 
 
 def packed(values: NDArray[np.uint8]) -> str:

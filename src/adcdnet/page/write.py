@@ -16,7 +16,7 @@ from markupsafe import Markup
 from adcdnet.checkpoint import Run, write_whole
 from adcdnet.errors import InputError
 from adcdnet.inference import check_scene
-from adcdnet.page import chapters, map_chapter
+from adcdnet.page import chapters, examples, map_chapter, use_chapter
 from adcdnet.page.findings import Findings, Progress, find_product, look
 from adcdnet.page.pictures import within_page
 from adcdnet.page.sources import read_run
@@ -77,6 +77,8 @@ def _chapters(found: Findings, drawings: dict[str, str]) -> dict[str, Any]:
         "split": chapters.split(found),
         "accuracy": chapters.accuracy(found, drawings),
         "training": chapters.training(found, drawings),
+        "use": use_chapter.write(found, drawings),
+        "examples": examples.write(found),
         "repeat": chapters.repeat(found),
     }
 

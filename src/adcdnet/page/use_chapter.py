@@ -1,0 +1,85 @@
+"""What the network used: tokens of the DTM heads, masks of DIA and of the prior, each sensor alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from adcdnet.explain import SceneExplanation, explain
+from adcdnet.figures import short
+from adcdnet.grid import tiles
+from adcdnet.page import pictures, words
+from adcdnet.page.attention import masks
+from adcdnet.page.findings import Findings
+from adcdnet.report import EXPLAINED, HeadSummary, share_bars
+
+_TILE = 64  # MS pixels
+_TILES, _PIXELS = 16, 1200  # what is explained at most
+_SHADES = "cividis"
+
+
+def write(found: Findings, drawings: dict[str, str]) -> dict[str, Any]:
+    """The template's `use`; each part is empty where nothing is known."""
+    explained = _explain(found)
+    shown = []
+    for head in explained.heads if explained else ():
+        name = f"tokens_{head.sensor.lower()}"
+        drawings[name] = _tokens(head, [short(row) for row in explained.row_names] if explained else [])
+        changed = ", ".join(f"{t} {c:.0%}" for t, c in zip(head.tokens, head.changed[-1], strict=True))
+        shown.append({"name": name, "sensor": head.sensor, "changed": changed})
+    rows = []
+    for name, values in masks(found.files.model, found.scene).items():
+        known = values[np.isfinite(values)]
+        low, high = (float(v) for v in np.percentile(known, (2, 98))) if known.size else (0.0, 1.0)
+        scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
+        source = pictures.heat(scaled, np.isfinite(values), _SHADES)
+        rows.append({"name": name, "src": source, "range": f"{low:.2f} (dark) to {high:.2f} (light)"})
+    return {
+        "heads": shown,
+        "pixels": words.number(explained.pixels[-1]) if explained else "0",
+        "explained": EXPLAINED,
+        "masks": rows,
+        "alone": _alone(explained),
+        "trained": [(name, words.share(oa)) for name, oa in found.files.metrics.get("oa", {}).items()],
+    }
+
+
+def _explain(found: Findings) -> SceneExplanation | None:
+    """The judged pixels of some tiles, so that the time does not grow with the scene."""
+    network = found.files.model.network
+    if found.labels is None or found.truth is None or not network.dtm:
+        return None
+    rng = np.random.default_rng(0)
+    index = np.full_like(found.labels.index, -1)
+    held = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (found.truth[w.slices] >= 0).any()]
+    for k in rng.permutation(len(held))[:_TILES]:
+        index[held[k].slices] = found.truth[held[k].slices]
+    places = np.flatnonzero(index >= 0)
+    index.ravel()[rng.permutation(places)[_PIXELS:]] = -1
+    return explain(found.files.model, found.scene, replace(found.labels, index=index))
+
+
+def _tokens(head: HeadSummary, rows: list[str]) -> str:
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        share_bars(axes, head.tokens, head.token_shares)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.spines[:].set_visible(False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, fontsize=8, handlelength=1)
+
+    return pictures.svg(draw, 5.2, 1.2 + 0.3 * len(rows))
+
+
+def _alone(explained: SceneExplanation | None) -> list[tuple[str, str]]:
+    """How often each head, which sees one sensor, gives the label, and the map, which is made from both."""
+    if explained is None:
+        return []
+    heads = [
+        (f"{head.sensor} head, which sees {head.sensor} alone", words.share(head.right[-1])) for head in explained.heads
+    ]
+    return [*heads, ("main head, both", words.share(explained.map_right[-1]))]
