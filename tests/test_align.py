@@ -15,6 +15,7 @@ from adcdnet.checkpoint import Model
 from adcdnet.cli import main
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
+from adcdnet.journal import fingerprint
 from adcdnet.register import measure
 from adcdnet.scene import Scene
 from adcdnet.simulate import simulate
@@ -319,3 +320,11 @@ def test_train_and_predict_with_fix_shift(call, ground, pair, write_tif, tmp_pat
     assert (maps[1][0] == 0).all()  # one PAN row is unknown there
     assert (maps[1][1:, :-1] > 0).all()
     assert (maps[1][:, -1] == 0).all()
+
+
+def test_tiles_kept_without_the_correction_are_not_used_with_it(tiny_model, tiny_scene):
+    before = fingerprint(tiny_model, tiny_scene, ())
+    tiny_scene.correct_pan(0, 1)
+    assert fingerprint(tiny_model, tiny_scene, ()) != before
+    tiny_scene.correct_pan(0, -1)
+    assert fingerprint(tiny_model, tiny_scene, ()) == before
