@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from adcdnet.evaluation import Evaluation, evaluate
     from adcdnet.inference import predict
     from adcdnet.labels import Labels, read_labels
+    from adcdnet.page import write_report
     from adcdnet.scene import Scene
     from adcdnet.training import train
 else:
@@ -47,6 +48,7 @@ else:
         "predict": "inference",
         "read_labels": "labels",
         "train": "training",
+        "write_report": "page",
     }
 
     def __getattr__(name):
@@ -78,4 +80,5 @@ __all__ = [
     "read_labels",
     "simulate",
     "train",
+    "write_report",
 ]

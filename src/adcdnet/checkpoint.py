@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,15 @@ class Run:
 
     folder: Path
     model: Model
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        record = self.model.record
+        facts = {"classes": ", ".join(self.model.classes.names), "scene": record.get("scene", "")}
+        seen = record.get("validation", {})
+        facts |= {f"validation {name}": f"{seen[name]:.3f}" for name in ("oa", "kappa") if seen.get(name) is not None}
+        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(fact))}</td></tr>" for name, fact in facts.items())
+        return f"<table><caption>run {escape(str(self.folder))}</caption>{rows}</table>"
 
 
 def pick_device(name: str) -> torch.device:

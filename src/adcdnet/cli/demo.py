@@ -10,6 +10,7 @@ import typer
 from adcdnet.cli.console import out_console, progress_bars
 from adcdnet.cli.evaluate import print_evaluation
 from adcdnet.demo import run_demo
+from adcdnet.page import write_report
 
 
 def demo_command(
@@ -30,4 +31,6 @@ def demo_command(
     both, *alone = (oa for _, oa in result.accuracies)
     verdict = "beats" if both > max(alone) else "does NOT beat"
     out_console.print(f"MS + PAN {verdict} MS alone and PAN alone")
+    page = write_report(out)
     out_console.print(f"figure: {out / 'figure.png'}   map: {out / 'map.tif'}   run: {out}", markup=False)
+    out_console.print(f"report, to open in a browser: {page}", markup=False)

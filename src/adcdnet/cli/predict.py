@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -71,6 +72,9 @@ def predict_command(
         pixels = scene.grid.height * scene.grid.width
     say(warnings)
     out_console.print(f"map: {out} ({pixels} MS pixels in {seconds:.1f} s)", markup=False)
+    if model.is_dir():
+        line = shlex.join(map(str, ("adcdnet", "report", model, "--map", out, "--ms", ms, "--pan", pan)))
+        out_console.print(f"report of it: {line}", markup=False)
 
 
 def _bytes(text: str) -> int:

@@ -49,7 +49,7 @@ def warnings(found: Findings) -> list[str]:
     if found.evaluation is None:
         notes.append("no labels were at hand, so nothing is said of accuracy")
     elif found.split is None:
-        notes.append("this is not the scene of training: all labels judge the map; make sure that none of them trained")
+        notes.append("the split is of another scene: all labels judge the map; make sure that none of them trained")
     if product.made:
         notes.append("no map was named: one was made for this page and not kept")
     if product.probabilities is None:

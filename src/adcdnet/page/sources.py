@@ -53,7 +53,10 @@ class RunFiles:
 
 
 def read_run(folder: Path, given: Mapping[str, Path | None]) -> RunFiles:
-    """The run in a folder; `given` (by role) goes before the files it was trained with. InputError without images."""
+    """The run in a folder; `given` (by role) goes before the files it was trained with. InputError without images.
+
+    The labels of training are left out where the images are others, unless they are given.
+    """
     if not (folder / "model.safetensors").exists():
         raise InputError(
             f"{folder} is not a run: it has no model.safetensors; name a folder that `adcdnet train` wrote"
@@ -70,6 +73,8 @@ def read_run(folder: Path, given: Mapping[str, Path | None]) -> RunFiles:
         elif role != "labels":
             where = f"{old.path} is gone" if old else "the run does not say which it was trained on"
             raise InputError(f"no {role.upper()} image for the report of {folder}: {where}; name it with --{role}")
+    if given.get("labels") is None and any(sources[role].changed for role in ("ms", "pan")):
+        sources.pop("labels", None)  # those of training lie on its own scene
     return RunFiles(
         folder,
         model,

@@ -43,6 +43,7 @@
   const clamp = (v, low, high) => Math.min(high, Math.max(low, v));
   const border = () => (canvas.width * wipe.value) / 1000;
 
+  const shape = () => { canvas.style.aspectRatio = `${data.width * halves()} / ${data.height}`; };
   function settle() {
     scale = clamp(scale, fit(), Math.max(fit(), 64));
     const [w, h] = [canvas.width / halves() / scale / 2, canvas.height / scale / 2];
@@ -189,6 +190,7 @@
   at("whole").addEventListener("click", () => { scale = 0; settle(); });
   at("beside").addEventListener("click", (event) => {
     beside = !beside;
+    shape();
     event.target.setAttribute("aria-pressed", beside);
     wipe.disabled = beside;
     settle();
@@ -203,6 +205,7 @@
       draw();
     });
   }
+  shape();
   new ResizeObserver(() => {
     const whole = scale <= fit() * 1.01;
     [canvas.width, canvas.height] = [canvas.clientWidth * devicePixelRatio, canvas.clientHeight * devicePixelRatio];
