@@ -63,13 +63,15 @@ def test_blocks_that_agree_leave_no_doubt():
 
 
 def test_width_is_that_of_students_t_for_blocks_of_one_size():
-    rng = np.random.default_rng(3)
-    right = rng.binomial(100, 0.8, 30)
-    counts = np.zeros((30, 2, 3), int)
-    counts[:, 0, 0], counts[:, 0, 1] = right, 100 - right
-    low, high = block_bootstrap(counts, rng=seeded()).oa
-    mean, half = right.mean() / 100, 2.0452 * right.std(ddof=1) / 100 / math.sqrt(30)  # t of 29 degrees of freedom
-    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.12 * half)
+    rng, ratios = np.random.default_rng(3), []
+    for _ in range(40):
+        right = rng.binomial(1000, 0.8, 10)
+        counts = np.zeros((10, 2, 3), int)
+        counts[:, 0, 0], counts[:, 0, 1] = right, 1000 - right
+        low, high = block_bootstrap(counts, rng=rng).oa
+        half = 2.2622 * right.std(ddof=1) / 1000 / math.sqrt(10)  # Student's t of 9 degrees of freedom
+        ratios.append((high - low) / 2 / half)
+    assert np.mean(ratios) == pytest.approx(1, abs=0.03)  # 0.82 for plain percentiles
 
 
 def test_a_block_is_drawn_whole():

@@ -25,7 +25,7 @@ from adcdnet.errors import InputError
 from adcdnet.grid import Grid
 from adcdnet.scene import read_map, same_crs
 
-MIN_PER_CLASS = 50  # Olofsson et al. 2014, section 5.1.1: 50 to 100 points for rare classes
+MIN_PER_CLASS = 50  # Olofsson et al. 2014 advise 50 to 100 points for each rare class
 _FEWEST = 2  # points that a standard error needs
 _DESIGN = "sample_design"
 

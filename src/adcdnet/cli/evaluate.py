@@ -87,10 +87,14 @@ def _print_areas(found: Evaluation) -> None:
     if areas is None:
         return
     size = areas.pixel.hectares
+    factor, digits = (1.0, 0) if size is None else (size, 2)
     rows: list[tuple[str, ...]] = [("area (pixels)" if size is None else "area (ha)", "mapped")]
     for k, name in enumerate(found.classes.names):
-        shown = [areas.mapped[k], *(areas.adjusted[k] if areas.adjusted else ())]
-        rows.append((name, *(f"{v:.0f}" if size is None else f"{v * size:.2f}" for v in shown)))
+        rows.append((name, f"{areas.mapped[k] * factor:.{digits}f}"))
+        if areas.adjusted is not None:
+            pixels, error = areas.adjusted[k]
+            known = f"{error * factor:.{digits}f}" if error > 0 else "–"  # the points of every stratum agree
+            rows[-1] += (f"{pixels * factor:.{digits}f}", known)
     if areas.adjusted is not None:
         rows[0] += ("adjusted", "± standard error")
     print_table(rows)
