@@ -42,7 +42,7 @@ class MLP:
 
 
 def fit_mlp(area: TrainingArea, pixels: Pixels, bands: BandRoles, *, seed: int, steps: int = 2000) -> MLP:
-    """Layers of 128 and 64 with dropout; classes weighted in the loss. About 15 s on one core."""
+    """Layers of 128 and 64 with dropout; classes weighted in the loss. About 10 s on one core."""
     table = features(pixels, bands)
     rows = table[area.label >= 0]
     mean, deviation = rows.mean(0), rows.std(0)
