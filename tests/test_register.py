@@ -94,6 +94,7 @@ def test_invalid_pixels_have_no_say():
     assert results[0] == results[1]
     assert (results[0].row, results[0].col) == pytest.approx((1, 0), abs=0.1)
     assert shift_between(ms, pan) != results[0]
+    assert results[0].fit == pytest.approx(shift_between(ms, pan).fit, abs=0.01)
 
 
 def test_gain_offset_and_collinear_bands_change_nothing():
