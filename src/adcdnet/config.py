@@ -119,10 +119,11 @@ class TrainConfig(_Settings):
     branch_weight: float = Field(0.8, ge=0)  # λ of L = L_main + λ (L_ms + L_pan)
     class_balance: float = Field(0.5, ge=0, le=1)  # classes weigh in as (frequency)^-class_balance
     label_smoothing: float = Field(0.05, ge=0, lt=1)
+    teacher: float = Field(0.5, ge=0, lt=1)  # share of the moving average's answers in the main head's targets; 0: none
     average: float = Field(0.99, ge=0, lt=1)  # decay of the moving average of the weights; 0: none
     augment: bool = True  # flips and quarter turns
     validations: int = Field(10, ge=1)  # how often the validation part is looked at
-    patience: int = Field(4, ge=1)  # stop after so many looks without a better kappa
+    patience: int = Field(10, ge=1)  # stop after so many looks without a better kappa
     precision: Literal["float32", "bf16"] = "float32"
 
     @classmethod
@@ -157,6 +158,7 @@ class TrainConfig(_Settings):
             spread=0.0,
             class_balance=0.0,
             label_smoothing=0.0,
+            teacher=0.0,
             average=0.0,
             augment=False,
         )
