@@ -98,7 +98,8 @@ def class_bars(
         ends = (intervals or {}).get(name, [(math.nan, math.nan)] * len(names))
         for y, score, (low, high) in zip(at, scores, ends, strict=True):
             if not math.isnan(low):
-                axes.plot((low, high), (y, y), color=INK, linewidth=1.4, solid_capstyle="butt")
+                for shade, width in (("white", 3.2), ("black", 1.4)):  # seen on light and dark bars and pages
+                    axes.plot((low, high), (y, y), color=shade, linewidth=width, solid_capstyle="butt")
             label = "–" if math.isnan(score) else f"{score:.2f}"
             end = max(v for v in (score, high, 0.0) if not math.isnan(v))
             axes.text(end + 0.015, y, f"{label} {name}", va="center", fontsize=7.5)

@@ -79,7 +79,5 @@ def _alone(explained: SceneExplanation | None) -> list[tuple[str, str]]:
     """How often each head, which sees one sensor, gives the label, and the map, which is made from both."""
     if explained is None:
         return []
-    heads = [
-        (f"{head.sensor} head, which sees {head.sensor} alone", words.share(head.right[-1])) for head in explained.heads
-    ]
-    return [*heads, ("main head, both", words.share(explained.map_right[-1]))]
+    alone = [(f"{head.sensor} head, which sees {head.sensor} alone", head.right[-1]) for head in explained.heads]
+    return [(name, words.share(right)) for name, right in (*alone, ("map", explained.map_right[-1]))]
