@@ -10,9 +10,10 @@ ROWS = [
     {"areas", "errors", "classes", "config", "grid", "ground"}
     | {"bands", "memory", "metrics", "owner", "posterior", "register", "simulate"},
     {"nn", "scene", "report", "figures", "intervals"},
-    {"alignment", "model", "labels", "scenes"},
-    {"checkpoint", "sampling", "budget", "sample"},
-    {"journal", "inputs", "folds"},
+    {"alignment", "model", "labels"},
+    {"checkpoint", "sampling", "budget", "sample", "scenes"},
+    {"journal", "inputs", "folds", "joined"},
+    {"material"},
     {"training", "inference", "baselines", "evaluation", "acquire", "checking"},
     {"demo", "cells", "explain", "cluster", "export"},
     {"page", "benchmark"},

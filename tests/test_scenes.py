@@ -30,7 +30,7 @@ def test_a_scene_may_have_a_class_table_of_its_own(tmp_path):
     ("text", "complaint"),
     [
         ("scene = 3", "each \\[\\[scene\\]\\] needs ms, pan and labels"),
-        ('[[scene]]\nms = "m"\npan = "p"\n', "scene.0.labels: Field required"),
+        ('[[scene]]\nms = "m"\npan = "p"\n', "scene '.*' has no labels"),
         (ONE + "colour = 3\n", "scene.0.colour"),
         ("scene = []", "names no scene"),
         (ONE + ONE, "each by a name of its own"),

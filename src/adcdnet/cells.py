@@ -33,7 +33,7 @@ from adcdnet.folds import block_folds, random_folds
 from adcdnet.inference import default_engine, scene_logits
 from adcdnet.inputs import sha256
 from adcdnet.intervals import confusion_by_block
-from adcdnet.labels import Labels, read_labels
+from adcdnet.labels import Labels
 from adcdnet.metrics import expected_calibration_error
 from adcdnet.model import Layout
 from adcdnet.posterior import posterior
@@ -81,7 +81,7 @@ class Cell:
     def fingerprint(self) -> str:
         """Changes when a file of the scene or the settings of the method change."""
         settings = settings_of(self.method, self.seed)
-        files = [sha256(p) for p in (self.scene.ms, self.scene.pan, self.scene.labels)]
+        files = [sha256(p) for p in self.scene.files()]
         known = [files, None if settings is None else settings.model_dump(), version("adcdnet")]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -155,8 +155,8 @@ def compute(cell: Cell) -> dict[str, Any]:
     """Train, classify the test pixels, count. The figures of a cell, as they are kept."""
     settings = settings_of(cell.method, cell.seed)
     config = settings or TrainConfig()
-    with Scene.open(cell.scene.ms, cell.scene.pan) as scene:
-        labels = read_labels(cell.scene.labels, scene.grid, classes=cell.scene.class_table(), column=cell.scene.column)
+    with cell.scene.open() as scene:
+        labels = cell.scene.read_labels(scene.grid)
         pixels = scene.read(scene.grid.window)
         split = _split(cell, labels, pixels.valid, config)
         index = np.where(pixels.valid, labels.index, -1).astype(np.int64)

@@ -230,15 +230,23 @@ class TrainingArea:
     ms (B, H + 2·reach, W + 2·reach) and pan (B', ...·r, ...·r), with a mirrored border of the network's reach; target
     (H, W) bool: a valid pixel of the train part; label (H, W): class index of labelled targets, −1 elsewhere; labelled,
     unlabelled (n, 2): row and column of labelled targets, of all targets; class_counts (K,). Windows of targets hold no
-    validation pixel (guard band); tiles can, and have them set to 0 as they are drawn.
+    validation pixel (guard band); tiles can, and have them set to 0 as they are drawn. statistics: measured over the
+    train part where not given.
     """
 
-    def __init__(self, pixels: Pixels, labels: Labels, split: Split, *, network: NetworkConfig, ratio: int) -> None:
+    def __init__(
+        self,
+        pixels: Pixels,
+        labels: Labels,
+        split: Split,
+        *,
+        network: NetworkConfig,
+        ratio: int,
+        statistics: BandStatistics | None = None,
+    ) -> None:
         train = split.part == TRAIN
         test = (split.part == TEST) & split.hides_test
-        self.statistics = BandStatistics.measure(
-            pixels.ms, pixels.pan, pixels.ms_valid & train, pixels.pan_valid & _refine(train, ratio)
-        )
+        self.statistics = statistics or training_statistics([(pixels, split)])
         ms, pan = self.statistics.standardise(
             pixels.ms, pixels.pan, pixels.ms_valid & ~test, pixels.pan_valid & ~_refine(test, ratio)
         )
@@ -333,6 +341,18 @@ class TrainingArea:
     def _cut(self, row: int, col: int, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         window = Window(row, col, height, width)
         return self.ms[:, *window.slices], self.pan[:, *window.scale(self.ratio).slices]
+
+
+def training_statistics(scenes: Sequence[tuple[Pixels, Split]]) -> BandStatistics:
+    """Of the valid pixels of the train parts of all scenes together."""
+    ms, pan = [], []
+    for pixels, split in scenes:
+        train = split.part == TRAIN
+        ratio = pixels.pan.shape[1] // pixels.ms.shape[1]
+        ms.append(pixels.ms[:, pixels.ms_valid & train])
+        pan.append(pixels.pan[:, pixels.pan_valid & _refine(train, ratio)])
+    ms_all, pan_all = (np.concatenate(bands, axis=1)[:, None] for bands in (ms, pan))
+    return BandStatistics.measure(ms_all, pan_all, *(np.ones(x.shape[1:], bool) for x in (ms_all, pan_all)))
 
 
 def _stack(

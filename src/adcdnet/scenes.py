@@ -8,35 +8,52 @@ ms = "valley/ms.tif"                 # paths relative to the file
 pan = "valley/pan.tif"
 labels = "valley/labels.gpkg"
 column = "class"                     # optional, of a polygon file
+part = "test"                        # optional: all of it trains, validates or tests; otherwise it is divided
 """
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adcdnet.classes import ClassTable
 from adcdnet.config import one_line
 from adcdnet.errors import InputError
+from adcdnet.grid import Grid
+from adcdnet.labels import Labels, read_labels
+from adcdnet.scene import Scene
 
 
 class SceneFiles(BaseModel):
-    """Where one scene lies."""
+    """Where one scene lies. labels: None only where nothing is trained or judged."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = ""
     ms: Path
     pan: Path
-    labels: Path
+    labels: Path | None = None
     classes: Path | None = None
     column: str | None = None
+    part: Literal["train", "validation", "test"] | None = None
 
-    def class_table(self) -> ClassTable | None:
-        """The class table, where one is named."""
-        return None if self.classes is None else ClassTable.read(self.classes)
+    def files(self) -> list[Path]:
+        """All files that say what the scene is."""
+        return [path for path in (self.ms, self.pan, self.labels) if path is not None]
+
+    def open(self) -> Scene:
+        """Both images, open for reading. Raises InputError."""
+        return Scene.open(self.ms, self.pan)
+
+    def read_labels(self, grid: Grid) -> Labels:
+        """The labels on the scene's grid, with the class table that is named. Raises InputError."""
+        if self.labels is None:
+            raise InputError(f'scene {self.name!r} names no labels; add labels = "..." to it')
+        table = None if self.classes is None else ClassTable.read(self.classes)
+        return read_labels(self.labels, grid, classes=table, column=self.column)
 
 
 class _File(BaseModel):
@@ -46,8 +63,11 @@ class _File(BaseModel):
     classes: Path | None = None
 
 
-def read_scenes(path: Path | str) -> list[SceneFiles]:
-    """The scenes of a file, their paths made absolute. Raises InputError: not TOML, no scene, one name twice."""
+def read_scenes(path: Path | str, *, labelled: bool = True) -> list[SceneFiles]:
+    """The scenes of a file, their paths made absolute. labelled: each must name labels.
+
+    Raises InputError: not TOML, no scene, one name twice, a name that cannot be that of a file.
+    """
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -58,6 +78,13 @@ def read_scenes(path: Path | str) -> list[SceneFiles]:
         raise InputError(f"scenes {path}: {one_line(error)}; each [[scene]] needs ms, pan and labels") from error
     scenes = [_absolute(scene, path.resolve().parent, found.classes) for scene in found.scene]
     names = [scene.name for scene in scenes]
+    for scene in scenes:
+        if labelled and scene.labels is None:
+            raise InputError(
+                f"scenes {path}: scene {scene.name!r} has no labels; each [[scene]] needs ms, pan and labels"
+            )
+        if Path(scene.name).name != scene.name:
+            raise InputError(f"scenes {path}: {scene.name!r} cannot be part of a file's name; leave out its slashes")
     if not scenes or len(set(names)) < len(names):
         raise InputError(
             f"scenes {path} names {names or 'no scene'}; at least one is needed, each by a name of its own"

@@ -34,13 +34,14 @@ from adcdnet.config import StageConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.grid import tiles
 from adcdnet.labels import Labels
+from adcdnet.material import LabelledScene, check_alike, divide, total_leakage, training_area
 from adcdnet.metrics import confusion_matrix, expected_calibration_error, scores
 from adcdnet.model import ADCDNet, Layout, PriorNet
 from adcdnet.nn.mamba import Mamba
 from adcdnet.nn.shared import Targets
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
 from adcdnet.posterior import fit_temperature, posterior
-from adcdnet.sampling import PART_NAMES, TEST, Drawn, TrainingArea, leakage, split_blocks
+from adcdnet.sampling import PART_NAMES, Drawn, Split, TrainingArea
 from adcdnet.scene import Scene, write_raster
 
 DENSE_FROM = (
@@ -53,30 +54,36 @@ Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, step, of 
 
 
 def train(
-    scene: Scene,
-    labels: Labels,
+    scene: Scene | Sequence[LabelledScene],
+    labels: Labels | None = None,
     *,
     out: Path | str,
     config: TrainConfig | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Run:
-    """Train both stages on one scene and leave a run folder: model, settings, history, split, metrics, timing.
+    """Train both stages and leave a run folder: model, settings, history, split, metrics, timing.
 
-    labels must be on the scene's grid (`read_labels`). Raises InputError for settings or labels that cannot be used,
-    for a collapse in stage I and for a folder that cannot be written. KeyboardInterrupt in stage II ends it early: the
-    run is then complete with the best weights so far, and says so.
+    scene: one, with its labels; or several `LabelledScene`s, which must agree in bands, ratio and classes, and may
+    differ in size and coordinate system. Labels must be on their scene's grid (`read_labels`). Raises InputError for
+    settings or labels that cannot be used, for a collapse in stage I and for a folder that cannot be written.
+    KeyboardInterrupt in stage II ends it early: the run is then complete with the best weights so far, and says so.
     """
     config = config or TrainConfig()
+    if isinstance(scene, Scene):
+        if labels is None:
+            raise InputError("a scene without labels cannot be trained on; give read_labels(path, scene.grid)")
+        scene = [LabelledScene(scene, labels)]
+    elif labels is not None or not scene:
+        raise InputError("several scenes are given as a list of LabelledScene, at least one, each with its own labels")
     folder = Path(out)
     with _whole_run(folder) as part:
-        model = _train(scene, labels, part, folder.name, config, pick_device(device), progress)
+        model = _train(scene, part, folder.name, config, pick_device(device), progress)
     return Run(folder, model)
 
 
 def _train(
-    scene: Scene,
-    labels: Labels,
+    scenes: Sequence[LabelledScene],
     folder: Path,
     name: str,
     config: TrainConfig,
@@ -85,56 +92,73 @@ def _train(
 ) -> Model:
     """The files of a run, in `folder`."""
     started = time.perf_counter()
-    if labels.index.shape != scene.grid.shape:
+    check_alike(scenes)
+    first, labels, reach = scenes[0].scene, [one.labels for one in scenes], config.network.reach
+    classes = labels[0].classes
+    pixels = [one.scene.read(one.scene.grid.window) for one in scenes]
+    splits, notes = divide(scenes, [p.valid for p in pixels], reach=reach, config=config.split, seed=config.seed)
+    layout = Layout(ms_bands=first.ms_bands, pan_bands=first.pan_bands, ratio=first.ratio, classes=len(classes))
+    if config.network.padding == "zeros" and first.ratio != 4:
         raise InputError(
-            f"labels are of {labels.index.shape[0]}×{labels.index.shape[1]} pixels, the scene's MS grid of "
-            f"{scene.grid.height}×{scene.grid.width}; read them with read_labels(path, scene.grid)"
+            f"the scene has {first.ratio} PAN pixels per MS pixel, the published network needs 4; use --profile default"
         )
-    pixels = scene.read(scene.grid.window)
-    split = split_blocks(labels, pixels.valid, reach=config.network.reach, config=config.split, seed=config.seed)
-    layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes))
-    if config.network.padding == "zeros" and scene.ratio != 4:
-        raise InputError(
-            f"the scene has {scene.ratio} PAN pixels per MS pixel, the published network needs 4; use --profile default"
-        )
-    area = TrainingArea(pixels, labels, split, network=config.network, ratio=scene.ratio)
+    area = training_area(pixels, labels, splits, network=config.network, ratio=first.ratio)
     del pixels
-    reach = config.network.reach
-    tags = {"PARTS": json.dumps(PART_NAMES), "BLOCK": str(split.block), "REACH": str(reach)}
-    write_raster(folder / "split.tif", split.part, scene.grid, nodata=0, tags=tags)
+    for one, split in zip(scenes, splits, strict=True):
+        tags = {"PARTS": json.dumps(PART_NAMES), "BLOCK": str(split.block), "REACH": str(reach)}
+        file = "split.tif" if len(scenes) == 1 else f"split-{one.name}.tif"
+        write_raster(folder / file, split.part, one.scene.grid, nodata=0, tags=tags)
     write_whole(folder / "config.toml", config.to_toml().encode())
-    files = {"ms": scene.paths[0], "pan": scene.paths[1], "labels": labels.path}
-    known = {name: inputs.Input.of(path) for name, path in files.items() if path is not None}
-    inputs.write(folder, known, labels.column)
+    inputs.write(folder, _inputs(scenes), labels[0].column)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)  # of the first weights and of dropout
         trainer = Trainer(area, layout, config, device, progress)
         network = trainer.run()
-    parts = {name: int(((split.part == i) & (labels.index >= 0)).sum()) for i, name in enumerate(PART_NAMES)}
+    counts = {one.name: _labelled(one.labels, split) for one, split in zip(scenes, splits, strict=True)}
     record = {
         "name": name,
-        "scene": scene.name,
+        "scene": ", ".join(one.name or one.scene.name for one in scenes),
         "version": version("adcdnet"),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "settings": config.model_dump(),
-        "ms_bands": list(scene.ms_descriptions),
-        "pan_bands": list(scene.pan_descriptions),
-        "labelled_pixels": parts,
-        "block": split.block,
-        "leakage": leakage(split.part, (split.part == TEST) & (labels.index >= 0), reach=reach).to_dict(),
+        "ms_bands": list(first.ms_descriptions),
+        "pan_bands": list(first.pan_descriptions),
+        "labelled_pixels": {part: sum(known[part] for known in counts.values()) for part in PART_NAMES},
+        "block": splits[0].block,
+        "leakage": total_leakage(labels, splits, reach=reach).to_dict(),
         "interrupted": trainer.interrupted,
-        "notes": [*scene.notes, *labels.notes, *split.notes],
+        "notes": [*(n for one in scenes for n in one.notes), *(n for split in splits for n in split.notes), *notes],
         **trainer.found,
     }
+    if len(scenes) > 1:
+        record["scenes"] = {
+            one.name: {"labelled_pixels": counts[one.name], "block": split.block, "part": one.part}
+            for one, split in zip(scenes, splits, strict=True)
+        }
     shares = trainer.label_shares, trainer.drawn_shares
-    model = Model(network, area.statistics, labels.classes, *shares, record, trainer.temperature)
+    model = Model(network, area.statistics, classes, *shares, record, trainer.temperature)
     model.save(folder / "model.safetensors")
     write_whole(folder / "history.csv", trainer.history_csv())
     write_whole(folder / "metrics.json", _json({k: v for k, v in record.items() if k != "settings"}))
     timing = {**trainer.seconds, "total": time.perf_counter() - started, "peak_memory_bytes": memory.peak()}
     write_whole(folder / "timing.json", _json(timing))
     return model
+
+
+def _inputs(scenes: Sequence[LabelledScene]) -> dict[str, inputs.Input]:
+    """The files of all scenes by what they are, those of several behind the name of their scene."""
+    known: dict[str, inputs.Input] = {}
+    for one in scenes:
+        files = {"ms": one.scene.paths[0], "pan": one.scene.paths[1], "labels": one.labels.path}
+        before = "" if len(scenes) == 1 else f"{one.name}: "
+        known |= {before + what: inputs.Input.of(path) for what, path in files.items() if path is not None}
+    return known
+
+
+def _labelled(labels: Labels, split: Split) -> dict[str, int]:
+    """Labelled pixels in every part of a split."""
+    return {name: int(((split.part == i) & (labels.index >= 0)).sum()) for i, name in enumerate(PART_NAMES)}
 
 
 class Trainer:
@@ -461,3 +485,5 @@ def _remove(folders: Sequence[Path]) -> None:
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
+        if not (part / "split.tif").exists():  # one of an older run would be taken for this one's
+            (folder / "split.tif").unlink(missing_ok=True)

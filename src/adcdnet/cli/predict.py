@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,16 +14,20 @@ import typer
 
 from adcdnet import alignment
 from adcdnet.checkpoint import Model
-from adcdnet.cli.console import DeviceOption, FixShiftOption, MsOption, PanOption, out_console, progress_bars, say
+from adcdnet.cli.console import DeviceOption, FixShiftOption, err, out_console, progress_bars, say
+from adcdnet.errors import InputError
 from adcdnet.inference import predict
-from adcdnet.scene import Scene
+from adcdnet.scenes import SceneFiles, read_scenes
 
 
 def predict_command(
     model: Annotated[Path, typer.Argument(help="Run folder or model file.")],
-    ms: MsOption,
-    pan: PanOption,
-    out: Annotated[Path, typer.Option(help="Map to write (GeoTIFF).")],
+    out: Annotated[Path, typer.Option(help="Map to write (GeoTIFF); of several scenes, the folder of the maps.")],
+    scenes: Annotated[
+        Path | None, typer.Argument(help="scenes.toml: several scenes, one map each; or --ms and --pan.")
+    ] = None,
+    ms: Annotated[Path | None, typer.Option(help="Coarse image, bands as in training.")] = None,
+    pan: Annotated[Path | None, typer.Option(help="Fine image.")] = None,
     probabilities: Annotated[Path | None, typer.Option(help="Also write a probability per class (GeoTIFF).")] = None,
     engine: Annotated[str | None, typer.Option(help="dense (default where the network allows) or patch.")] = None,
     tau: Annotated[
@@ -38,7 +44,7 @@ def predict_command(
     ] = 0,
     device: DeviceOption = "auto",
 ) -> None:
-    """Map a scene.
+    """Map a scene, or several.
 
     Example: adcdnet predict runs/first --ms ms.tif --pan pan.tif --out map.tif
     """
@@ -48,33 +54,68 @@ def predict_command(
         raise typer.BadParameter(f"{precision!r} is neither 'float32' nor 'bf16'", param_hint="--precision")
     budget = _bytes(memory)
     loaded = Model.load(model)
-    with Scene.open(ms, pan) as scene:
+    mapped = partial(
+        predict,
+        loaded,
+        engine=engine,  # type: ignore[arg-type]
+        tau=tau,
+        memory=budget,
+        precision=precision,  # type: ignore[arg-type]
+        resume=resume,
+        sieved=sieve,
+        device=device,
+    )
+    if scenes is not None and ms is None and pan is None:
+        _map_all(mapped, scenes, out, probabilities, fix_shift=fix_shift)
+        return
+    if scenes is not None or ms is None or pan is None:
+        raise typer.BadParameter("name a file of scenes, or --ms and --pan of one", param_hint="SCENES")
+    _map(mapped, SceneFiles(ms=ms, pan=pan), out, probabilities, fix_shift=fix_shift)
+    if model.is_dir():
+        line = shlex.join(map(str, ("adcdnet", "report", model, "--map", out, "--ms", ms, "--pan", pan)))
+        out_console.print(f"report of it: {line}", markup=False)
+
+
+def _map_all(
+    mapped: Callable[..., list[str]], scenes: Path, out: Path, probabilities: Path | None, *, fix_shift: bool
+) -> None:
+    """A map for every scene of a file, called as the scene; goes on after one that fails, and fails at the end."""
+    wanted = read_scenes(scenes, labelled=False)
+    for folder in (out, probabilities):
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"{folder} is no folder for the maps: {error.strerror}; choose another one") from error
+    failed = 0
+    for files in wanted:
+        file = f"{files.name}.tif"
+        try:
+            _map(mapped, files, out / file, probabilities and probabilities / file, fix_shift=fix_shift)
+        except InputError as error:
+            failed += 1
+            err.print(f"error: {files.name}: {error}", markup=False, style="red")
+    if failed:
+        err.print(f"{failed} of {len(wanted)} scenes could not be mapped", style="red")
+        raise typer.Exit(1)
+
+
+def _map(
+    mapped: Callable[..., list[str]], files: SceneFiles, out: Path, probabilities: Path | None, *, fix_shift: bool
+) -> None:
+    with files.open() as scene:
         if fix_shift:
             alignment.fix_shift(scene)
         say(scene.notes)
         started = time.perf_counter()
         with progress_bars() as report:
-            warnings = predict(
-                loaded,
-                scene,
-                out=out,
-                probabilities=probabilities,
-                engine=engine,  # type: ignore[arg-type]
-                tau=tau,
-                memory=budget,
-                precision=precision,  # type: ignore[arg-type]
-                resume=resume,
-                sieved=sieve,
-                device=device,
-                progress=lambda done, of: report("map", done, of, {}),
+            warnings = mapped(
+                scene, out=out, probabilities=probabilities, progress=lambda done, of: report("map", done, of, {})
             )
         seconds = time.perf_counter() - started
         pixels = scene.grid.height * scene.grid.width
     say(warnings)
     out_console.print(f"map: {out} ({pixels} MS pixels in {seconds:.1f} s)", markup=False)
-    if model.is_dir():
-        line = shlex.join(map(str, ("adcdnet", "report", model, "--map", out, "--ms", ms, "--pan", pan)))
-        out_console.print(f"report of it: {line}", markup=False)
 
 
 def _bytes(text: str) -> int:

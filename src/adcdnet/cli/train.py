@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from adcdnet import alignment, inputs
-from adcdnet.classes import ClassTable
-from adcdnet.cli.console import (
-    ColumnOption,
-    DeviceOption,
-    FixShiftOption,
-    MsOption,
-    PanOption,
-    err,
-    out_console,
-    progress_bars,
-    say,
-)
+from adcdnet.cli.console import ColumnOption, DeviceOption, FixShiftOption, err, out_console, progress_bars, say
 from adcdnet.config import TrainConfig
-from adcdnet.labels import read_labels
-from adcdnet.scene import Scene
+from adcdnet.errors import InputError
+from adcdnet.material import LabelledScene
+from adcdnet.scenes import SceneFiles, read_scenes
 from adcdnet.training import train
 
 
 def train_command(
-    ms: MsOption,
-    pan: PanOption,
-    labels: Annotated[Path, typer.Option(help="Raster on the MS or PAN grid (0: unlabelled), or polygons.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    scenes: Annotated[
+        Path | None, typer.Argument(help="scenes.toml: several scenes, trained together; or --ms, --pan and --labels.")
+    ] = None,
+    ms: Annotated[Path | None, typer.Option(help="Coarse image, any number of bands.")] = None,
+    pan: Annotated[
+        Path | None, typer.Option(help="Fine image; a whole number of its pixels fit in an MS pixel.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Raster on the MS or PAN grid (0: unlabelled), or polygons.")
+    ] = None,
     classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
     column: ColumnOption = None,
     profile: Annotated[
@@ -44,7 +42,7 @@ def train_command(
     fix_shift: FixShiftOption = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train on one labelled scene and leave a run folder.
+    """Train on one labelled scene, or on several, and leave a run folder.
 
     Example: adcdnet train --ms ms.tif --pan pan.tif --labels polygons.gpkg --out runs/first
     """
@@ -61,20 +59,29 @@ def train_command(
     if steps is not None:
         changes["stage2"] = {"steps": steps}
     settings = settings.replace(changes)
-    table = ClassTable.read(classes) if classes else None
-    with Scene.open(ms, pan) as scene:
-        if fix_shift:
-            alignment.fix_shift(scene)
-        else:  # a second or two beside minutes of training
-            alignment.note_shift(scene)
-        found = read_labels(labels, scene.grid, classes=table, column=column)
-        say((*scene.notes, *found.notes))
+    if (scenes is None) == (ms is None and pan is None and labels is None):
+        raise typer.BadParameter("name a file of scenes, or --ms, --pan and --labels of one", param_hint="SCENES")
+    if scenes is not None:
+        if classes or column:
+            raise typer.BadParameter("classes and column stand in the file of scenes", param_hint="--classes")
+        wanted = read_scenes(scenes)
+    elif ms is None or pan is None or labels is None:
+        raise typer.BadParameter("a scene needs all of --ms, --pan and --labels", param_hint="--ms")
+    else:
+        wanted = [SceneFiles(ms=ms, pan=pan, labels=labels, classes=classes, column=column)]
+    with ExitStack() as stack:
+        opened = [_open(files, stack, fix_shift=fix_shift) for files in wanted]
         with progress_bars() as report:
-            run = train(scene, found, out=out, config=settings, device=device, progress=report)
+            run = train(opened, out=out, config=settings, device=device, progress=report)
     record = run.model.record
-    say([n for n in record["notes"] if n not in (*scene.notes, *found.notes)])
+    said = {note for one in opened for note in one.notes}
+    say([n for n in record["notes"] if n not in said])
     pixels = ", ".join(f"{n} {c}" for n, c in record["labelled_pixels"].items() if c)
-    out_console.print(f"labelled pixels: {pixels} (blocks of {record['block']} MS pixels)")
+    blocks = f" (blocks of {record['block']} MS pixels)" if len(opened) == 1 else ""
+    out_console.print(f"labelled pixels: {pixels}{blocks}")
+    for name, known in record.get("scenes", {}).items():
+        pixels = ", ".join(f"{n} {c}" for n, c in known["labelled_pixels"].items() if c)
+        out_console.print(f"  {name}: {pixels}", markup=False)
     out_console.print(
         f"sampling: {record['sampling']} ({record['labels_per_tile']:.1f} labelled pixels a tile on average)"
     )
@@ -86,3 +93,18 @@ def train_command(
     files, of_polygons, _ = inputs.read(run.folder)
     inputs.write(run.folder, files, of_polygons, sys.argv[1:])
     out_console.print(f"run: {run.folder}   report of it: adcdnet report {run.folder}", markup=False)
+
+
+def _open(files: SceneFiles, stack: ExitStack, *, fix_shift: bool) -> LabelledScene:
+    """A scene with its labels, its notes said; the stack closes it. InputError names the scene where it has a name."""
+    try:
+        scene = stack.enter_context(files.open())
+        if fix_shift:
+            alignment.fix_shift(scene)
+        else:  # a second or two beside minutes of training
+            alignment.note_shift(scene)
+        one = LabelledScene(scene, files.read_labels(scene.grid), files.name, files.part)
+    except InputError as error:
+        raise InputError(f"{files.name}: {error}" if files.name else str(error)) from error
+    say(one.notes)
+    return one

@@ -1,0 +1,90 @@
+"""Several scenes from the command line: trained together, mapped one by one, a failing one does not stop the others."""
+
+import sys
+
+import numpy as np
+import pytest
+import rasterio
+
+from adcdnet import cli
+from adcdnet.config import TrainConfig
+from conftest import QUICK
+
+pytestmark = pytest.mark.usefixtures("few_trials")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """call("predict", run, ...) -> exit code, stdout, stderr of the entry point."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["adcdnet", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def scenes(labelled_pair, tmp_path):
+    """The pair, and it again elsewhere, as a file of scenes."""
+    for name in ("ms", "pan", "labels"):
+        with rasterio.open(getattr(labelled_pair, name)) as source:
+            profile = source.profile | {"transform": rasterio.Affine.translation(90_000, 0) @ source.transform}
+            with rasterio.open(tmp_path / f"{name}.tif", "w", **profile) as copy:
+                copy.write(source.read())
+    path = tmp_path / "scenes.toml"
+    here = "\n".join(f'{name} = "{getattr(labelled_pair, name)}"' for name in ("ms", "pan", "labels"))
+    there = "\n".join(f'{name} = "{name}.tif"' for name in ("ms", "pan", "labels"))
+    path.write_text(
+        f'classes = "{labelled_pair.classes}"\n[[scene]]\nname = "here"\n{here}\n'
+        f'[[scene]]\nname = "there"\npart = "test"\n{there}\n'
+    )
+    return path
+
+
+def test_train_and_map_several(call, scenes, tmp_path):
+    config = tmp_path / "quick.toml"
+    config.write_text(TrainConfig().replace(QUICK).to_toml())
+    run, maps = tmp_path / "run", tmp_path / "maps"
+    code, out, err = call("train", scenes, "--out", run, "--config", config)
+    assert (code, err) == (0, "")
+    with rasterio.open(tmp_path / "labels.tif") as dataset:
+        labelled = int((dataset.read() > 0).sum())
+    assert f"  there: unused 22, test {labelled - 22}" in out  # 22 of them in the invalid corner
+    assert "blocks of" not in out
+    (tmp_path / "pan.tif").write_bytes(b"no raster")
+    code, out, err = call("predict", run, scenes, "--out", maps)
+    assert code == 1
+    assert {path.name for path in maps.iterdir()} == {"here.tif", "here.tif.aux.xml"}
+    assert "error: there: " in err
+    assert "1 of 2 scenes could not be mapped" in err
+    with rasterio.open(maps / "here.tif") as dataset:
+        assert set(np.unique(dataset.read())) <= {0, 1, 2, 4}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("train", "--out", "r"), "name a file of scenes, or --ms"),
+        (("train", "s.toml", "--ms", "m.tif", "--out", "r"), "name a file of scenes, or --ms"),
+        (("train", "--ms", "m.tif", "--out", "r"), "needs all of --ms, --pan and --labels"),
+        (("train", "s.toml", "--column", "c", "--out", "r"), "stand in the file of scenes"),
+    ],
+)
+def test_one_way_to_name_what_is_trained_on(call, arguments, says):
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert says in " ".join(err.replace("│", " ").split())
+
+
+def test_a_file_in_the_place_of_the_folder_of_maps(call, scenes, quick_run, tmp_path):
+    (tmp_path / "maps").write_text("")
+    code, _, err = call("predict", quick_run.folder, scenes, "--out", tmp_path / "maps")
+    assert code == 1
+    assert "is no folder for the maps" in err
