@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 import numpy as np
@@ -157,6 +159,17 @@ def test_what_is_wrong_is_said_before_anything_is_computed(scene, tmp_path, chan
     with pytest.raises(InputError, match=complaint):
         benchmark([scene], **arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_training_is_one_line(scene, quick, tmp_path, monkeypatch):
+    def killed(self, *_):
+        future = Future()
+        future.set_exception(BrokenProcessPool("killed"))
+        return future
+
+    monkeypatch.setattr(cells.ProcessPoolExecutor, "submit", killed)
+    with pytest.raises(InputError, match="call again with fewer --jobs"):
+        benchmark([scene], methods=[quick], reference=quick, out=tmp_path, folds=2)
 
 
 def test_a_cell_in_a_process_of_its_own(scene, quick, tmp_path):

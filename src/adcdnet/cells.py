@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -131,6 +132,11 @@ def run_cells(
                 done += 1
                 if progress is not None:
                     progress(done, len(cells), running[future])
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a training was killed, most likely for want of memory; what is finished is kept: call again with "
+                "fewer --jobs"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -170,13 +176,14 @@ def compute(cell: Cell) -> dict[str, Any]:
             trained = time.perf_counter()
             logits = classifier.logits(pixels, tested)
             drawn, parameters, classified = classifier.drawn_shares, classifier.parameters, int(tested.sum())
+            temperature = 1.0
         else:
             model = _train(area, scene, labels, settings)
             trained = time.perf_counter()
             logits = np.empty((len(labels.classes), *scene.grid.shape), np.float32)
             for window, _, values in scene_logits(model, scene, engine=default_engine(model.network)):
                 logits[:, *window.slices] = values
-            drawn, classified = model.drawn_shares, int(pixels.valid.sum())
+            drawn, temperature, classified = model.drawn_shares, model.temperature, int(pixels.valid.sum())
             parameters = sum(p.numel() for p in model.network.parameters())
         ended = time.perf_counter()
     shares = (area.class_counts / area.class_counts.sum()).tolist()
@@ -185,7 +192,7 @@ def compute(cell: Cell) -> dict[str, Any]:
     truth = np.where(tested, index, -1)
     confusions, calibration = {}, {}
     for tau in TAUS:
-        p = posterior(logits[:, tested], shares, drawn, tau)
+        p = posterior(logits[:, tested], shares, drawn, tau, temperature)
         answer = np.full(index.shape, -1)
         answer[tested] = p.argmax(0)
         found = confusion_by_block(truth, answer, len(shares), place)  # places after the last tested one are left out
@@ -242,4 +249,5 @@ def _train(area: TrainingArea, scene: Scene, labels: Labels, settings: TrainConf
     torch.manual_seed(settings.seed)
     trainer = Trainer(area, layout, settings, torch.device("cpu"), None)
     network = trainer.run()
-    return Model(network, area.statistics, labels.classes, trainer.label_shares, trainer.drawn_shares)
+    shares = trainer.label_shares, trainer.drawn_shares
+    return Model(network, area.statistics, labels.classes, *shares, temperature=trainer.temperature)
