@@ -29,6 +29,7 @@ class NetworkConfig(_Settings):
     widths: tuple[int, int, int] = (32, 64, 64)  # channels of the three depths, both sensors
     padding: Literal["valid", "zeros"] = "valid"
     patch: int = Field(17, ge=2)  # MS pixels per side, halo not counted
+    grid: Literal["coarse", "fine"] = "coarse"  # of the targets and the map: that of MS, or of PAN
     head: Literal["centre", "flatten"] = "centre"
     hidden: int = Field(64, ge=1)  # width of the classification net and of the DTM outputs
     dropout: float = Field(0.3, ge=0, lt=1)
@@ -48,6 +49,8 @@ class NetworkConfig(_Settings):
             raise ValueError(f"patch {self.patch}: a network without padding needs 9, 17, 25, ... MS pixels")
         if self.padding == "zeros" and self.patch % 2 != 0:
             raise ValueError(f"patch {self.patch}: a zero-padded network needs an even number of MS pixels")
+        if self.padding == "zeros" and self.grid == "fine":
+            raise ValueError("grid 'fine' needs padding 'valid', where the target is the centre of its patch")
         if self.padding == "zeros" and self.head == "centre":
             raise ValueError("head 'centre' needs padding 'valid'; choose head 'flatten' or padding 'valid'")
         if self.squeeze_excite and self.backbone != "mobilenetv3":
@@ -66,8 +69,15 @@ class NetworkConfig(_Settings):
 
     @property
     def reach(self) -> int:
-        """How far from its target pixel the network sees, in MS pixels: 12 for `default`, 8 for `paper`."""
-        return max(self.before, self.after)
+        """How far from the MS pixel of its target the network sees, in MS pixels: 12 for `default`, 8 for `paper`.
+
+        One more on the fine grid, where PAN is centred on a PAN pixel and not on an MS pixel.
+        """
+        return max(self.before, self.after) + (self.grid == "fine")
+
+    def step(self, ratio: int) -> int:
+        """Targets per MS pixel and axis: 1, or `ratio` where they are PAN pixels."""
+        return ratio if self.grid == "fine" else 1
 
     @property
     def sharable(self) -> bool:
@@ -115,8 +125,8 @@ class TrainConfig(_Settings):
     sampling: Literal["auto", "dense", "patch"] = "auto"  # auto: tiles where labels lie close together
     stage1_labelled: bool = False  # stage I on the labelled pixels only patch sampling
     spread: float = Field(10.0, ge=0)  # weight of the variance-covariance term of stage I; 0: as published
-    branch_targets: int = Field(256, ge=1)  # labelled pixels of a dense step that the DTM branches classify
-    branch_weight: float = Field(0.8, ge=0)  # λ of L = L_main + λ (L_ms + L_pan)
+    branch_targets: int = Field(128, ge=1)  # labelled pixels of a dense step that the DTM branches classify
+    branch_weight: float = Field(0.2, ge=0)  # λ of L = L_main + λ (L_ms + L_pan)
     class_balance: float = Field(0.5, ge=0, le=1)  # classes weigh in as (frequency)^-class_balance
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     teacher: float = Field(0.5, ge=0, lt=1)  # share of the moving average's answers in the main head's targets; 0: none
@@ -158,6 +168,7 @@ class TrainConfig(_Settings):
             spread=0.0,
             class_balance=0.0,
             label_smoothing=0.0,
+            branch_weight=0.8,
             teacher=0.0,
             average=0.0,
             augment=False,
