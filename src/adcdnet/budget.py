@@ -47,13 +47,19 @@ def _bytes_per_position(network: ADCDNet, engine: Engine) -> int:
     config, layout = network.config, network.layout
     # pixels: as read twice (read-ahead), standardised in float64, as tensors
     raw = 10 * (layout.ms_bands + layout.pan_bands * layout.ratio**2)
-    answer = 6 * layout.classes
+    answer = 6 * layout.classes * config.step(layout.ratio) ** 2
     if engine == "patch":
         return 4 * (raw + answer)
     # float32 at every position: maps of both networks and sensors that are kept, two copies of the widest while a unit
     # works, and the context statistics
     nets = 2 if config.prior else 1
-    maps = 2 * nets * sum(config.widths) + 3 * max(config.widths) + 5 * layout.ms_bands + 10 * layout.pan_bands
+    # (on the fine grid those of pan twice, of one phase and the next)
+    maps = (
+        (3 if config.grid == "fine" else 2) * nets * sum(config.widths)
+        + 3 * max(config.widths)
+        + 5 * layout.ms_bands
+        + 10 * layout.pan_bands
+    )
     return 4 * (maps + raw + answer)
 
 

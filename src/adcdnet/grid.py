@@ -37,6 +37,15 @@ class Window:
         """The same ground on a grid `ratio` times finer."""
         return Window(self.row * ratio, self.col * ratio, self.height * ratio, self.width * ratio)
 
+    def around(self, ratio: int, step: int, phase: tuple[int, int]) -> Window:
+        """The fine pixels that belong to a window of coarse ones whose targets are of this phase.
+
+        Each coarse pixel holds step × step targets: phase (row, col) in 0..step − 1 says which of them is meant. Where
+        targets are fine pixels (step = ratio), the window moves so that each lies at (ratio // 2, ratio // 2) of its
+        ratio × ratio pixels: in the middle, or right behind it at an even ratio. With step 1 nothing moves.
+        """
+        return self.scale(ratio).shift(phase[0] - step // 2, phase[1] - step // 2)
+
     def shift(self, rows: int, cols: int) -> Window:
         """The window moved down by `rows` and right by `cols`."""
         return Window(self.row + rows, self.col + cols, self.height, self.width)

@@ -25,7 +25,7 @@ from adcdnet.errors import InputError
 from adcdnet.grid import Window, tiles
 from adcdnet.journal import Journal, clear, fingerprint
 from adcdnet.memory import resident
-from adcdnet.model import CORE, ADCDNet
+from adcdnet.model import CORE, ADCDNet, Shared
 from adcdnet.nn.shared import Targets
 from adcdnet.posterior import posterior
 from adcdnet.scene import Pixels, RasterWriter, Scene, sieve
@@ -68,15 +68,15 @@ def logits_of(
 ) -> NDArray[np.float32]:
     """Main logits (K, h, w) of a window, from its pixels with a halo of the network's reach; nan where invalid.
 
-    batch: patches at once of engine `patch`.
+    h, w: MS pixels, or PAN pixels where those are the targets of the network. batch: patches at once of engine `patch`.
     """
     network = model.network.to(device)
-    reach = network.config.reach
+    reach, step = network.config.reach, network.config.step(network.layout.ratio)
     ms, pan = (torch.from_numpy(x).to(device) for x in model.statistics.standardise(*pixels))
-    height, width = ms.shape[1] - 2 * reach, ms.shape[2] - 2 * reach
-    valid = pixels.valid[reach : reach + height, reach : reach + width]
+    inside = (slice(reach * step, -reach * step),) * 2
+    valid = pixels.valid_targets(step)[inside]
     row, col = np.nonzero(valid)
-    logits = np.full((network.layout.classes, height, width), np.nan, np.float32)
+    logits = np.full((network.layout.classes, *valid.shape), np.nan, np.float32)
     if not len(row):
         return logits
     with (
@@ -94,11 +94,28 @@ def logits_of(
 
 
 def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64]) -> Tensor:
-    """Logits (n, K) at targets of one tile: convolved once, then read a few targets at a time."""
-    shared = network.share(ms[None], pan[None])
-    where = torch.from_numpy(np.stack([np.zeros_like(row), row, col])).to(ms.device)
-    parts = torch.split(where, _at_once(network), dim=1)
-    return torch.cat([network.classify(shared, Targets(*some)) for some in parts])
+    """Logits (n, K) at targets of one tile: convolved once, then read a few targets at a time.
+
+    Where targets are PAN pixels, those of one phase lie as MS pixels do, on a PAN image that is moved by it: PAN is
+    convolved once for every phase, MS once for all.
+    """
+    config, ratio = network.config, network.layout.ratio
+    step, margin = config.step(ratio), config.reach - config.before
+    window = Window(margin, margin, ms.shape[1] - 2 * margin, ms.shape[2] - 2 * margin)
+    shared: Shared | None = None
+    parts, places = [], []
+    for phase in np.ndindex(step, step):
+        own = np.flatnonzero((row % step == phase[0]) & (col % step == phase[1]))
+        if not len(own):
+            continue
+        pan_slices = window.around(ratio, step, phase).slices
+        shared = network.share(ms[None, :, *window.slices], pan[None, :, *pan_slices], same_ms=shared)
+        where = torch.from_numpy(np.stack([np.zeros_like(own), row[own] // step, col[own] // step])).to(ms.device)
+        some = torch.split(where, _at_once(network), dim=1)
+        parts += [network.classify(shared, Targets(*each)) for each in some]
+        places.append(own)
+    order = torch.from_numpy(np.argsort(np.concatenate(places))).to(ms.device)
+    return torch.cat(parts)[order]
 
 
 def _at_once(network: ADCDNet) -> int:
@@ -112,15 +129,15 @@ def _patch_by_patch(
 ) -> Tensor:
     """Logits (n, K), one patch per target: the definition."""
     config, ratio = network.config, network.layout.ratio
-    first, size = config.reach - config.before, config.before + 1 + config.after
+    step, first, size = config.step(ratio), config.reach - config.before, config.before + 1 + config.after
     parts = []
     for start in range(0, len(row), batch):
-        corners = list(zip(row[start : start + batch] + first, col[start : start + batch] + first, strict=True))
-        some_ms = torch.stack([ms[:, r : r + size, c : c + size] for r, c in corners])
-        some_pan = torch.stack(
-            [pan[:, r * ratio : (r + size) * ratio, c * ratio : (c + size) * ratio] for r, c in corners]
-        )
-        parts.append(network(some_ms, some_pan).main)
+        some_ms, some_pan = [], []
+        for r, c in zip(row[start : start + batch].tolist(), col[start : start + batch].tolist(), strict=True):
+            window = Window(r // step + first, c // step + first, size, size)
+            some_ms.append(ms[:, *window.slices])
+            some_pan.append(pan[:, *window.around(ratio, step, (r % step, c % step)).slices])
+        parts.append(network(torch.stack(some_ms), torch.stack(some_pan)).main)
     return torch.cat(parts)
 
 
@@ -135,9 +152,9 @@ def scene_logits(
     precision: Precision = "float32",
     skip: Container[Window] = (),
 ) -> Iterator[tuple[Window, Pixels, NDArray[np.float32] | None]]:
-    """Window, its pixels (without halo) and logits (K, h, w), over the whole scene; None for windows to skip.
+    """Window, its pixels (without halo) and logits as `logits_of`, over the whole scene; None for windows to skip.
 
-    The next window is read while one is classified.
+    Windows are in MS pixels. The next window is read while one is classified.
     """
     config = model.network.config
     if engine == "dense" and not config.sharable:
@@ -184,13 +201,14 @@ def predict(
     progress: Progress | None = None,
 ) -> list[str]:
     """Write the map of a scene (uint8 class values, 0 where invalid) and, if wanted, probabilities (float32, one band
-    per class, nan where invalid). `model` may be a run, its folder or a model file. Returns warnings.
+    per class, nan where invalid), on the grid of the network's targets: that of MS or of PAN, on the common extent.
+    `model` may be a run, its folder or a model file. Returns warnings.
 
     memory: bytes of resident memory, all of the process included, that tile and batch are chosen for.
     resume: keep finished tiles beside the map until it is whole, and go on from those that an earlier call with the
     same model, scene and settings left; the file is the same as from one uninterrupted call.
-    sieved: give patches of the map of fewer MS pixels than this to their largest neighbour (0: none). Probabilities
-    stay as they are. The whole map is held for it, some 10 bytes an MS pixel on top of `memory`.
+    sieved: give patches of the map of fewer of its pixels than this to their largest neighbour (0: none). Probabilities
+    stay as they are. The whole map is held for it, some 10 bytes a pixel on top of `memory`.
     device: "auto" is the GPU if there is one; afterwards the network is back where it was.
     InputError if the scene does not fit the model, nothing is valid or a file cannot be written.
     """
@@ -209,24 +227,24 @@ def predict(
     }
     where, home = pick_device(device), next(model.network.parameters()).device
     sizes = sizes_within(model.network, memory, used=resident(), engine=engine)
-    settings = (engine, tau, precision, probabilities is not None)
+    step = model.network.config.step(scene.ratio)
+    grid = scene.grid.refine(step)
+    settings = (engine, tau, precision, probabilities is not None, step)
     journal = Journal(Path(out), fingerprint(model, scene, settings)) if resume else None
     if journal is not None:
         sizes = journal.begin(sizes)
     values = np.asarray((*model.classes.values, 0), np.uint8)
     total = scene.grid.height * scene.grid.width
     sums = _Sums()
-    whole = np.zeros(scene.grid.shape, np.uint8) if sieved else None
+    whole = np.zeros(grid.shape, np.uint8) if sieved else None
     with ExitStack() as stack:
         stack.callback(model.network.to, home)
         # entered first, left last: what was handed over is written before the files are closed
-        files = [
-            stack.enter_context(RasterWriter(out, scene.grid, classes=model.classes, descriptions=["class"], tags=tags))
-        ]
+        files = [stack.enter_context(RasterWriter(out, grid, classes=model.classes, descriptions=["class"], tags=tags))]
         if probabilities is not None:
             soft = RasterWriter(
                 probabilities,
-                scene.grid,
+                grid,
                 count=len(model.classes),
                 dtype="float32",
                 nodata=float("nan"),
@@ -236,28 +254,30 @@ def predict(
             files.append(stack.enter_context(soft))
         writer = stack.enter_context(ThreadPoolExecutor(1))
         written: Future[None] | None = None
-        done = 0
+        done, mapped = 0, False
         finished = () if journal is None else journal.finished
         for window, pixels, logits in scene_logits(
             model, scene, engine=engine, **sizes._asdict(), device=where, precision=precision, skip=finished
         ):
+            place = window.scale(step)
             if logits is None:
                 assert journal is not None
                 layers = journal.read(window)
             else:
                 p = posterior(logits, model.label_shares, model.drawn_shares, tau, model.temperature)
-                best = np.where(pixels.valid, p.argmax(0), len(values) - 1)
+                best = np.where(pixels.valid_targets(step), p.argmax(0), len(values) - 1)
                 answer: list[NDArray[Any]] = [values[best], p]
                 layers = answer[: len(files)]
                 if journal is not None:
                     journal.keep(window, layers)
             if whole is not None:
-                whole[window.slices] = layers[0]
+                whole[place.slices] = layers[0]
             if written is not None:
                 written.result()
             ready = (files, layers) if whole is None else (files[1:], layers[1:])
-            written = writer.submit(_write, *ready, window)
+            written = writer.submit(_write, *ready, place)
             sums.add(pixels)
+            mapped = mapped or bool(layers[0].any())
             done += window.height * window.width
             if progress is not None:
                 progress(done, total)
@@ -265,7 +285,7 @@ def predict(
             written.result()
         if whole is not None:
             files[0].write(sieve(whole, sieved))
-        if not sums.any:
+        if not mapped:
             raise InputError(f"{scene.name}: no valid pixel; check the nodata values of both images")
     clear(Path(out)) if journal is None else journal.forget()
     return _warn_if_far(model, scene, sums)
@@ -291,14 +311,12 @@ class _Sums:
         self.ms: NDArray[np.float64] | float = 0.0
         self.pan: NDArray[np.float64] | float = 0.0
         self.ms_count = self.pan_count = 0
-        self.any = False
 
     def add(self, pixels: Pixels) -> None:
         self.ms = self.ms + pixels.ms[:, pixels.ms_valid].sum(1, dtype=np.float64)
         self.pan = self.pan + pixels.pan[:, pixels.pan_valid].sum(1, dtype=np.float64)
         self.ms_count += int(pixels.ms_valid.sum())
         self.pan_count += int(pixels.pan_valid.sum())
-        self.any = self.any or bool(pixels.valid.any())
 
 
 def _warn_if_far(model: Model, scene: Scene, sums: _Sums) -> list[str]:

@@ -198,11 +198,17 @@ class PriorNet(_TwoSensors):
         scale, shift = self._affine()
         return torch.addcmul(shift[0], f[0], scale[0]), torch.addcmul(shift[1], f[1], scale[1])
 
-    def share(self, ms: Tensor, pan: Tensor) -> tuple[SensorMaps, SensorMaps]:
-        """Tiles -> maps, of which `features` takes what it needs at each target; their cells are scaled already."""
+    def share(self, ms: Tensor, pan: Tensor, *, of_ms: SensorMaps | None = None) -> tuple[SensorMaps, SensorMaps]:
+        """Tiles -> maps, of which `features` takes what it needs at each target; their cells are scaled already.
+
+        of_ms: the maps of these very ms, where they are known.
+        """
         scale, _ = self._affine()
-        of_ms, of_pan = self.ms.share(ms), self.pan.share(pan)
-        return of_ms._replace(cells=of_ms.cells * scale[0]), of_pan._replace(cells=of_pan.cells * scale[1])
+        if of_ms is None:
+            of_ms = self.ms.share(ms)
+            of_ms = of_ms._replace(cells=of_ms.cells * scale[0])
+        of_pan = self.pan.share(pan)
+        return of_ms, of_pan._replace(cells=of_pan.cells * scale[1])
 
     def features(self, maps: tuple[SensorMaps, SensorMaps], around: Tensor, *, core: bool) -> tuple[Tensor, Tensor]:
         """What `forward` gives, for the cells of targets of tiles, all or only their core."""
@@ -349,22 +355,25 @@ class ADCDNet(nn.Module):
     # Shared. In eval mode equal to `forward` on the patches around the targets; in training mode BatchNorm takes its
     # statistics from the tiles.
 
-    def share(self, ms: Tensor, pan: Tensor) -> Shared:
-        """Tiles (b, B, h, w) and (b, B', h·r, w·r), each with a halo of `reach` on every side.
+    def share(self, ms: Tensor, pan: Tensor, *, same_ms: Shared | None = None) -> Shared:
+        """Tiles (b, B, h, w) and (b, B', h·r, w·r), each with a halo of `before` MS pixels on every side.
 
+        same_ms: what these very ms shared with another pan; their maps are taken from it.
         ValueError if the network cannot be shared.
         """
         ms, pan = self._silence(ms, pan)
         prior = None
         if self.prior is not None:
             with torch.no_grad():
-                prior = self.prior.share(ms, pan)
+                known = None if same_ms is None or same_ms.prior is None else same_ms.prior[0]
+                prior = self.prior.share(ms, pan, of_ms=known)
         statistics = None
         if self.centre is not None:
-            coarse = slice(self.config.reach - CONTEXT_REACH, CONTEXT_REACH - self.config.reach)
+            coarse = slice(self.config.before - CONTEXT_REACH, CONTEXT_REACH - self.config.before)
             fine = slice(coarse.start * self.layout.ratio, coarse.stop * self.layout.ratio)
             statistics = self.centre.context.statistics(ms[:, :, coarse, coarse], pan[:, :, fine, fine])
-        return Shared((self.sensors.ms.share(ms), self.sensors.pan.share(pan)), prior, statistics)
+        of_ms = self.sensors.ms.share(ms) if same_ms is None else same_ms.sensors[0]
+        return Shared((of_ms, self.sensors.pan.share(pan)), prior, statistics)
 
     def classify(self, shared: Shared, targets: Targets) -> Tensor:
         """Main logits (n, K)."""

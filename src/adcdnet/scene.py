@@ -53,9 +53,13 @@ class Pixels(NamedTuple):
     @property
     def valid(self) -> NDArray[np.bool_]:
         """(h, w): the MS pixel and all ratio² PAN pixels on it are valid."""
-        h, w = self.ms_valid.shape
+        return self.valid_targets(1)
+
+    def valid_targets(self, step: int) -> NDArray[np.bool_]:
+        """(h·step, w·step), step a divisor of ratio: the MS pixel of a target and all PAN pixels on it are valid."""
+        h, w = (step * n for n in self.ms_valid.shape)
         whole = self.pan_valid.reshape(h, self.pan_valid.shape[0] // h, w, -1).all(axis=(1, 3))
-        return np.logical_and(self.ms_valid, whole)
+        return np.logical_and(self.ms_valid.repeat(step, 0).repeat(step, 1), whole)
 
 
 class Scene:
