@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -31,6 +32,7 @@ from adcdnet.sampling import (
     training_statistics,
 )
 from adcdnet.scene import Pixels, Scene
+from adcdnet.splits import split_given, split_polygons
 
 Part = Literal["train", "validation", "test"]
 
@@ -40,12 +42,14 @@ class LabelledScene:
     """An open scene and its labels, on its grid (`read_labels`). name: its own among several.
 
     part: the one part of the split that all of it is in; None: the scene is divided.
+    split: a raster of parts on the MS grid that says how, as a run's split.tif does; None: as the settings say.
     """
 
     scene: Scene
     labels: Labels
     name: str = ""
     part: Part | None = None
+    split: Path | None = None
 
     @property
     def notes(self) -> list[str]:
@@ -98,7 +102,7 @@ def divide(
     A class must be learnt somewhere, not in each scene. Raises InputError for a class with too few labelled pixels.
     """
     if len(scenes) == 1 and scenes[0].part is None:
-        return [split_blocks(scenes[0].labels, valid[0], reach=reach, config=config, seed=seed)], ()
+        return [_divided(scenes[0], scenes[0].labels, valid[0], reach, config, seed)], ()
     index = stack([np.where(v, one.labels.index, -1) for one, v in zip(scenes, valid, strict=True)], gap=0, fill=-1)
     classes = scenes[0].labels.classes
     check_counts(index, classes)
@@ -109,7 +113,7 @@ def divide(
             splits.append(Split(part, max(usable.shape), ()))
             continue
         try:
-            found = split_blocks(_learnable(one.labels, usable), usable, reach=reach, config=config, seed=seed)
+            found = _divided(one, _learnable(one.labels, usable), usable, reach, config, seed)
         except InputError as error:
             raise InputError(f"scene {one.name!r}: {error}") from error
         splits.append(replace(found, notes=tuple(f"{one.name}: {note}" for note in found.notes)))
@@ -144,6 +148,15 @@ def _learnable(labels: Labels, valid: NDArray[np.bool_]) -> Labels:
     if not len(kept):
         raise InputError(f"no class has {FEWEST_LABELS} labelled pixels; give all of it one part, or leave it out")
     return replace(labels, index=number[labels.index], classes=table)
+
+def _divided(
+    one: LabelledScene, labels: Labels, valid: NDArray[np.bool_], reach: int, config: SplitConfig, seed: int
+) -> Split:
+    if one.split is not None:
+        return split_given(one.split, one.scene.grid, labels, valid, reach=reach)
+    make = {"blocks": split_blocks, "polygons": split_polygons}[config.unit]
+    return make(labels, valid, reach=reach, config=config, seed=seed)
+
 
 
 def _same_ground(scenes: Sequence[LabelledScene]) -> tuple[str, ...]:

@@ -84,18 +84,27 @@ def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
     assert best is not None
     _, side, part = best
     parts = add_guard(part[block_numbers(height, width, side)], valid, reach)
+    notes += check_parts(parts, index, labels.classes, [n for n, share in wanted.items() if share > 0], reach)
+    return Split(parts, side, tuple(notes))
+
+
+def check_parts(
+    parts: NDArray[np.uint8], index: NDArray[np.integer], classes: ClassTable, asked: Sequence[int], reach: int
+) -> list[str]:
+    """Notes on classes that are missing in parts that were asked for. InputError where one is not left to train."""
+    notes = []
     for number in (TRAIN, VALIDATION, TEST):
         if number != TRAIN and wanted[number] == 0:
             continue
-        missing = [n for k, n in enumerate(labels.classes.names) if not ((index == k) & (parts == number)).any()]
+        missing = [n for k, n in enumerate(classes.names) if not ((index == k) & (parts == number)).any()]
         if missing and number == TRAIN:
             raise InputError(
-                f"no training pixel of class '{missing[0]}' is left beside the test blocks and their guard band of "
+                f"no training pixel of class '{missing[0]}' is left beside the test part and its guard band of "
                 f"{reach} pixels; label it in more places, or ask for a smaller test part or smaller blocks"
             )
         if missing:
             notes.append(f"not in the {PART_NAMES[number]} part: {', '.join(missing)}")
-    return Split(parts, side, tuple(notes))
+    return notes
 
 
 def check_counts(index: NDArray[np.integer], classes: ClassTable) -> NDArray[np.int64]:
@@ -135,7 +144,7 @@ def leakage(part: NDArray[np.uint8], judged: NDArray[np.bool_], *, reach: int) -
     unlabelled ones serve stage I.
     """
     train = part == TRAIN
-    holding, overlapping = (_near(train, distance)[judged] for distance in (reach, 2 * reach))
+    holding, overlapping = (near(train, distance)[judged] for distance in (reach, 2 * reach))
     if not judged.any():
         return Leakage(np.nan, np.nan)
     return Leakage(float(holding.mean()), float(overlapping.mean()))
@@ -182,16 +191,16 @@ def draw_parts(weight: NDArray[np.float64], wanted: dict[int, float], rng: np.ra
     return part
 
 
-def _near(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+def near(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     """Where any true pixel lies within reach, rows and columns alike."""
     return np.asarray(ndimage.maximum_filter(mask, size=2 * reach + 1, mode="constant", cval=0), bool)
 
 
 def add_guard(part: NDArray[np.uint8], valid: NDArray[np.bool_], reach: int) -> NDArray[np.uint8]:
     guarded = part.copy()
-    near_test = _near(part == TEST, reach)
+    near_test = near(part == TEST, reach)
     guarded[near_test & (part != TEST)] = GUARD
-    near_validation = _near(guarded == VALIDATION, reach)
+    near_validation = near(guarded == VALIDATION, reach)
     guarded[near_validation & (guarded == TRAIN)] = GUARD
     guarded[~valid] = UNUSED
     return guarded

@@ -8,7 +8,8 @@ ms = "valley/ms.tif"                 # paths relative to the file
 pan = "valley/pan.tif"
 labels = "valley/labels.gpkg"
 column = "class"                     # optional, of a polygon file
-part = "test"                        # optional: all of it trains, validates or tests; otherwise it is divided
+part = "test"                        # optional: all of it trains, validates or tests; otherwise it is divided,
+split = "split.tif"                  # or as this raster says, values as in a run's split.tif
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class SceneFiles(BaseModel):
     classes: Path | None = None
     column: str | None = None
     part: Literal["train", "validation", "test"] | None = None
+    split: Path | None = None
 
     def files(self) -> list[Path]:
         """All files that say what the scene is."""
@@ -83,6 +85,8 @@ def read_scenes(path: Path | str, *, labelled: bool = True) -> list[SceneFiles]:
             raise InputError(
                 f"scenes {path}: scene {scene.name!r} has no labels; each [[scene]] needs ms, pan and labels"
             )
+        if scene.part is not None and scene.split is not None:
+            raise InputError(f"scenes {path}: scene {scene.name!r} has a part and a split; give one of the two")
         if Path(scene.name).name != scene.name:
             raise InputError(f"scenes {path}: {scene.name!r} cannot be part of a file's name; leave out its slashes")
     if not scenes or len(set(names)) < len(names):
@@ -93,6 +97,7 @@ def read_scenes(path: Path | str, *, labelled: bool = True) -> list[SceneFiles]:
 
 
 def _absolute(scene: SceneFiles, folder: Path, classes: Path | None) -> SceneFiles:
-    files = {"ms": scene.ms, "pan": scene.pan, "labels": scene.labels, "classes": scene.classes or classes}
+    named = {"ms": scene.ms, "pan": scene.pan, "labels": scene.labels, "split": scene.split}
+    files = named | {"classes": scene.classes or classes}
     placed = {name: None if file is None else folder / file for name, file in files.items()}
     return scene.model_copy(update={**placed, "name": scene.name or (folder / scene.ms).parent.name})

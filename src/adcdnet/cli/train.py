@@ -39,6 +39,15 @@ def train_command(
     seed: Annotated[int | None, typer.Option(help="Of the split, the first weights and all draws.")] = None,
     stage1: Annotated[bool, typer.Option("--stage1/--no-stage1", help="Self-supervised prior network.")] = True,
     steps: Annotated[int | None, typer.Option(help="Training steps of stage II.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="What stays in one part: blocks (squares of ground), or polygons of the labels.")
+    ] = None,
+    split_raster: Annotated[
+        Path | None, typer.Option(help="A split of your own on the MS grid: 1 train, 2 validation, 3 test, 0 unused.")
+    ] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Of labels and map: coarse (that of MS, the default) or fine (that of PAN).")
+    ] = None,
     fix_shift: FixShiftOption = False,
     device: DeviceOption = "auto",
 ) -> None:
@@ -62,13 +71,17 @@ def train_command(
     if (scenes is None) == (ms is None and pan is None and labels is None):
         raise typer.BadParameter("name a file of scenes, or --ms, --pan and --labels of one", param_hint="SCENES")
     if scenes is not None:
-        if classes or column:
-            raise typer.BadParameter("classes and column stand in the file of scenes", param_hint="--classes")
+    if split is not None:
+        if split not in ("blocks", "polygons"):
+            raise typer.BadParameter(f"{split!r} is neither 'blocks' nor 'polygons'", param_hint="--split")
+        changes["split"] = {"unit": split}
+        if classes or column or split_raster:
+            raise typer.BadParameter("classes, columns and splits stand in the file of scenes", param_hint="SCENES")
         wanted = read_scenes(scenes)
     elif ms is None or pan is None or labels is None:
         raise typer.BadParameter("a scene needs all of --ms, --pan and --labels", param_hint="--ms")
     else:
-        wanted = [SceneFiles(ms=ms, pan=pan, labels=labels, classes=classes, column=column)]
+        wanted = [SceneFiles(ms=ms, pan=pan, labels=labels, classes=classes, column=column, split=split_raster)]
     with ExitStack() as stack:
         opened = [_open(files, stack, fix_shift=fix_shift) for files in wanted]
         with progress_bars() as report:
@@ -103,7 +116,9 @@ def _open(files: SceneFiles, stack: ExitStack, *, fix_shift: bool) -> LabelledSc
             alignment.fix_shift(scene)
         else:  # a second or two beside minutes of training
             alignment.note_shift(scene)
-        one = LabelledScene(scene, files.read_labels(scene.grid), files.name, files.part)
+        one = LabelledScene(
+            scene, files.read_labels(scene.fine_grid if fine else scene.grid), files.name, files.part, files.split
+        )
     except InputError as error:
         raise InputError(f"{files.name}: {error}" if files.name else str(error)) from error
     say(one.notes)
