@@ -94,7 +94,7 @@ def check_parts(
     """Notes on classes that are missing in parts that were asked for. InputError where one is not left to train."""
     notes = []
     for number in (TRAIN, VALIDATION, TEST):
-        if number != TRAIN and wanted[number] == 0:
+        if number != TRAIN and number not in asked:
             continue
         missing = [n for k, n in enumerate(classes.names) if not ((index == k) & (parts == number)).any()]
         if missing and number == TRAIN:

@@ -45,9 +45,6 @@ def train_command(
     split_raster: Annotated[
         Path | None, typer.Option(help="A split of your own on the MS grid: 1 train, 2 validation, 3 test, 0 unused.")
     ] = None,
-    grid: Annotated[
-        str | None, typer.Option(help="Of labels and map: coarse (that of MS, the default) or fine (that of PAN).")
-    ] = None,
     fix_shift: FixShiftOption = False,
     device: DeviceOption = "auto",
 ) -> None:
@@ -67,14 +64,14 @@ def train_command(
         changes["network"] = {"prior": False}
     if steps is not None:
         changes["stage2"] = {"steps": steps}
-    settings = settings.replace(changes)
-    if (scenes is None) == (ms is None and pan is None and labels is None):
-        raise typer.BadParameter("name a file of scenes, or --ms, --pan and --labels of one", param_hint="SCENES")
-    if scenes is not None:
     if split is not None:
         if split not in ("blocks", "polygons"):
             raise typer.BadParameter(f"{split!r} is neither 'blocks' nor 'polygons'", param_hint="--split")
         changes["split"] = {"unit": split}
+    settings = settings.replace(changes)
+    if (scenes is None) == (ms is None and pan is None and labels is None):
+        raise typer.BadParameter("name a file of scenes, or --ms, --pan and --labels of one", param_hint="SCENES")
+    if scenes is not None:
         if classes or column or split_raster:
             raise typer.BadParameter("classes, columns and splits stand in the file of scenes", param_hint="SCENES")
         wanted = read_scenes(scenes)
@@ -116,9 +113,7 @@ def _open(files: SceneFiles, stack: ExitStack, *, fix_shift: bool) -> LabelledSc
             alignment.fix_shift(scene)
         else:  # a second or two beside minutes of training
             alignment.note_shift(scene)
-        one = LabelledScene(
-            scene, files.read_labels(scene.fine_grid if fine else scene.grid), files.name, files.part, files.split
-        )
+        one = LabelledScene(scene, files.read_labels(scene.grid), files.name, files.part, files.split)
     except InputError as error:
         raise InputError(f"{files.name}: {error}" if files.name else str(error)) from error
     say(one.notes)
