@@ -268,7 +268,7 @@ class Trainer:
         try:
             for step in range(1, stage.steps + 1):
                 network.train()
-                parts = self._supervised(rng)
+                parts = self._supervised(rng, average, self._teacher_weight(step))
                 loss = parts[0] + self.config.branch_weight * sum(parts[1:], torch.zeros_like(parts[0]))
                 _step(loss, optimizer, schedule)
                 _move_average(average, network, min(self.config.average, step / (step + 9)))
@@ -299,8 +299,16 @@ class Trainer:
         self.seconds["stage2"] = time.perf_counter() - started
         return best
 
-    def _supervised(self, rng: np.random.Generator) -> list[Tensor]:
-        """Cross-entropy of the main head and of the DTM heads on one draw."""
+    def _teacher_weight(self, step: int) -> float:
+        """Rises over the second sixth to the half of stage II, when the moving average has learnt something."""
+        done = step / self.config.stage2.steps
+        return self.config.teacher * min(1.0, max(0.0, 3 * done - 0.5))
+
+    def _supervised(self, rng: np.random.Generator, average: ADCDNet, teacher: float) -> list[Tensor]:
+        """Cross-entropy of the main head and of the DTM heads on one draw.
+
+        teacher: share of the moving average's answers in the targets of the main head.
+        """
         stage, augment = self.config.stage2, self.config.augment
         network, branches = self.network, self.config.branch_weight > 0
         if self.dense:
@@ -313,6 +321,9 @@ class Trainer:
                 outputs = network.on_tile(
                     ms, pan, targets, branch_targets=Targets(*(i[some] for i in targets)) if branches else None
                 )
+                if teacher:
+                    with torch.no_grad():
+                        taught = average.on_tile(ms, pan, targets).main
             truth, weight = label[tile, row, col], self.class_weight
             truths = (truth, truth[some], truth[some])
         else:
@@ -320,13 +331,20 @@ class Trainer:
             ms, pan, label = self._tensors(drawn)
             with self._precision():
                 outputs = network(ms, pan, branches=branches)
+                if teacher:
+                    with torch.no_grad():
+                        taught = average(ms, pan).main
             truths, weight = (label.flatten(),) * 3, torch.ones_like(self.class_weight)
-        losses = []
+        losses: list[Tensor] = []
         for logits, truth in zip(outputs, truths, strict=True):
             if logits is not None:
                 each = F.cross_entropy(
                     logits.float(), truth, reduction="none", label_smoothing=self.config.label_smoothing
                 )
+                if teacher and not losses:  # the main head comes first
+                    each = torch.lerp(
+                        each, F.cross_entropy(logits.float(), taught.float().softmax(1), reduction="none"), teacher
+                    )
                 losses.append((weight[truth] * each).sum() / weight[truth].sum())
         return losses
 
