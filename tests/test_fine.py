@@ -5,10 +5,19 @@ import pytest
 import torch
 
 from adcdnet import inference
-from adcdnet.inference import logits_of
+from adcdnet.bands import BandStatistics
+from adcdnet.classes import ClassTable
+from adcdnet.config import NetworkConfig, TrainConfig
+from adcdnet.errors import InputError
+from adcdnet.evaluation import evaluate
+from adcdnet.grid import Window
+from adcdnet.inference import logits_of, predict, scene_logits
+from adcdnet.labels import Labels, read_labels
 from adcdnet.model import Layout
-from adcdnet.scene import Pixels
-from conftest import build_model
+from adcdnet.sampling import TEST, TRAIN, Split, TrainingArea, add_guard
+from adcdnet.scene import Pixels, Scene, read_map, sieve
+from adcdnet.training import train
+from conftest import PIXEL, QUICK, build_model, write_tif_file
 
 FINE = {"grid": "fine", "patch": 9}  # 9: half = 4 and halo 4, so 8 MS pixels before and after the target's
 
@@ -73,3 +82,150 @@ def test_dense_gives_what_the_patches_define_in_float64(ratio, changes):
     assert len(dense) == len(row)
     assert (dense - defined).abs().max() < 1e-9
     assert dense.std() > 0.1
+
+
+def test_at_ratio_1_a_fine_target_is_a_coarse_one():
+    fine, pixels = model_at(1), random_pixels(1)
+    coarse = model_at(1, grid="coarse")
+    inner = Pixels(*(x[..., 1:-1, 1:-1] for x in pixels))  # the fine grid asks for one more MS pixel of halo
+    found = [logits_of(model, p, engine="dense") for model, p in ((fine, pixels), (coarse, inner))]
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("tile", [13, 29])
+def test_fine_logits_do_not_depend_on_the_tile_size_and_are_given_where_own_pixels_are_valid(tiny_scene, tile):
+    model = build_model(Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3), **FINE)
+
+    def whole(size):
+        logits = np.zeros((3, 58, 74), np.float32)
+        for window, _, part in scene_logits(model, tiny_scene, engine="dense", tile=size):
+            logits[:, *window.scale(2).slices] = part
+        return logits
+
+    expected = whole(64)
+    assert np.isnan(expected).any(0).sum() == 6 * 9 * 4 + 5  # a corner of MS, and five PAN pixels
+    np.testing.assert_allclose(whole(tile), expected, rtol=0, atol=1e-4)
+
+
+# ---- training
+
+
+def numbered_area(ratio, *, part=None, patch=9):
+    """33 × 38 MS pixels whose values are their numbers, as are those of PAN; every label is PAN's number modulo 3."""
+    height, width = 33, 38
+    ms = np.arange(height * width, dtype=np.float32).reshape(1, height, width)
+    pan = np.arange(ms.size * ratio**2, dtype=np.float32).reshape(1, height * ratio, width * ratio)
+    pixels = Pixels(ms, pan, np.ones(ms.shape[1:], bool), np.ones(pan.shape[1:], bool))
+    labels = Labels((pan[0] % 3).astype(np.int16), ClassTable.numbered(["a", "b", "c"]))
+    split = Split(np.full((height, width), TRAIN, np.uint8) if part is None else part, 8, (), hides_test=False)
+    as_is = BandStatistics((0.0,), (1.0,), (0.0,), (1.0,))
+    network = NetworkConfig(patch=patch, grid="fine")
+    return TrainingArea(pixels, labels, split, network=network, ratio=ratio, statistics=as_is)
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 3, 4])
+@pytest.mark.parametrize("tiles", [True, False])
+def test_labels_ms_and_pan_stay_on_each_other_however_a_draw_is_turned(ratio, tiles):
+    area, rng = numbered_area(ratio), np.random.default_rng(1)
+    if tiles:
+        batch = area.draw_tiles(rng, 60, 5, labelled=True, augment=True)
+    else:
+        batch = area.draw_patches(rng, 200, balance=0.5, augment=True)
+    side = batch.label.shape[1]
+    assert batch.ms.shape[2:] == (side + 16, side + 16)
+    assert batch.pan.shape[2:] == (ratio * (side + 16), ratio * (side + 16))
+    ms = batch.ms[:, 0, 8 : 8 + side, 8 : 8 + side].astype(int)
+    first = 8 * ratio + ratio // 2
+    pan = batch.pan[:, 0, first::ratio, first::ratio][:, :side, :side].astype(int)
+    row, col = np.divmod(pan, 38 * ratio)
+    assert np.array_equal(batch.label, pan % 3)
+    assert np.array_equal(ms, row // ratio * 38 + col // ratio)
+    assert len({(r, c) for r, c in zip((row % ratio).flat, (col % ratio).flat, strict=True)}) == ratio**2
+    before = pan[:, 0, 0] - batch.pan[:, 0, first - 1, first].astype(int)
+    assert set(before.tolist()) - {0} == {1, -1, 38 * ratio, -38 * ratio}  # every way round; 0 where mirrored
+
+
+def test_what_is_looked_at_for_a_target_is_cut_as_prediction_cuts_it():
+    area = numbered_area(4)
+    for row, col in [(0, 0), (50, 61), (131, 151)]:
+        ms, pan = area.patch(row, col)
+        assert ms[0, 8, 8] == row // 4 * 38 + col // 4
+        assert pan[0, 34, 34] == row * 152 + col
+        tile_ms, tile_pan = area.tile(Window(row // 4, col // 4, 1, 1), (row % 4, col % 4))
+        assert np.array_equal(tile_ms, ms)
+        assert np.array_equal(tile_pan, pan)
+
+
+@pytest.mark.parametrize("ratio", [2, 3, 4])
+def test_the_guard_keeps_test_ground_out_of_the_windows_of_training_targets(ratio):
+    network = NetworkConfig(patch=9, grid="fine")
+    assert network.reach == 9
+    blocks = np.full((33, 38), TRAIN, np.uint8)
+    blocks[12:20, 15:22] = TEST
+    part = add_guard(blocks, np.ones(blocks.shape, bool), network.reach)
+    area = numbered_area(ratio, part=part)
+    nearest = area.labelled[(area.labelled[:, 0] < 3 * ratio) & (area.labelled[:, 1] // ratio == 18)]
+    assert len(nearest) == 3 * ratio * ratio
+    lowest = -1
+    for row, col in nearest:
+        _, pan = area.patch(int(row), int(col))
+        seen = np.divmod(pan[0].astype(int), 38 * ratio)
+        assert not (part[seen[0] // ratio, seen[1] // ratio] == TEST).any()
+        lowest = max(lowest, seen[0].max() // ratio)
+    assert lowest == 11 if ratio > 2 else lowest in (10, 11)  # no MS pixel of guard more than is needed
+
+
+def test_an_ms_pixel_counts_for_the_rarest_class_in_it():
+    index = np.array([[0, 0, 1, 1, -1, 2], [0, 2, 1, -1, -1, -1], [0, 1, -1, -1, 0, 0], [0, 0, -1, -1, 1, 1]], np.int16)
+    polygons = np.arange(24, dtype=np.int32).reshape(4, 6)
+    coarse = Labels(index, ClassTable.numbered(["a", "b", "c"]), polygons=polygons).coarsen(2)
+    assert coarse.index.tolist() == [[2, 1, 2], [1, -1, 1]]
+    assert coarse.polygons.tolist() == [[7, 2, 5], [13, 14, 22]]
+
+
+# ---- as a user has it
+
+
+@pytest.fixture(scope="module")
+def checkered(tmp_path_factory):
+    """Two classes at random that only the PAN pixel itself tells apart, on 60 × 52 MS pixels at ratio 2: the files."""
+    folder, rng = tmp_path_factory.mktemp("checkered"), np.random.default_rng(60)
+    truth = rng.integers(1, 3, (120, 104))
+    ms = rng.integers(400, 600, (3, 60, 52)).astype(np.uint16)
+    pan = (300 * truth + rng.integers(0, 100, truth.shape)).astype(np.uint16)
+    write_tif_file(folder / "ms.tif", ms)
+    write_tif_file(folder / "pan.tif", pan, pixel=PIXEL / 2)
+    write_tif_file(folder / "labels.tif", truth.astype(np.uint8), pixel=PIXEL / 2)
+    return folder
+
+
+def test_a_class_that_one_pan_pixel_tells_is_mapped_on_the_pan_grid(checkered, tmp_path, few_trials):
+    changes = {"network": FINE, "stage1": {"steps": 2}, "stage2": {"steps": 80, "tile": 8, "learning_rate": 0.01}}
+    config = TrainConfig().replace(QUICK).replace(changes)
+    with Scene.open(checkered / "ms.tif", checkered / "pan.tif") as scene:
+        labels = read_labels(checkered / "labels.tif", scene.fine_grid)
+        run = train(scene, labels, out=tmp_path / "run", config=config, device="cpu")
+        predict(tmp_path / "run", scene, out=tmp_path / "map.tif", device="cpu")
+        predict(run, scene, out=tmp_path / "defined.tif", engine="patch", sieved=2, device="cpu")
+        fine_grid = scene.fine_grid
+    values, grid = read_map(tmp_path / "map.tif")
+    assert (grid.shape, grid.transform) == (fine_grid.shape, fine_grid.transform) == ((120, 104), grid.transform)
+    assert run.model.record["labelled_pixels"]["train"] == (run.model.record["labelled_pixels"]["train"] // 4) * 4
+    found = evaluate(tmp_path / "map.tif", checkered / "labels.tif", split=tmp_path / "run" / "split.tif", part="test")
+    assert found.scores.oa > 0.95  # a pixel aside, or turned away from, says nothing: 0.5
+    assert found.confusion.sum() == run.model.record["labelled_pixels"]["test"]
+    assert found.block == 2 * run.model.record["block"]
+    assert found.leakage.holding == 0
+    sieved, _ = read_map(tmp_path / "defined.tif")
+    assert np.array_equal(sieved, sieve(values, 2))
+
+
+def test_labels_coarser_than_the_pixels_to_be_labelled_are_refused(checkered, tiny_scene, write_tif):
+    codes = write_tif("labels.tif", np.full((29, 37), 1, np.uint8))
+    with pytest.raises(InputError, match=r"smaller than labels.tif pixels \(12\); .* a coarser grid$"):
+        read_labels(codes, tiny_scene.fine_grid)
+
+
+def test_the_published_network_has_no_fine_grid():
+    with pytest.raises(InputError, match="grid 'fine' needs padding 'valid'"):
+        TrainConfig.of_profile("paper").replace({"network": {"grid": "fine"}})

@@ -223,20 +223,25 @@ def _interval(share: Estimate) -> Interval:
 
 class _Split(NamedTuple):
     part: NDArray[np.uint8]
-    block: int | None  # MS pixels per side, None in files of older versions
+    block: int | None  # pixels per side, None in files of older versions
     reach: int | None
 
 
 def _read_split(path: Path | str, grid: Grid, place: str) -> _Split:
-    """A split on `grid`; place: what has that grid, for the InputError of a split that does not lie on it."""
+    """A split on `grid`, or on one so many times coarser and then refined: block and reach are in pixels of `grid`.
+
+    place: what has that grid, for the InputError of a split that does not lie on it.
+    """
     part, own, _ = read_band(path)
+    step = max(1, grid.height // part.shape[0])
+    part, own = part.repeat(step, 0).repeat(step, 1), own.refine(step)
     if part.shape != grid.shape or own.transform != grid.transform:
         raise InputError(
             f"{path} does not lie on {place}: {part.shape[0]}×{part.shape[1]} against "
             f"{grid.height}×{grid.width} pixels or another place; use the split.tif of the same scene"
         )
     with RasterReader(path) as file:
-        block, reach = (int(file.tags[name]) if name in file.tags else None for name in ("BLOCK", "REACH"))
+        block, reach = (int(file.tags[name]) * step if name in file.tags else None for name in ("BLOCK", "REACH"))
     return _Split(part, block, reach)
 
 

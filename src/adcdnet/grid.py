@@ -7,7 +7,7 @@ Rows grow downwards, columns to the right; windows are half-open; a transform ma
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,7 @@ class Window:
         """The same ground on a grid `ratio` times finer."""
         return Window(self.row * ratio, self.col * ratio, self.height * ratio, self.width * ratio)
 
-    def around(self, ratio: int, step: int, phase: tuple[int, int]) -> Window:
+    def around(self, ratio: int, step: int, phase: Sequence[int]) -> Window:
         """The fine pixels that belong to a window of coarse ones whose targets are of this phase.
 
         Each coarse pixel holds step × step targets: phase (row, col) in 0..step − 1 says which of them is meant. Where

@@ -30,17 +30,19 @@ def stack(arrays: Sequence[NDArray[Any]], *, gap: int, fill: float) -> NDArray[A
 class JoinedArea(TrainingArea):
     """The training areas of several scenes, standardised alike; arrays as in `TrainingArea`, of all scenes.
 
-    ms and pan hold each scene with its border; label, target and the parts of the split lie 2 reach rows apart.
+    ms and pan hold each scene with its border; label, target and the parts of the split lie 2 reach MS rows apart.
     """
 
     def __init__(self, areas: Sequence[TrainingArea]) -> None:
         first = areas[0]
-        self.statistics, self.network, self.ratio = first.statistics, first.network, first.ratio
+        self.statistics, self.network, self.ratio, self.step = first.statistics, first.network, first.ratio, first.step
         self.ms = stack([area.ms for area in areas], gap=0, fill=0)
         self.pan = stack([area.pan for area in areas], gap=0, fill=0)
         self._shown = stack([area._shown for area in areas], gap=0, fill=0)
+        self._shown_fine = stack([area._shown_fine for area in areas], gap=0, fill=False)
         gap = 2 * self.network.reach
         self.split = Split(stack([area.split.part for area in areas], gap=gap, fill=0), first.split.block, ())
+        gap *= self.step  # between targets
         self.target = stack([area.target for area in areas], gap=gap, fill=False)
         self.label = stack([area.label for area in areas], gap=gap, fill=-1)
         self.validation_label = stack([area.validation_label for area in areas], gap=gap, fill=-1)

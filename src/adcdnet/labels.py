@@ -45,11 +45,26 @@ class Labels:
     column: str | None = None
     contested: int = 0
 
+    def coarsen(self, ratio: int) -> Labels:
+        """On a grid `ratio` times coarser, each pixel as the one in it whose class is rarest, so that none is lost."""
+        h, w = (n // ratio for n in self.index.shape)
+        counts = np.bincount(self.index[self.index >= 0], minlength=len(self.classes))
+        rank = np.append(counts.argsort(kind="stable").argsort(), len(counts))  # unlabelled pixels, −1, come last
+
+        def cells(x: NDArray[Any]) -> NDArray[Any]:
+            return x.reshape(h, ratio, w, ratio).swapaxes(1, 2).reshape(h, w, -1)
+
+        chosen = rank[cells(self.index)].argmin(axis=2)[:, :, None]
+        index, *polygons = (
+            np.take_along_axis(cells(x), chosen, axis=2)[:, :, 0] for x in (self.index, self.polygons) if x is not None
+        )
+        return replace(self, index=index, polygons=polygons[0] if polygons else None)
+
 
 def read_labels(
     path: Path | str, grid: Grid, *, classes: ClassTable | None = None, column: str | None = None
 ) -> Labels:
-    """Labels on an MS grid (of a scene or a map), from a raster on it or on a finer one, or from any polygon file.
+    """Labels on a grid (of a scene's MS, its PAN or a map), from a raster on it or a finer one, or any polygon file.
 
     classes: without a table, the values of a raster or the names of polygons, in alphabetical order, are the classes.
     column: which column of a polygon file holds the class; found by its name where not given.
@@ -78,6 +93,11 @@ def _from_raster(path: Path, grid: Grid, classes: ClassTable | None) -> Labels:
                 "-a_ullr"
             )
         own = replace(refined, crs=own.crs)
+    if grid.transform.a < 0.9 * own.transform.a:
+        raise InputError(
+            f"pixels to be labelled ({grid.transform.a:.6g} wide) are smaller than {path.name} pixels "
+            f"({own.transform.a:.6g}); labels must be as fine; use finer labels, polygons, or a coarser grid"
+        )
     found = match(grid, replace(own, crs=same_crs(own.crs, grid.crs)), names=("MS", path.name), tool="gdalwarp")
     values = _coarsen(_whole_numbers(values, nodata, path)[found.pan.slices], found.ratio)
     notes: tuple[str, ...] = ()

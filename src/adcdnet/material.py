@@ -58,15 +58,19 @@ class LabelledScene:
         return [before + note for note in (*self.scene.notes, *self.labels.notes)]
 
 
-def check_alike(scenes: Sequence[LabelledScene]) -> None:
-    """InputError where labels are not on their scene's grid, or scenes differ in bands, ratio or classes."""
+def check_alike(scenes: Sequence[LabelledScene], *, fine: bool = False) -> None:
+    """InputError where labels are not on their scene's grid, or scenes differ in bands, ratio or classes.
+
+    fine: the grid of a scene is that of its PAN image.
+    """
     first = scenes[0]
     for one in scenes:
-        grid, labels = one.scene.grid, one.labels
+        grid, labels = one.scene.fine_grid if fine else one.scene.grid, one.labels
         if labels.index.shape != grid.shape:
             raise InputError(
-                f"labels are of {labels.index.shape[0]}×{labels.index.shape[1]} pixels, the scene's MS grid of "
-                f"{grid.height}×{grid.width}; read them with read_labels(path, scene.grid)"
+                f"labels are of {labels.index.shape[0]}×{labels.index.shape[1]} pixels, the scene's "
+                f"{'PAN' if fine else 'MS'} grid of {grid.height}×{grid.width}; read them with "
+                f"read_labels(path, scene.{'fine_' if fine else ''}grid)"
             )
         for what, found, needed in (
             ("MS bands", one.scene.ms_bands, first.scene.ms_bands),
@@ -92,6 +96,23 @@ def check_alike(scenes: Sequence[LabelledScene]) -> None:
     names = [one.name for one in scenes]
     if len(set(names)) < len(names):
         raise InputError(f"the scenes are named {names}; each needs a name of its own")
+
+
+def on_ms_grid(
+    scenes: Sequence[LabelledScene], pixels: Sequence[Pixels], *, step: int
+) -> tuple[list[LabelledScene], list[NDArray[np.bool_]]]:
+    """The scenes with one label for each MS pixel, and which of these (H, W) can be used at all; `divide` takes both.
+
+    step: labelled pixels per MS pixel and axis. An MS pixel can be used where any of its own can.
+    """
+    coarse, usable = [], []
+    for one, known in zip(scenes, pixels, strict=True):
+        valid = known.valid_targets(step)
+        index = np.where(valid, one.labels.index, -1).astype(np.int16)
+        coarse.append(replace(one, labels=replace(one.labels, index=index).coarsen(step)))
+        height, width = one.scene.grid.shape
+        usable.append(valid.reshape(height, step, width, step).any(axis=(1, 3)))
+    return coarse, usable
 
 
 def divide(
@@ -128,6 +149,15 @@ def divide(
     return splits, (*notes, *_same_ground(scenes))
 
 
+def _divided(
+    one: LabelledScene, labels: Labels, valid: NDArray[np.bool_], reach: int, config: SplitConfig, seed: int
+) -> Split:
+    if one.split is not None:
+        return split_given(one.split, one.scene.grid, labels, valid, reach=reach)
+    make = {"blocks": split_blocks, "polygons": split_polygons}[config.unit]
+    return make(labels, valid, reach=reach, config=config, seed=seed)
+
+
 def _is_lacking(number: int, parts: NDArray[np.uint8], index: NDArray[np.int16]) -> bool:
     return number in (VALIDATION, TEST) and not ((parts == number) & (index >= 0)).any()
 
@@ -148,15 +178,6 @@ def _learnable(labels: Labels, valid: NDArray[np.bool_]) -> Labels:
     if not len(kept):
         raise InputError(f"no class has {FEWEST_LABELS} labelled pixels; give all of it one part, or leave it out")
     return replace(labels, index=number[labels.index], classes=table)
-
-def _divided(
-    one: LabelledScene, labels: Labels, valid: NDArray[np.bool_], reach: int, config: SplitConfig, seed: int
-) -> Split:
-    if one.split is not None:
-        return split_given(one.split, one.scene.grid, labels, valid, reach=reach)
-    make = {"blocks": split_blocks, "polygons": split_polygons}[config.unit]
-    return make(labels, valid, reach=reach, config=config, seed=seed)
-
 
 
 def _same_ground(scenes: Sequence[LabelledScene]) -> tuple[str, ...]:

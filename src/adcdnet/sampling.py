@@ -241,6 +241,10 @@ class TrainingArea:
     unlabelled (n, 2): row and column of labelled targets, of all targets; class_counts (K,). Windows of targets hold no
     validation pixel (guard band); tiles can, and have them set to 0 as they are drawn. statistics: measured over the
     train part where not given.
+
+    step: targets per MS pixel and axis; where PAN pixels are the targets, target and label, and with them the labels
+    that are given, are (H·ratio, W·ratio), and targets are counted on that grid. All targets of one tile are then of
+    one phase (`Window.around`), so that its labels lie on it as those of MS pixels do.
     """
 
     def __init__(
@@ -260,15 +264,18 @@ class TrainingArea:
             pixels.ms, pixels.pan, pixels.ms_valid & ~test, pixels.pan_valid & ~_refine(test, ratio)
         )
         self.network, self.ratio, self.split = network, ratio, split
+        self.step = network.step(ratio)
         repeat_edge = network.padding == "valid"
         self.ms = with_border(ms, network.reach, repeat_edge=repeat_edge)
         self.pan = with_border(pan, network.reach * ratio, repeat_edge=repeat_edge)
         shown = (split.part != VALIDATION).astype(np.float32)[None]
         self._shown = with_border(shown, network.reach, repeat_edge=repeat_edge)
-        index = np.where(pixels.valid, labels.index, -1).astype(np.int64)
-        self.target = train & pixels.valid
+        self._shown_fine = _refine(self._shown.astype(bool), ratio)
+        valid = pixels.valid_targets(self.step)
+        index = np.where(valid, labels.index, -1).astype(np.int64)
+        self.target = _refine(train, self.step) & valid
         self.label = np.where(self.target, index, -1)
-        self.validation_label = np.where(split.part == VALIDATION, index, -1)
+        self.validation_label = np.where(_refine(split.part == VALIDATION, self.step), index, -1)
         self.has_validation = bool((self.validation_label >= 0).any())
         self.labelled = np.argwhere(self.label >= 0)
         self.unlabelled = np.argwhere(self.target)
@@ -290,35 +297,36 @@ class TrainingArea:
         return np.asarray(weights / weights.mean())
 
     def labels_per_tile(self, side: int) -> float:
-        """Mean number of labelled targets in a tile of `side` around a random one."""
+        """Mean number of labelled targets in a tile of `side` MS pixels around a random one."""
         return float(self._near(side)[self.label >= 0].mean() * side**2)
 
     def _near(self, side: int) -> NDArray[np.float64]:
-        """At each pixel, the share of labelled pixels near it, weighted by how many tiles hold both: a triangular
+        """At each target, the share of labelled ones near it, weighted by how many tiles hold both: a triangular
         window, which is a square one applied twice."""
         share = (self.label >= 0).astype(np.float64)
+        side *= self.step
         for origin in (0, -1 if side % 2 == 0 else 0):  # an even window leans to one side, two lean both ways
             share = ndimage.uniform_filter(share, side, mode="constant", origin=origin)
         return share
 
     def draw_tiles(self, rng: np.random.Generator, count: int, side: int, *, labelled: bool, augment: bool) -> Drawn:
-        """Tiles of side × side pixels and a halo of `reach`, each around a random (labelled) target.
+        """Tiles of side × side MS pixels and a halo, each around a random (labelled) target.
 
         Without labels, `label` is 0 at targets and −1 elsewhere.
         """
-        height, width = self.label.shape
+        height, width = self.split.part.shape
         tall, wide = min(side, height), min(side, width)
         anchors = self.labelled if labelled else self.unlabelled
-        chosen = anchors[rng.integers(len(anchors), size=count)]
+        chosen, phases = np.divmod(anchors[rng.integers(len(anchors), size=count)], self.step)
         row = np.clip(chosen[:, 0] - rng.integers(tall, size=count), 0, height - tall)
         col = np.clip(chosen[:, 1] - rng.integers(wide, size=count), 0, width - wide)
-        label = self.label if labelled else self.target.astype(np.int64) - 1
+        label = self.label if labelled else self.target.astype(np.int8) - 1
         cuts = []
-        for r, c in zip(row, col, strict=True):
-            ms, pan = self.tile(Window(r, c, tall, wide))
-            shown = self._shown[:, r : r + ms.shape[1], c : c + ms.shape[2]]
-            cuts.append((ms * shown, pan * _refine(shown, self.ratio), label[r : r + tall, c : c + wide]))
-        return _stack(cuts, rng, augment=augment and tall == wide)
+        for r, c, phase in zip(row, col, phases, strict=True):
+            window = Window(r, c, tall, wide)
+            known = label[phase[0] :: self.step, phase[1] :: self.step][window.slices].astype(np.int64)
+            cuts.append((*self._drawn(self._with_halo(window), phase), known))
+        return self._stack(cuts, rng, augment=augment and tall == wide)
 
     def draw_patches(self, rng: np.random.Generator, count: int, *, balance: float | None, augment: bool) -> Drawn:
         """Single targets; of labelled ones class k is drawn ∝ n_k^(1 − balance). balance None: any target, label 0."""
@@ -330,26 +338,61 @@ class TrainingArea:
             weight = np.power(self.class_counts[of_class].astype(float), -balance)
             drawn = rng.choice(len(self.labelled), size=count, p=weight / weight.sum())
             chosen, label = self.labelled[drawn], of_class[drawn]
-        cuts = [(*self.patch(r, c), np.full((1, 1), k)) for (r, c), k in zip(chosen, label, strict=True)]
+        cuts = []
+        for (r, c), k in zip(chosen, label, strict=True):
+            phase = (r % self.step, c % self.step)
+            cuts.append((*self._drawn(self._of_target(r, c), phase), np.full((1, 1), k)))
         # flips and turns keep the target in place only where it is the centre of its patch
-        return _stack(cuts, rng, augment=augment and self.network.before == self.network.after)
+        return self._stack(cuts, rng, augment=augment and self.network.before == self.network.after)
 
-    def tile(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """ms and pan of a window inside the scene, with a halo of `reach`."""
-        return self._cut(window.row, window.col, window.height + 2 * self._reach, window.width + 2 * self._reach)
+    def tile(self, window: Window, phase: tuple[int, int] = (0, 0)) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """ms and pan of a window of MS pixels inside the scene, for the targets of one phase, with their halo."""
+        return self._cut(self._with_halo(window), phase)
 
     def patch(self, row: int, col: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """ms and pan that the network sees of one pixel."""
-        first, size = self._reach - self.network.before, self.network.before + 1 + self.network.after
-        return self._cut(row + first, col + first, size, size)
+        """ms and pan that the network sees of one target."""
+        return self._cut(self._of_target(row, col), (row % self.step, col % self.step))
 
-    @property
-    def _reach(self) -> int:
-        return self.network.reach
+    def _with_halo(self, window: Window) -> Window:
+        """Where a window of the scene and its halo lie in ms, which has a border of `reach`."""
+        halo = max(self.network.before, self.network.after)
+        return window.shift(self.network.reach, self.network.reach).grow(halo)
 
-    def _cut(self, row: int, col: int, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        window = Window(row, col, height, width)
-        return self.ms[:, *window.slices], self.pan[:, *window.scale(self.ratio).slices]
+    def _of_target(self, row: int, col: int) -> Window:
+        """Where the patch of a target lies in ms."""
+        first, size = self.network.reach - self.network.before, self.network.before + 1 + self.network.after
+        return Window(row // self.step + first, col // self.step + first, size, size)
+
+    def _cut(self, window: Window, phase: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """A window of ms, and pan on it for the targets of one phase."""
+        return self.ms[:, *window.slices], self.pan[:, *window.around(self.ratio, self.step, phase).slices]
+
+    def _drawn(self, window: Window, phase: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As `_cut`, but without validation pixels, and ready to be turned.
+
+        In pan of an even step a target lies behind the middle, and in front of it once turned; one more row and column
+        put it into the middle, and `_stack` takes them off again.
+        """
+        around = window.around(self.ratio, self.step, phase)
+        spare = 1 - self.step % 2
+        coarse = window.slices
+        fine = Window(around.row, around.col, around.height + spare, around.width + spare).slices
+        return self.ms[:, *coarse] * self._shown[:, *coarse], self.pan[:, *fine] * self._shown_fine[:, *fine]
+
+    def _stack(
+        self,
+        cuts: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]],
+        rng: np.random.Generator,
+        *,
+        augment: bool,
+    ) -> Drawn:
+        """One batch of all cuts, each flipped and turned at random if wanted."""
+        turned = []
+        for cut in cuts:
+            turns, flip = (int(rng.integers(4)), int(rng.integers(2))) if augment else (0, 0)
+            ms, pan, label = (np.rot90(x[..., ::-1] if flip else x, turns, axes=(-2, -1)) for x in cut)
+            turned.append((ms, pan[:, : ms.shape[1] * self.ratio, : ms.shape[2] * self.ratio], label))
+        return Drawn(*(np.stack(arrays) for arrays in zip(*turned, strict=True)))
 
 
 def training_statistics(scenes: Sequence[tuple[Pixels, Split]]) -> BandStatistics:
@@ -362,20 +405,6 @@ def training_statistics(scenes: Sequence[tuple[Pixels, Split]]) -> BandStatistic
         pan.append(pixels.pan[:, pixels.pan_valid & _refine(train, ratio)])
     ms_all, pan_all = (np.concatenate(bands, axis=1)[:, None] for bands in (ms, pan))
     return BandStatistics.measure(ms_all, pan_all, *(np.ones(x.shape[1:], bool) for x in (ms_all, pan_all)))
-
-
-def _stack(
-    cuts: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]],
-    rng: np.random.Generator,
-    *,
-    augment: bool,
-) -> Drawn:
-    """One batch of all cuts, each flipped and turned at random if wanted."""
-    turned = []
-    for cut in cuts:
-        turns, flip = (int(rng.integers(4)), int(rng.integers(2))) if augment else (0, 0)
-        turned.append([np.rot90(x[..., ::-1] if flip else x, turns, axes=(-2, -1)) for x in cut])
-    return Drawn(*(np.stack(arrays) for arrays in zip(*turned, strict=True)))
 
 
 def with_border(x: NDArray[np.float32], border: int, *, repeat_edge: bool) -> NDArray[np.float32]:

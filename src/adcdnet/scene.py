@@ -105,6 +105,11 @@ class Scene:
             pan_image.close()
             raise
 
+    @property
+    def fine_grid(self) -> Grid:
+        """The PAN grid of the common extent."""
+        return self.grid.refine(self.ratio)
+
     def read(self, window: Window, *, repeat_edge: bool = True) -> Pixels:
         """One window of the common extent, in MS pixels; beyond it the images are mirrored, each at its own resolution.
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from adcdnet.config import StageConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.grid import tiles
 from adcdnet.labels import Labels
-from adcdnet.material import LabelledScene, check_alike, divide, total_leakage, training_area
+from adcdnet.material import LabelledScene, check_alike, divide, on_ms_grid, total_leakage, training_area
 from adcdnet.metrics import confusion_matrix, expected_calibration_error, scores
 from adcdnet.model import ADCDNet, Layout, PriorNet
 from adcdnet.nn.mamba import Mamba
@@ -65,7 +66,8 @@ def train(
     """Train both stages and leave a run folder: model, settings, history, split, metrics, timing.
 
     scene: one, with its labels; or several `LabelledScene`s, which must agree in bands, ratio and classes, and may
-    differ in size and coordinate system. Labels must be on their scene's grid (`read_labels`). Raises InputError for
+    differ in size and coordinate system. Labels must be on their scene's grid (`read_labels`): `scene.grid`, or
+    `scene.fine_grid` where the settings of the network say grid "fine". Raises InputError for
     settings or labels that cannot be used, for a collapse in stage I and for a folder that cannot be written.
     KeyboardInterrupt in stage II ends it early: the run is then complete with the best weights so far, and says so.
     """
@@ -92,11 +94,12 @@ def _train(
 ) -> Model:
     """The files of a run, in `folder`."""
     started = time.perf_counter()
-    check_alike(scenes)
+    check_alike(scenes, fine=config.network.grid == "fine")
     first, labels, reach = scenes[0].scene, [one.labels for one in scenes], config.network.reach
     classes = labels[0].classes
     pixels = [one.scene.read(one.scene.grid.window) for one in scenes]
-    splits, notes = divide(scenes, [p.valid for p in pixels], reach=reach, config=config.split, seed=config.seed)
+    coarse, usable = on_ms_grid(scenes, pixels, step=config.network.step(first.ratio))
+    splits, notes = divide(coarse, usable, reach=reach, config=config.split, seed=config.seed)
     layout = Layout(ms_bands=first.ms_bands, pan_bands=first.pan_bands, ratio=first.ratio, classes=len(classes))
     if config.network.padding == "zeros" and first.ratio != 4:
         raise InputError(
@@ -124,9 +127,10 @@ def _train(
         "settings": config.model_dump(),
         "ms_bands": list(first.ms_descriptions),
         "pan_bands": list(first.pan_descriptions),
+        "chosen_bands": first.chosen,
         "labelled_pixels": {part: sum(known[part] for known in counts.values()) for part in PART_NAMES},
         "block": splits[0].block,
-        "leakage": total_leakage(labels, splits, reach=reach).to_dict(),
+        "leakage": total_leakage([one.labels for one in coarse], splits, reach=reach).to_dict(),
         "interrupted": trainer.interrupted,
         "notes": [*(n for one in scenes for n in one.notes), *(n for split in splits for n in split.notes), *notes],
         **trainer.found,
@@ -150,15 +154,17 @@ def _inputs(scenes: Sequence[LabelledScene]) -> dict[str, inputs.Input]:
     """The files of all scenes by what they are, those of several behind the name of their scene."""
     known: dict[str, inputs.Input] = {}
     for one in scenes:
-        files = {"ms": one.scene.paths[0], "pan": one.scene.paths[1], "labels": one.labels.path}
+        files = {**one.scene.files, "labels": one.labels.path}
         before = "" if len(scenes) == 1 else f"{one.name}: "
         known |= {before + what: inputs.Input.of(path) for what, path in files.items() if path is not None}
     return known
 
 
 def _labelled(labels: Labels, split: Split) -> dict[str, int]:
-    """Labelled pixels in every part of a split."""
-    return {name: int(((split.part == i) & (labels.index >= 0)).sum()) for i, name in enumerate(PART_NAMES)}
+    """Labelled pixels in every part of a split, which may be coarser."""
+    step = labels.index.shape[0] // split.part.shape[0]
+    counts = np.bincount(split.part.repeat(step, 0).repeat(step, 1)[labels.index >= 0], minlength=len(PART_NAMES))
+    return dict(zip(PART_NAMES, counts.tolist(), strict=True))
 
 
 class Trainer:
@@ -351,21 +357,22 @@ class Trainer:
     @torch.inference_mode()
     def _validate(self, network: ADCDNet) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Class indices (n,) of the validation part and probabilities (K, n) at tau 1."""
-        label = self.area.validation_label
-        shares = self.label_shares, self.drawn_shares
+        shares, step = (self.label_shares, self.drawn_shares), self.area.step
         truth, answer = [], []
-        for window in tiles(label.shape[0], label.shape[1], 64):
-            row, col = np.nonzero(label[window.slices] >= 0)
+        for window, phase in product(tiles(*self.area.split.part.shape, 64), np.ndindex(step, step)):
+            label = self.area.validation_label[phase[0] :: step, phase[1] :: step][window.slices]
+            row, col = np.nonzero(label >= 0)
             if not len(row):
                 continue
             if self.dense:
-                ms, pan = (torch.from_numpy(x.copy())[None].to(self.device) for x in self.area.tile(window))
+                ms, pan = (torch.from_numpy(x.copy())[None].to(self.device) for x in self.area.tile(window, phase))
                 places = (torch.from_numpy(i).to(self.device) for i in (np.zeros_like(row), row, col))
                 logits = network.on_tile(ms, pan, Targets(*places)).main
             else:
-                logits = self._classify_patches(network, row + window.row, col + window.col)
+                at = (row + window.row) * step + phase[0], (col + window.col) * step + phase[1]
+                logits = self._classify_patches(network, *at)
             answer.append(posterior(logits.float().cpu().numpy().T, *shares, tau=1.0))
-            truth.append(label[window.slices][row, col])
+            truth.append(label[row, col])
         return np.concatenate(truth), np.concatenate(answer, axis=1)
 
     def _calibrate(self, truth: NDArray[np.int64], p: NDArray[np.float32]) -> None:
@@ -490,6 +497,8 @@ def _whole_run(folder: Path) -> Iterator[Path]:
         raise InputError(f"{folder} cannot be written: {error.strerror}; choose another --out") from error
     try:
         yield part
+        if not (part / "split.tif").exists():  # one of an older run would be taken for this one's
+            (folder / "split.tif").unlink(missing_ok=True)
         for file in part.iterdir():
             file.replace(folder / file.name)
         made = []
@@ -503,5 +512,3 @@ def _remove(folders: Sequence[Path]) -> None:
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
-        if not (part / "split.tif").exists():  # one of an older run would be taken for this one's
-            (folder / "split.tif").unlink(missing_ok=True)

@@ -45,6 +45,9 @@ def train_command(
     split_raster: Annotated[
         Path | None, typer.Option(help="A split of your own on the MS grid: 1 train, 2 validation, 3 test, 0 unused.")
     ] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Of labels and map: coarse (that of MS, the default) or fine (that of PAN).")
+    ] = None,
     fix_shift: FixShiftOption = False,
     device: DeviceOption = "auto",
 ) -> None:
@@ -60,8 +63,12 @@ def train_command(
     changes: dict[str, Any] = {}
     if seed is not None:
         changes["seed"] = seed
+    if grid not in (None, "coarse", "fine"):
+        raise typer.BadParameter(f"{grid!r} is neither 'coarse' nor 'fine'", param_hint="--grid")
+    if grid is not None:
+        changes["network"] = {"grid": grid}
     if not stage1:
-        changes["network"] = {"prior": False}
+        changes["network"] = {**changes.get("network", {}), "prior": False}
     if steps is not None:
         changes["stage2"] = {"steps": steps}
     if split is not None:
@@ -80,7 +87,8 @@ def train_command(
     else:
         wanted = [SceneFiles(ms=ms, pan=pan, labels=labels, classes=classes, column=column, split=split_raster)]
     with ExitStack() as stack:
-        opened = [_open(files, stack, fix_shift=fix_shift) for files in wanted]
+        fine = settings.network.grid == "fine"
+        opened = [_open(files, stack, fine=fine, fix_shift=fix_shift) for files in wanted]
         with progress_bars() as report:
             run = train(opened, out=out, config=settings, device=device, progress=report)
     record = run.model.record
@@ -105,7 +113,7 @@ def train_command(
     out_console.print(f"run: {run.folder}   report of it: adcdnet report {run.folder}", markup=False)
 
 
-def _open(files: SceneFiles, stack: ExitStack, *, fix_shift: bool) -> LabelledScene:
+def _open(files: SceneFiles, stack: ExitStack, *, fine: bool, fix_shift: bool) -> LabelledScene:
     """A scene with its labels, its notes said; the stack closes it. InputError names the scene where it has a name."""
     try:
         scene = stack.enter_context(files.open())
@@ -113,7 +121,8 @@ def _open(files: SceneFiles, stack: ExitStack, *, fix_shift: bool) -> LabelledSc
             alignment.fix_shift(scene)
         else:  # a second or two beside minutes of training
             alignment.note_shift(scene)
-        one = LabelledScene(scene, files.read_labels(scene.grid), files.name, files.part, files.split)
+        labels = files.read_labels(scene.fine_grid if fine else scene.grid)
+        one = LabelledScene(scene, labels, files.name, files.part, files.split)
     except InputError as error:
         raise InputError(f"{files.name}: {error}" if files.name else str(error)) from error
     say(one.notes)
