@@ -17,13 +17,14 @@ FILE = "inputs.json"
 
 @dataclass(frozen=True)
 class Input:
-    """One file as it was: its absolute path, and the SHA-256 of its content ("" where it is a folder of files)."""
+    """One file as it was: its absolute path, and the SHA-256 of its content ("" where it is no plain file)."""
 
     path: Path
     sha256: str
 
     @classmethod
     def of(cls, path: Path) -> Input:
+        """InputError if the file cannot be read."""
         return cls(path.resolve(), sha256(path))
 
     def found(self, beside: Path) -> Path | None:
@@ -33,8 +34,9 @@ class Input:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file's content, read piece by piece; "" for a folder. InputError if it cannot be read."""
-    if path.is_dir():
+    """Hexadecimal digest of a file's content, read piece by piece; "" for a folder and for an address inside an archive
+    or on the net, which only GDAL can read. InputError if it cannot be read."""
+    if path.is_dir() or str(path).startswith("/vsi") or ":/" in str(path):
         return ""
     try:
         with path.open("rb") as file:

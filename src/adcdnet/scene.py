@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,7 @@ from adcdnet.grid import Grid, Window, match, mirror
 from adcdnet.owner import is_gone, owner
 
 _BLOCK = 256  # pixels: side of a GeoTIFF tile, and the size up to which overviews are not worth having
+Files = Path | str | Sequence[Path | str]  # one image: a file, or several on one grid
 UNPLACED = Affine.scale(1, -1)  # given to a raster that does not say where it lies
 _NOT_WHOLE = "what was written does not read back whole; the disk is probably full"
 
@@ -66,11 +67,13 @@ class Scene:
     """An MS and a PAN raster of the same ground, open for reading; also a context manager.
 
     grid, ms_full, pan_full: the MS grid of the common extent, and the two whole rasters.
-    ratio: PAN pixels per MS pixel and axis. placed: whether the files say where they lie. paths: MS and PAN file.
+    ratio: PAN pixels per MS pixel and axis. placed: whether the files say where they lie. paths: MS and PAN file, then
+    all others that the pixels come from. files: the same by what they are, "ms", "pan", "mask" or "ms 1", "ms 2".
+    chosen: the bands asked for, of "ms" and "pan", where they were.
     notes: what a user should know about the pair, one sentence each. pan_shift: rows, columns that PAN is moved by.
     """
 
-    def __init__(self, ms: Image, pan: Image) -> None:
+    def __init__(self, ms: Image | Stack, pan: Image | Stack) -> None:
         self.ms_full, self.pan_full, notes = place(ms, pan)
         self.notes: tuple[str, ...] = ms.notes + pan.notes + notes
         found = match(self.ms_full, self.pan_full)
@@ -80,7 +83,9 @@ class Scene:
         self.ms_descriptions, self.pan_descriptions = ms.descriptions, pan.descriptions
         self.ms_types, self.pan_types = ms.types, pan.types
         self.name = f"{ms.path.resolve().parent.name}/{ms.path.name}"
-        self.paths = (ms.path, pan.path)
+        self.files = {**_named("ms", ms.paths), **_named("pan", pan.paths)}
+        self.chosen: dict[str, list[str]] = {}
+        self._mask: Image | None = None
         self.pan_shift = (0, 0)
         self._ms, self._pan, self._match = ms, pan, found
         if found.ms != self.ms_full.window or found.pan != self.pan_full.window:
@@ -90,20 +95,54 @@ class Scene:
             )
 
     @classmethod
-    def open(cls, ms: Path | str, pan: Path | str) -> Scene:
-        """Open two co-registered rasters. Raises InputError when a file or the pair cannot be used."""
-        ms_image = Image(Path(ms))
-        try:
-            pan_image = Image(Path(pan))
-        except BaseException:
-            ms_image.close()
-            raise
-        try:
-            return cls(ms_image, pan_image)
-        except BaseException:
-            ms_image.close()
-            pan_image.close()
-            raise
+    def open(
+        cls,
+        ms: Files,
+        pan: Files,
+        *,
+        mask: Path | str | None = None,
+        ms_bands: Sequence[str] | None = None,
+        pan_bands: Sequence[str] | None = None,
+    ) -> Scene:
+        """Open two co-registered rasters, or several files on one grid in the place of one.
+
+        mask: a raster on the grid of MS or PAN; where it is not 0, neither image is valid. ms_bands, pan_bands: the
+        bands to use and their order, each a number from 1 (counted through all files) or its description.
+        Raises InputError when a file or the pair cannot be used.
+        """
+        with ExitStack() as stack:
+            ms_image, pan_image = (stack.enter_context(closing(_image(files))) for files in (ms, pan))
+            for image, wanted in ((ms_image, ms_bands), (pan_image, pan_bands)):
+                if wanted is not None:
+                    image.choose(_positions(image, wanted))
+            scene = cls(ms_image, pan_image)
+            given = {"ms": ms_bands, "pan": pan_bands}
+            scene.chosen = {what: list(wanted) for what, wanted in given.items() if wanted is not None}
+            if mask is not None:
+                scene._mask = stack.enter_context(closing(Image(Path(mask))))
+                scene._place_mask(scene._mask)
+            stack.pop_all()
+        return scene
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        rest = [path for path in self.files.values() if path not in (self._ms.path, self._pan.path)]
+        return (self._ms.path, self._pan.path, *rest)
+
+    def _place_mask(self, mask: Image) -> None:
+        """Find out which grid a mask is on."""
+        if len(mask.bands) != 1:
+            raise InputError(f"mask {mask.path} has {len(mask.bands)} bands; one is needed, 0 where pixels are valid")
+        mask.ignore_nodata()
+        own = replace(mask.grid, crs=same_crs(mask.grid.crs, self.grid.crs))
+        fits = [_is_same(own, grid, placed=mask.placed) for grid in (self.ms_full, self.pan_full)]
+        if not any(fits):
+            raise InputError(
+                f"mask {mask.path} ({_size(own)} pixels) is neither on the grid of MS ({_size(self.ms_full)}) nor on "
+                f"that of PAN ({_size(self.pan_full)}); warp it to one of them, e.g. with gdalwarp -r near"
+            )
+        self._mask_is_fine = not fits[0]
+        self.files["mask"] = mask.path
 
     @property
     def fine_grid(self) -> Grid:
@@ -118,7 +157,11 @@ class Scene:
         """
         ms, ms_valid = self._ms.read(window, self._match.ms, repeat_edge=repeat_edge)
         pan, pan_valid = self._pan.read(window.scale(self.ratio), self._match.pan, repeat_edge=repeat_edge)
-        return Pixels(ms, pan, ms_valid, pan_valid)
+        pixels = Pixels(ms, pan, ms_valid, pan_valid)
+        if self._mask is not None:
+            at, extent = (window.scale(self.ratio), self._match.pan) if self._mask_is_fine else (window, self._match.ms)
+            _hide(pixels, *self._mask.read(at, extent, repeat_edge=repeat_edge))
+        return pixels
 
     def correct_pan(self, rows: int, cols: int) -> None:
         """From now on read PAN `rows` of its pixels further down and `cols` further right; the rest is invalid."""
@@ -133,12 +176,17 @@ class Scene:
         """
         ms, ms_valid = self._ms.overview(self._match.ms, side)
         pan, pan_valid = self._pan.overview(self._match.pan, side)
-        return Pixels(ms, pan, ms_valid, pan_valid)
+        pixels = Pixels(ms, pan, ms_valid, pan_valid)
+        if self._mask is not None:
+            extent = self._match.pan if self._mask_is_fine else self._match.ms
+            _hide(pixels, *self._mask.overview(extent, side))
+        return pixels
 
     def close(self) -> None:
-        """Close both files."""
-        self._ms.close()
-        self._pan.close()
+        """Close all files."""
+        for image in (self._ms, self._pan, self._mask):
+            if image is not None:
+                image.close()
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +202,7 @@ class Image:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.paths = path, (path,)
         self._dataset = _open(path)
         try:
             self._describe()
@@ -183,6 +231,10 @@ class Image:
         self.descriptions: tuple[str | None, ...] = tuple(dataset.descriptions[band - 1] for band in self.bands)
         self.types: tuple[str, ...] = tuple(dataset.dtypes[band - 1] for band in self.bands)
         self._nodata = [dataset.nodatavals[band - 1] for band in self.bands]
+        self._scale = [(dataset.scales[band - 1], dataset.offsets[band - 1]) for band in self.bands]
+        if set(self._scale) != {(1.0, 0.0)}:
+            shown = " and ".join(f"scale {scale:g}, offset {offset:g}" for scale, offset in sorted(set(self._scale)))
+            self.notes += (f"values of {self.path.name} are scaled as its tags say ({shown})",)
         flags = dataset.mask_flag_enums[0]
         self._has_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
@@ -192,6 +244,18 @@ class Image:
         with _reading(self.path):
             sample = self._dataset.read(band, out_shape=(side, side))
         return set(np.unique(sample)) <= {0, np.iinfo(sample.dtype).max if sample.dtype.kind in "iu" else 1}
+
+    def choose(self, positions: Sequence[int]) -> None:
+        """From now on the bands at these positions are all there are, in this order; others cannot hide a pixel."""
+        self.bands, self._nodata, self._scale = (
+            [of[k] for k in positions] for of in (self.bands, self._nodata, self._scale)
+        )
+        self.descriptions = tuple(self.descriptions[k] for k in positions)
+        self.types = tuple(self.types[k] for k in positions)
+
+    def ignore_nodata(self) -> None:
+        """From now on the nodata value is a value like others."""
+        self._nodata = [None] * len(self.bands)
 
     def read(
         self, window: Window, extent: Window, *, repeat_edge: bool
@@ -244,6 +308,10 @@ class Image:
             valid &= ~is_nodata(band, nodata)
         with np.errstate(over="ignore"):
             values: NDArray[np.float32] = raw.astype(np.float32)
+            for band, (scale, offset) in zip(values, self._scale, strict=True):
+                if (scale, offset) != (1.0, 0.0):
+                    band *= scale
+                    band += offset
         valid &= np.isfinite(values).all(axis=0)
         values[:, ~valid] = 0
         return values, valid
@@ -252,7 +320,143 @@ class Image:
         self._dataset.close()
 
 
-def place(ms: Image, pan: Image) -> tuple[Grid, Grid, tuple[str, ...]]:
+class Stack:
+    """Several files on one grid as one image, their bands one after another; the rest as of an `Image`."""
+
+    def __init__(self, images: Sequence[Image]) -> None:
+        first = self._first = images[0]
+        for image in images[1:]:
+            if not _is_same(image.grid, first.grid, placed=True) or image.placed != first.placed:
+                raise InputError(
+                    f"{image.path} ({_size(image.grid)} pixels) is not on the grid of {first.path} "
+                    f"({_size(first.grid)}); files of one image need one grid; warp it, e.g. with gdalwarp"
+                )
+        self._images, self._order = list(images), list(range(sum(len(image.bands) for image in images)))
+        self.path, self.paths = first.path, tuple(image.path for image in images)
+        self.grid, self.placed = first.grid, first.placed
+        self.notes = tuple(note for image in images for note in image.notes)
+
+    @property
+    def bands(self) -> list[int]:
+        """Numbers from 1, counted through all files."""
+        return [k + 1 for k in self._order]
+
+    @property
+    def descriptions(self) -> tuple[str | None, ...]:
+        """A file of one band without a description goes by its name."""
+        of_all: list[str | None] = []
+        for image in self._images:
+            alone = len(image.bands) == 1 and not image.descriptions[0]
+            of_all += [image.path.stem] if alone else image.descriptions
+        return tuple(of_all[k] for k in self._order)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        of_all = [kind for image in self._images for kind in image.types]
+        return tuple(of_all[k] for k in self._order)
+
+    def choose(self, positions: Sequence[int]) -> None:
+        """As `Image.choose`."""
+        kept, start = [], 0
+        for image in self._images:
+            own = [k for k in positions if start <= k < start + len(image.bands)]
+            start += len(image.bands)
+            kept += own
+            image.choose([k - start + len(image.bands) for k in own])
+        self._order = [kept.index(k) for k in positions]
+
+    def read(
+        self, window: Window, extent: Window, *, repeat_edge: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """As `Image.read`."""
+        return self._joined([image.read(window, extent, repeat_edge=repeat_edge) for image in self._used])
+
+    def overview(self, extent: Window, side: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """As `Image.overview`."""
+        return self._joined([image.overview(extent, side) for image in self._used])
+
+    @property
+    def _used(self) -> list[Image]:
+        return [image for image in self._images if image.bands]
+
+    def _joined(
+        self, parts: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_]]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """All bands, valid where every file is."""
+        values, valid = np.concatenate([of[0] for of in parts])[self._order], np.all([of[1] for of in parts], axis=0)
+        values[:, ~valid] = 0
+        return values, valid
+
+    def close(self) -> None:
+        for image in self._images:
+            image.close()
+
+
+def _image(files: Files) -> Image | Stack:
+    """One file, or several as one image."""
+    if isinstance(files, Path | str):
+        return Image(Path(files))
+    paths = [Path(file) for file in files]
+    if len(paths) == 1:
+        return Image(paths[0])
+    with ExitStack() as stack:
+        opened = Stack([stack.enter_context(closing(Image(path))) for path in paths])
+        stack.pop_all()
+    return opened
+
+
+def _named(what: str, paths: Sequence[Path]) -> dict[str, Path]:
+    """Paths by what they are, numbered where there are several."""
+    return {what: paths[0]} if len(paths) == 1 else {f"{what} {k}": path for k, path in enumerate(paths, 1)}
+
+
+def _positions(image: Image | Stack, wanted: Sequence[str]) -> list[int]:
+    """Where the bands asked for stand, by number from 1 or by description in any case of letters."""
+    names = [(name or "").lower() for name in image.descriptions]
+    found = []
+    for band in (text.strip() for text in wanted):
+        if band.isdigit() and 1 <= int(band) <= len(names):
+            found.append(int(band) - 1)
+        elif names.count(band.lower()) == 1 and band:
+            found.append(names.index(band.lower()))
+        else:
+            known = ", ".join(f"{k} {name}".strip() for k, name in enumerate(names, 1))
+            raise InputError(f"{image.path} has no single band {band!r}; its bands are {known}; name one of them")
+    if not found or len(set(found)) < len(found):
+        raise InputError(f"bands of {image.path}: {','.join(wanted)!r} names one twice or none; each is wanted once")
+    return found
+
+
+def _is_same(grid: Grid, other: Grid, *, placed: bool) -> bool:
+    """Whether two rasters have the same pixels: by size and, where they are placed, to a hundredth of a pixel."""
+    if grid.shape != other.shape:
+        return False
+    if not placed:
+        return True
+    apart = (~other.transform @ (grid.transform @ corner) for corner in ((0, 0), (grid.width, grid.height)))
+    near = bool(np.allclose(list(apart), [(0, 0), (grid.width, grid.height)], rtol=0, atol=0.01))
+    return near and same_crs(grid.crs, other.crs) == other.crs
+
+
+def _hide(pixels: Pixels, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+    """Make invalid what a mask (1, h, w) of the same ground hides: a pixel any of whose mask pixels is not 0."""
+    hidden = (values[0] != 0) | ~valid
+    for image, mask in ((pixels.ms, pixels.ms_valid), (pixels.pan, pixels.pan_valid)):
+        there = _any_within(_any_within(hidden, mask.shape[0], 0), mask.shape[1], 1)
+        mask &= ~there
+        image[:, there] = 0
+
+
+def _any_within(hidden: NDArray[np.bool_], size: int, axis: int) -> NDArray[np.bool_]:
+    """One axis brought to another size: any of the pixels that fall into a coarser one, the one a finer one lies in."""
+    have = hidden.shape[axis]
+    if have <= size:
+        return np.asarray(hidden.take(np.arange(size) * have // size, axis), bool)
+    within: NDArray[np.bool_] = np.logical_or.reduceat(hidden, np.arange(size) * have // size, axis)
+    return within
+
+
+def place(ms: Image | Stack, pan: Image | Stack) -> tuple[Grid, Grid, tuple[str, ...]]:
     """Both grids in one spelling of the coordinate system, and notes; without any place, images lie on each other."""
     if ms.placed != pan.placed:
         with_place, without = (ms, pan) if ms.placed else (pan, ms)
@@ -568,12 +772,18 @@ def _category_names(classes: ClassTable) -> bytes:
 
 
 def _open(path: Path) -> Any:
-    if not path.exists():
-        raise InputError(f"{path} does not exist")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; a raster file is needed")
+    """A raster by its path, or by an address that GDAL knows, such as /vsizip/... or https://..."""
+    address = re.sub(r"(?<=\w\w):/(?!/)", "://", str(path))  # a Path makes one slash of two
+    archive = re.match(r"(/vsi\w+)(/.+)", address)
+    if archive and any(place.is_file() for place in (Path(archive[2]), *Path(archive[2]).parents)):
+        address = f"{archive[1]}/{archive[2]}"  # an archive by its absolute path wants two
+    elif address == str(path) and not address.startswith("/vsi"):
+        if not path.exists():
+            raise InputError(f"{path} does not exist")
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; a raster file is needed")
     with _reading(path), _quiet():
-        return rasterio.open(path)
+        return rasterio.open(address)
 
 
 @contextmanager

@@ -5,7 +5,8 @@ classes = "classes.csv"              # optional, one table for all
 [[scene]]
 name = "valley"                      # optional, the folder's name otherwise
 ms = "valley/ms.tif"                 # paths relative to the file
-pan = "valley/pan.tif"
+pan = "valley/pan.tif"               # either may be a list of files on one grid, e.g. one per band
+mask = "valley/clouds.tif"           # optional, on the grid of MS or PAN: invalid where it is not 0
 labels = "valley/labels.gpkg"
 column = "class"                     # optional, of a polygon file
 part = "test"                        # optional: all of it trains, validates or tests; otherwise it is divided,
@@ -15,6 +16,7 @@ split = "split.tif"                  # or as this raster says, values as in a ru
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -34,8 +36,9 @@ class SceneFiles(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = ""
-    ms: Path
-    pan: Path
+    ms: Path | tuple[Path, ...]
+    pan: Path | tuple[Path, ...]
+    mask: Path | None = None
     labels: Path | None = None
     classes: Path | None = None
     column: str | None = None
@@ -44,11 +47,12 @@ class SceneFiles(BaseModel):
 
     def files(self) -> list[Path]:
         """All files that say what the scene is."""
-        return [path for path in (self.ms, self.pan, self.labels) if path is not None]
+        named = (*_several(self.ms), *_several(self.pan), self.labels, self.mask)
+        return [path for path in named if path is not None]
 
-    def open(self) -> Scene:
-        """Both images, open for reading. Raises InputError."""
-        return Scene.open(self.ms, self.pan)
+    def open(self, *, ms_bands: Sequence[str] | None = None, pan_bands: Sequence[str] | None = None) -> Scene:
+        """Both images, open for reading; arguments as of `Scene.open`. Raises InputError."""
+        return Scene.open(self.ms, self.pan, mask=self.mask, ms_bands=ms_bands, pan_bands=pan_bands)
 
     def read_labels(self, grid: Grid) -> Labels:
         """The labels on the scene's grid, with the class table that is named. Raises InputError."""
@@ -97,7 +101,15 @@ def read_scenes(path: Path | str, *, labelled: bool = True) -> list[SceneFiles]:
 
 
 def _absolute(scene: SceneFiles, folder: Path, classes: Path | None) -> SceneFiles:
-    named = {"ms": scene.ms, "pan": scene.pan, "labels": scene.labels, "split": scene.split}
-    files = named | {"classes": scene.classes or classes}
+    files = {"labels": scene.labels, "mask": scene.mask, "split": scene.split, "classes": scene.classes or classes}
+    images = {
+        what: folder / given if isinstance(given, Path) else tuple(folder / path for path in given)
+        for what, given in (("ms", scene.ms), ("pan", scene.pan))
+    }
     placed = {name: None if file is None else folder / file for name, file in files.items()}
-    return scene.model_copy(update={**placed, "name": scene.name or (folder / scene.ms).parent.name})
+    name = scene.name or (folder / _several(scene.ms)[0]).parent.name
+    return scene.model_copy(update={**placed, **images, "name": name})
+
+
+def _several(files: Path | tuple[Path, ...]) -> tuple[Path, ...]:
+    return (files,) if isinstance(files, Path) else files

@@ -20,11 +20,30 @@ out_console = Console(soft_wrap=True, highlight=False)
 
 MsOption = Annotated[Path, typer.Option("--ms", help="Coarse image, any number of bands.")]
 PanOption = Annotated[Path, typer.Option("--pan", help="Fine image; a whole number of its pixels fit in an MS pixel.")]
+MsFilesOption = Annotated[
+    list[Path] | None, typer.Option("--ms", help="Coarse image, any number of bands; or --ms for each file of it.")
+]
+PanFilesOption = Annotated[
+    list[Path] | None,
+    typer.Option("--pan", help="Fine image, 1 to 8 of its pixels per MS pixel and axis; or --pan for each file of it."),
+]
+MaskOption = Annotated[
+    Path | None, typer.Option("--mask", help="Raster on the MS or PAN grid; neither image is valid where it is not 0.")
+]
+MsBandsOption = Annotated[
+    str | None, typer.Option("--ms-bands", help="MS bands to use, in order: numbers or descriptions, e.g. 1,2,nir.")
+]
+PanBandsOption = Annotated[str | None, typer.Option("--pan-bands", help="PAN bands to use, likewise.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 ColumnOption = Annotated[str | None, typer.Option(help="Column of a polygon file that holds the class.")]
 FixShiftOption = Annotated[
     bool, typer.Option("--fix-shift", help="Measure how PAN lies on MS and move it by the whole pixels of that.")
 ]
+
+
+def bands_of(text: str | None) -> list[str] | None:
+    """'1, nir' -> ['1', 'nir']."""
+    return None if text is None else [band.strip() for band in text.split(",")]
 
 
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -14,9 +14,23 @@ import typer
 
 from adcdnet import alignment
 from adcdnet.checkpoint import Model
-from adcdnet.cli.console import DeviceOption, FixShiftOption, err, out_console, progress_bars, say
+from adcdnet.cli.console import (
+    DeviceOption,
+    FixShiftOption,
+    MaskOption,
+    MsBandsOption,
+    MsFilesOption,
+    PanBandsOption,
+    PanFilesOption,
+    bands_of,
+    err,
+    out_console,
+    progress_bars,
+    say,
+)
 from adcdnet.errors import InputError
 from adcdnet.inference import predict
+from adcdnet.scene import Scene
 from adcdnet.scenes import SceneFiles, read_scenes
 
 
@@ -26,8 +40,11 @@ def predict_command(
     scenes: Annotated[
         Path | None, typer.Argument(help="scenes.toml: several scenes, one map each; or --ms and --pan.")
     ] = None,
-    ms: Annotated[Path | None, typer.Option(help="Coarse image, bands as in training.")] = None,
-    pan: Annotated[Path | None, typer.Option(help="Fine image.")] = None,
+    ms: MsFilesOption = None,
+    pan: PanFilesOption = None,
+    mask: MaskOption = None,
+    ms_bands: MsBandsOption = None,
+    pan_bands: PanBandsOption = None,
     probabilities: Annotated[Path | None, typer.Option(help="Also write a probability per class (GeoTIFF).")] = None,
     engine: Annotated[str | None, typer.Option(help="dense (default where the network allows) or patch.")] = None,
     tau: Annotated[
@@ -65,19 +82,37 @@ def predict_command(
         sieved=sieve,
         device=device,
     )
-    if scenes is not None and ms is None and pan is None:
-        _map_all(mapped, scenes, out, probabilities, fix_shift=fix_shift)
+    trained = loaded.record.get("chosen_bands", {})
+    bands = bands_of(ms_bands) or trained.get("ms"), bands_of(pan_bands) or trained.get("pan")
+
+    def opened(files: SceneFiles) -> Scene:
+        scene = files.open(ms_bands=bands[0], pan_bands=bands[1])
+        try:
+            if fix_shift:
+                alignment.fix_shift(scene)
+        except BaseException:
+            scene.close()
+            raise
+        return scene
+
+    if scenes is not None and not ms and not pan and mask is None:
+        _map_all(mapped, opened, scenes, out, probabilities)
         return
-    if scenes is not None or ms is None or pan is None:
+    if scenes is not None or not ms or not pan:
         raise typer.BadParameter("name a file of scenes, or --ms and --pan of one", param_hint="SCENES")
-    _map(mapped, SceneFiles(ms=ms, pan=pan), out, probabilities, fix_shift=fix_shift)
-    if model.is_dir():
-        line = shlex.join(map(str, ("adcdnet", "report", model, "--map", out, "--ms", ms, "--pan", pan)))
+    _map(mapped, opened, SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask), out, probabilities)
+    plain = len(ms) == len(pan) == 1 and mask is None and bands == (None, None)  # what a report can open
+    if model.is_dir() and plain:
+        line = shlex.join(map(str, ("adcdnet", "report", model, "--map", out, "--ms", ms[0], "--pan", pan[0])))
         out_console.print(f"report of it: {line}", markup=False)
 
 
 def _map_all(
-    mapped: Callable[..., list[str]], scenes: Path, out: Path, probabilities: Path | None, *, fix_shift: bool
+    mapped: Callable[..., list[str]],
+    opened: Callable[[SceneFiles], Scene],
+    scenes: Path,
+    out: Path,
+    probabilities: Path | None,
 ) -> None:
     """A map for every scene of a file, called as the scene; goes on after one that fails, and fails at the end."""
     wanted = read_scenes(scenes, labelled=False)
@@ -91,7 +126,7 @@ def _map_all(
     for files in wanted:
         file = f"{files.name}.tif"
         try:
-            _map(mapped, files, out / file, probabilities and probabilities / file, fix_shift=fix_shift)
+            _map(mapped, opened, files, out / file, probabilities and probabilities / file)
         except InputError as error:
             failed += 1
             err.print(f"error: {files.name}: {error}", markup=False, style="red")
@@ -101,11 +136,13 @@ def _map_all(
 
 
 def _map(
-    mapped: Callable[..., list[str]], files: SceneFiles, out: Path, probabilities: Path | None, *, fix_shift: bool
+    mapped: Callable[..., list[str]],
+    opened: Callable[[SceneFiles], Scene],
+    files: SceneFiles,
+    out: Path,
+    probabilities: Path | None,
 ) -> None:
-    with files.open() as scene:
-        if fix_shift:
-            alignment.fix_shift(scene)
+    with opened(files) as scene:
         say(scene.notes)
         started = time.perf_counter()
         with progress_bars() as report:

@@ -10,7 +10,21 @@ from typing import Annotated, Any
 import typer
 
 from adcdnet import alignment, inputs
-from adcdnet.cli.console import ColumnOption, DeviceOption, FixShiftOption, err, out_console, progress_bars, say
+from adcdnet.cli.console import (
+    ColumnOption,
+    DeviceOption,
+    FixShiftOption,
+    MaskOption,
+    MsBandsOption,
+    MsFilesOption,
+    PanBandsOption,
+    PanFilesOption,
+    bands_of,
+    err,
+    out_console,
+    progress_bars,
+    say,
+)
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.material import LabelledScene
@@ -23,13 +37,14 @@ def train_command(
     scenes: Annotated[
         Path | None, typer.Argument(help="scenes.toml: several scenes, trained together; or --ms, --pan and --labels.")
     ] = None,
-    ms: Annotated[Path | None, typer.Option(help="Coarse image, any number of bands.")] = None,
-    pan: Annotated[
-        Path | None, typer.Option(help="Fine image; a whole number of its pixels fit in an MS pixel.")
-    ] = None,
+    ms: MsFilesOption = None,
+    pan: PanFilesOption = None,
     labels: Annotated[
         Path | None, typer.Option(help="Raster on the MS or PAN grid (0: unlabelled), or polygons.")
     ] = None,
+    mask: MaskOption = None,
+    ms_bands: MsBandsOption = None,
+    pan_bands: PanBandsOption = None,
     classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
     column: ColumnOption = None,
     profile: Annotated[
@@ -76,19 +91,23 @@ def train_command(
             raise typer.BadParameter(f"{split!r} is neither 'blocks' nor 'polygons'", param_hint="--split")
         changes["split"] = {"unit": split}
     settings = settings.replace(changes)
-    if (scenes is None) == (ms is None and pan is None and labels is None):
+    if (scenes is None) == (not ms and not pan and labels is None):
         raise typer.BadParameter("name a file of scenes, or --ms, --pan and --labels of one", param_hint="SCENES")
     if scenes is not None:
-        if classes or column or split_raster:
-            raise typer.BadParameter("classes, columns and splits stand in the file of scenes", param_hint="SCENES")
+        if classes or column or split_raster or mask:
+            raise typer.BadParameter(
+                "classes, columns, masks and splits stand in the file of scenes", param_hint="SCENES"
+            )
         wanted = read_scenes(scenes)
-    elif ms is None or pan is None or labels is None:
+    elif not ms or not pan or labels is None:
         raise typer.BadParameter("a scene needs all of --ms, --pan and --labels", param_hint="--ms")
     else:
-        wanted = [SceneFiles(ms=ms, pan=pan, labels=labels, classes=classes, column=column, split=split_raster)]
+        one = SceneFiles(ms=tuple(ms), pan=tuple(pan), labels=labels, classes=classes, column=column)
+        wanted = [one.model_copy(update={"mask": mask, "split": split_raster})]
+    chosen = {"ms_bands": bands_of(ms_bands), "pan_bands": bands_of(pan_bands)}
     with ExitStack() as stack:
         fine = settings.network.grid == "fine"
-        opened = [_open(files, stack, fine=fine, fix_shift=fix_shift) for files in wanted]
+        opened = [_open(files, stack, chosen, fine=fine, fix_shift=fix_shift) for files in wanted]
         with progress_bars() as report:
             run = train(opened, out=out, config=settings, device=device, progress=report)
     record = run.model.record
@@ -113,10 +132,12 @@ def train_command(
     out_console.print(f"run: {run.folder}   report of it: adcdnet report {run.folder}", markup=False)
 
 
-def _open(files: SceneFiles, stack: ExitStack, *, fine: bool, fix_shift: bool) -> LabelledScene:
+def _open(
+    files: SceneFiles, stack: ExitStack, chosen: dict[str, list[str] | None], *, fine: bool, fix_shift: bool
+) -> LabelledScene:
     """A scene with its labels, its notes said; the stack closes it. InputError names the scene where it has a name."""
     try:
-        scene = stack.enter_context(files.open())
+        scene = stack.enter_context(files.open(**chosen))
         if fix_shift:
             alignment.fix_shift(scene)
         else:  # a second or two beside minutes of training
