@@ -50,16 +50,13 @@ def _bytes_per_position(network: ADCDNet, engine: Engine) -> int:
     answer = 6 * layout.classes * config.step(layout.ratio) ** 2
     if engine == "patch":
         return 4 * (raw + answer)
-    # float32 at every position: maps of both networks and sensors that are kept, two copies of the widest while a unit
-    # works, and the context statistics
-    nets = 2 if config.prior else 1
-    # (on the fine grid those of pan twice, of one phase and the next)
-    maps = (
-        (3 if config.grid == "fine" else 2) * nets * sum(config.widths)
-        + 3 * max(config.widths)
-        + 5 * layout.ms_bands
-        + 10 * layout.pan_bands
-    )
+    # float32 at every position: the maps of both sensors (on the fine grid those of pan twice, of one phase and the
+    # next), the cells of both in the prior, three copies of the widest map while a unit works, context statistics
+    units = network.sensors.ms.backbone.units
+    widest = max(max(config.widths), *(u.expand.out_channels for u in units if isinstance(u, MobileUnit)), 0)
+    sensors = 3 if config.grid == "fine" else 2
+    kept = sum(config.widths) + config.widths[-1] * (1 + config.prior)
+    maps = sensors * kept + 3 * widest + 5 * layout.ms_bands + 10 * layout.pan_bands
     return 4 * (maps + raw + answer)
 
 

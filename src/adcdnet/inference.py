@@ -229,7 +229,7 @@ def predict(
     sizes = sizes_within(model.network, memory, used=resident(), engine=engine)
     step = model.network.config.step(scene.ratio)
     grid = scene.grid.refine(step)
-    settings = (engine, tau, precision, probabilities is not None, step)
+    settings = (engine, tau, precision, probabilities is not None, step, where.type)
     journal = Journal(Path(out), fingerprint(model, scene, settings)) if resume else None
     if journal is not None:
         sizes = journal.begin(sizes)

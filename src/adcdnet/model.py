@@ -44,7 +44,7 @@ class View(NamedTuple):
 class SensorMaps(NamedTuple):
     """What the target pixels of a tile share of one sensor, at every position."""
 
-    depths: list[Tensor]  # (b, c_k, h_k, w_k)
+    depths: list[Tensor]  # (b, c_k, h_k, w_k); the prior network keeps none
     cells: Tensor  # (b, c, h, w) ReLU of the last depth; F is this times DIA's mask, which is positive
     pooled: Tensor  # (b, 2, h, w) mean and maximum over the channels of the last depth, for DIA
     mask: MaskOperator | None  # None without DIA
@@ -128,7 +128,7 @@ class Encoder(nn.Module):
         last = depths[-1]
         pooled = torch.stack((last.mean(1), last.amax(1)), dim=-1).permute(0, 3, 1, 2)
         mask = None if self.dia is None else MaskOperator(self.dia, self.cells)
-        return SensorMaps(depths, F.relu(last), pooled, mask)
+        return SensorMaps(depths, last if self.backbone.rectified else F.relu(last), pooled, mask)
 
     def around(self, maps: SensorMaps, targets: Targets) -> Tensor:
         """Where the cells of every target lie in the maps of the last depth, (n, g, g)."""
@@ -206,9 +206,9 @@ class PriorNet(_TwoSensors):
         scale, _ = self._affine()
         if of_ms is None:
             of_ms = self.ms.share(ms)
-            of_ms = of_ms._replace(cells=of_ms.cells * scale[0])
+            of_ms = of_ms._replace(depths=[], cells=of_ms.cells * scale[0])
         of_pan = self.pan.share(pan)
-        return of_ms, of_pan._replace(cells=of_pan.cells * scale[1])
+        return of_ms, of_pan._replace(depths=[], cells=of_pan.cells * scale[1])
 
     def features(self, maps: tuple[SensorMaps, SensorMaps], around: Tensor, *, core: bool) -> tuple[Tensor, Tensor]:
         """What `forward` gives, for the cells of targets of tiles, all or only their core."""

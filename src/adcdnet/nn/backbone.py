@@ -117,6 +117,7 @@ class Backbone(nn.Module):
             raise ValueError(f"padding is {padding!r}, must be 'valid' or 'zeros'")
         self.strides = tuple(strides)
         self.sharable = padding == "valid" and not squeeze_excite
+        self.rectified = unit == "conv"  # no depth is negative
         self.stem = Stem(bands, widths[0], ratio) if ratio is not None else None
         inputs = [widths[0] if ratio is not None else bands, *widths[:-1]]
         self.units = nn.ModuleList()
