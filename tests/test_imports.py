@@ -8,11 +8,11 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "adcdnet"
 ROWS = [
     {"areas", "errors", "classes", "config", "grid", "ground"}
-    | {"bands", "memory", "metrics", "owner", "posterior", "register", "simulate"},
+    | {"bands", "memory", "metrics", "owner", "posterior", "qgis", "register", "simulate"},
     {"nn", "scene", "report", "figures", "intervals"},
     {"alignment", "model", "labels"},
     {"checkpoint", "sampling", "budget", "sample", "scenes"},
-    {"journal", "inputs", "folds", "joined", "splits"},
+    {"journal", "inputs", "folds", "joined", "splits", "transfer"},
     {"material"},
     {"training", "inference", "baselines", "evaluation", "acquire", "checking"},
     {"demo", "cells", "explain", "cluster", "export"},

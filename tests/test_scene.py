@@ -290,7 +290,7 @@ def test_what_is_written_by_tiles_reads_back_exactly(tmp_path):
         assert (dataset.compression.name, dataset.block_shapes, dataset.overviews(1)) == ("deflate", [(256, 256)], [])
     names = [node.text for node in ElementTree.parse(f"{path}.aux.xml").iter("Category")]
     assert names == [None, "water", "Wald & Wiese", None, None, "rock"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.tif", "map.tif.aux.xml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.qml", "map.tif", "map.tif.aux.xml"]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32", "float64"])

@@ -36,6 +36,7 @@ from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid, Window, match, mirror
 from adcdnet.owner import is_gone, owner
+from adcdnet.qgis import is_own_style, map_style
 
 _BLOCK = 256  # pixels: side of a GeoTIFF tile, and the size up to which overviews are not worth having
 Files = Path | str | Sequence[Path | str]  # one image: a file, or several on one grid
@@ -598,7 +599,8 @@ class RasterWriter:
 
     Everything is written beside the target and moved into place at the end, so that a failure leaves nothing behind
     and an older file as it was. Class names go into a tag and, since a GeoTIFF has no other place for them, into
-    <name>.aux.xml, where GDAL and QGIS look for them. Raises InputError where the file cannot be written.
+    <name>.aux.xml, where GDAL looks for them, and with their colours into the style file that QGIS opens with the map;
+    one that somebody saved from QGIS stays. Raises InputError where the file cannot be written.
     """
 
     def __init__(
@@ -698,15 +700,21 @@ class RasterWriter:
             raise OSError(errno.ENOSPC, _NOT_WHOLE) from error
         if not whole:
             raise OSError(errno.ENOSPC, _NOT_WHOLE)
-        aside = self._part.with_name("raster.tif.aux.xml")
+        aside, styled = (self._part.with_name(f"raster{suffix}") for suffix in (".tif.aux.xml", ".qml"))
         if self._classes is not None:
             aside.write_bytes(_category_names(self._classes))
+            styled.write_bytes(map_style(self._classes))
         os.replace(self._part, self.path)
         # what lies beside an older file of this name would be read as part of the new one
         for suffix in (".aux.xml", ".ovr", ".msk"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         if aside.exists():
             os.replace(aside, self.path.with_name(self.path.name + ".aux.xml"))
+        style = self.path.with_suffix(".qml")
+        if is_own_style(style):
+            style.unlink()
+        if styled.exists() and not style.exists():
+            os.replace(styled, style)
         self._clear()
 
     def _clear(self) -> None:
