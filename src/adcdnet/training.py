@@ -42,8 +42,9 @@ from adcdnet.nn.mamba import Mamba
 from adcdnet.nn.shared import Targets
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
 from adcdnet.posterior import fit_temperature, posterior
-from adcdnet.sampling import PART_NAMES, Drawn, Split, TrainingArea
+from adcdnet.sampling import PART_NAMES, Drawn, Split, TrainingArea, training_statistics
 from adcdnet.scene import Scene, write_raster
+from adcdnet.transfer import begin_from, notes_of
 
 DENSE_FROM = (
     4.0  # labelled targets a tile must hold for tiles to be cheaper than patches (benchmarks/bench_training.py)
@@ -60,6 +61,7 @@ def train(
     *,
     out: Path | str,
     config: TrainConfig | None = None,
+    init: Model | Run | Path | str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Run:
@@ -70,7 +72,12 @@ def train(
     `scene.fine_grid` where the settings of the network say grid "fine". Raises InputError for
     settings or labels that cannot be used, for a collapse in stage I and for a folder that cannot be written.
     KeyboardInterrupt in stage II ends it early: the run is then complete with the best weights so far, and says so.
+    init: a model, a run or its folder to begin from: its weights, prior and band statistics are taken over, and its
+    network settings where no config is given. Stage I goes on from its prior, or keeps it where its steps are 0.
     """
+    if init is not None:
+        init = init.model if isinstance(init, Run) else init if isinstance(init, Model) else Model.load(Path(init))
+        config = config or TrainConfig().replace({"network": init.network.config.model_dump()})
     config = config or TrainConfig()
     if isinstance(scene, Scene):
         if labels is None:
@@ -80,7 +87,7 @@ def train(
         raise InputError("several scenes are given as a list of LabelledScene, at least one, each with its own labels")
     folder = Path(out)
     with _whole_run(folder) as part:
-        model = _train(scene, part, folder.name, config, pick_device(device), progress)
+        model = _train(scene, part, folder.name, config, init, pick_device(device), progress)
     return Run(folder, model)
 
 
@@ -89,6 +96,7 @@ def _train(
     folder: Path,
     name: str,
     config: TrainConfig,
+    init: Model | None,
     device: torch.device,
     progress: Progress | None,
 ) -> Model:
@@ -105,7 +113,9 @@ def _train(
         raise InputError(
             f"the scene has {first.ratio} PAN pixels per MS pixel, the published network needs 4; use --profile default"
         )
-    area = training_area(pixels, labels, splits, network=config.network, ratio=first.ratio)
+    measured = training_statistics(list(zip(pixels, splits, strict=True)))
+    statistics = measured if init is None else init.statistics
+    area = training_area(pixels, labels, splits, network=config.network, ratio=first.ratio, statistics=statistics)
     del pixels
     for one, split in zip(scenes, splits, strict=True):
         tags = {"PARTS": json.dumps(PART_NAMES), "BLOCK": str(split.block), "REACH": str(reach)}
@@ -116,6 +126,8 @@ def _train(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)  # of the first weights and of dropout
         trainer = Trainer(area, layout, config, device, progress)
+        if init is not None:
+            notes += tuple(notes_of(init, measured, begin_from(trainer.network, init, classes)))
         network = trainer.run()
     counts = {one.name: _labelled(one.labels, split) for one, split in zip(scenes, splits, strict=True)}
     record = {
@@ -358,8 +370,9 @@ class Trainer:
     def _validate(self, network: ADCDNet) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Class indices (n,) of the validation part and probabilities (K, n) at tau 1."""
         shares, step = (self.label_shares, self.drawn_shares), self.area.step
+        height, width = self.area.split.part.shape
         truth, answer = [], []
-        for window, phase in product(tiles(*self.area.split.part.shape, 64), np.ndindex(step, step)):
+        for window, phase in product(tiles(height, width, 64), np.ndindex(step, step)):
             label = self.area.validation_label[phase[0] :: step, phase[1] :: step][window.slices]
             row, col = np.nonzero(label >= 0)
             if not len(row):

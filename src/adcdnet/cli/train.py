@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from adcdnet import alignment, inputs
+from adcdnet.checkpoint import Model
 from adcdnet.cli.console import (
     ColumnOption,
     DeviceOption,
@@ -63,6 +64,9 @@ def train_command(
     grid: Annotated[
         str | None, typer.Option(help="Of labels and map: coarse (that of MS, the default) or fine (that of PAN).")
     ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Run or model to begin from; --no-stage1 then keeps its prior as it is.")
+    ] = None,
     fix_shift: FixShiftOption = False,
     device: DeviceOption = "auto",
 ) -> None:
@@ -75,6 +79,9 @@ def train_command(
     if profile and config:
         raise typer.BadParameter("a settings file names its own profile; give one of the two", param_hint="--profile")
     settings = TrainConfig.read(config) if config else TrainConfig.of_profile(profile or "default")  # type: ignore[arg-type]
+    model = None if init is None else Model.load(init)
+    if model is not None and not config and not profile:
+        settings = settings.replace({"network": model.network.config.model_dump()})
     changes: dict[str, Any] = {}
     if seed is not None:
         changes["seed"] = seed
@@ -82,7 +89,9 @@ def train_command(
         raise typer.BadParameter(f"{grid!r} is neither 'coarse' nor 'fine'", param_hint="--grid")
     if grid is not None:
         changes["network"] = {"grid": grid}
-    if not stage1:
+    if not stage1 and model is not None and model.network.prior is not None:
+        changes["stage1"] = {"steps": 0}
+    elif not stage1:
         changes["network"] = {**changes.get("network", {}), "prior": False}
     if steps is not None:
         changes["stage2"] = {"steps": steps}
@@ -104,12 +113,16 @@ def train_command(
     else:
         one = SceneFiles(ms=tuple(ms), pan=tuple(pan), labels=labels, classes=classes, column=column)
         wanted = [one.model_copy(update={"mask": mask, "split": split_raster})]
-    chosen = {"ms_bands": bands_of(ms_bands), "pan_bands": bands_of(pan_bands)}
+    known = {} if model is None else model.record.get("chosen_bands", {})
+    chosen = {
+        "ms_bands": bands_of(ms_bands) or known.get("ms"),
+        "pan_bands": bands_of(pan_bands) or known.get("pan"),
+    }
     with ExitStack() as stack:
         fine = settings.network.grid == "fine"
         opened = [_open(files, stack, chosen, fine=fine, fix_shift=fix_shift) for files in wanted]
         with progress_bars() as report:
-            run = train(opened, out=out, config=settings, device=device, progress=report)
+            run = train(opened, out=out, config=settings, init=model, device=device, progress=report)
     record = run.model.record
     said = {note for one in opened for note in one.notes}
     say([n for n in record["notes"] if n not in said])
