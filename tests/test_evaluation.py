@@ -206,13 +206,13 @@ def test_what_is_printed(tmp_path, capsys):
     (low, high), wood = found.intervals.kappa, found.intervals.recall[1]
     assert f"kappa {found.scores.kappa:.3f} [{low:.2f}, {high:.2f}]" in out
     assert f"[{wood.low:.2f}, {wood.high:.2f}]" in out
-    assert "from 21 blocks of 10×10 MS pixels" in out
+    assert "from 21 blocks of 10×10 map pixels" in out
     assert "leakage: 0.0% of these pixels" in out
     assert "33.3% have a window that overlaps" in out
     assert re.search(rf"wood +{(mapped == 2).sum() * 0.09:.2f}\n", out)
     assert "only a random sample can adjust them" in out
     print_evaluation(evaluate(tmp_path / "map.tif", tmp_path / "labels.tif", **where, block=30))
-    assert "no intervals: the labels lie in 2 blocks of 30×30 MS pixels, 10 at least" in capsys.readouterr().out
+    assert "no intervals: the labels lie in 2 blocks of 30×30 map pixels, 10 at least" in capsys.readouterr().out
 
 
 def test_training_says_what_evaluation_finds(quick_run, labelled_pair, tmp_path):

@@ -10,10 +10,12 @@ from adcdnet.classes import ClassTable
 from adcdnet.config import NetworkConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.evaluation import evaluate
+from adcdnet.explain import explain
 from adcdnet.grid import Window
 from adcdnet.inference import logits_of, predict, scene_logits
 from adcdnet.labels import Labels, read_labels
 from adcdnet.model import Layout
+from adcdnet.page.write import write_report
 from adcdnet.sampling import TEST, TRAIN, Split, TrainingArea, add_guard
 from adcdnet.scene import Pixels, Scene, read_map, sieve
 from adcdnet.training import train
@@ -229,3 +231,13 @@ def test_labels_coarser_than_the_pixels_to_be_labelled_are_refused(checkered, ti
 def test_the_published_network_has_no_fine_grid():
     with pytest.raises(InputError, match="grid 'fine' needs padding 'valid'"):
         TrainConfig.of_profile("paper").replace({"network": {"grid": "fine"}})
+
+
+def test_explain_and_report_are_for_the_ms_grid(tiny_scene, tmp_path):
+    model = build_model(Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3), **FINE)
+    labels = Labels(np.zeros((29, 37), np.int16), model.classes)
+    with pytest.raises(InputError, match=r"maps PAN pixels, .* --grid coarse$"):
+        explain(model, tiny_scene, labels)
+    model.save(tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"maps PAN pixels, .* --grid coarse$"):
+        write_report(tmp_path, ms=tiny_scene.paths[0], pan=tiny_scene.paths[1])

@@ -60,8 +60,8 @@ class ClassAreas:
 class Evaluation:
     """confusion (K, K + 1): rows labels, columns map, last column where the map has no class; pixels, or points.
 
-    blocks, block: how many blocks hold labels, and their side in MS pixels, or 0 for a probability sample, whose scores
-    are estimates for the whole map. intervals: at 95 %, None where the labels lie in too few blocks.
+    blocks, block: how many blocks hold labels, and their side in map pixels, or 0 for a probability sample, whose
+    scores are estimates for the whole map. intervals: at 95 %, None where the labels lie in too few blocks.
     """
 
     classes: ClassTable
@@ -109,7 +109,7 @@ def evaluate(
 ) -> Evaluation:
     """Scores of a map over the labelled pixels of one part of a split, or over all of them.
 
-    labels_path: labels as for training, or the file of `sample` with classes filled in. block: MS pixels per side of
+    labels_path: labels as for training, or the file of `sample` with classes filled in. block: map pixels per side of
     the blocks that intervals are made from; those of the split if there is one, otherwise chosen from the map's size.
     seed: of their resamples.
     Raises InputError if labels or split do not lie on the map, if they hold classes the map does not know, or if no

@@ -112,6 +112,8 @@ def explain(
             "the model has no DTM heads (it was trained with dtm = false), so there is no decision of theirs to "
             "explain; train with dtm = true"
         )
+    if network.config.grid == "fine":
+        raise InputError("the model maps PAN pixels, and only MS pixels can be explained; train one with --grid coarse")
     check_scene(model, scene)
     if labels.classes.values != model.classes.values:
         raise InputError(

@@ -25,7 +25,7 @@ def evaluate_command(
     part: Annotated[str | None, typer.Option(help="train, validation, test or guard.")] = None,
     column: ColumnOption = None,
     block: Annotated[
-        int | None, typer.Option(min=1, help="MS pixels per side of the blocks that intervals come from.")
+        int | None, typer.Option(min=1, help="Map pixels per side of the blocks that intervals come from.")
     ] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write all figures as JSON.")] = None,
 ) -> None:
@@ -76,7 +76,7 @@ def _basis(found: Evaluation) -> str:
     """Where the intervals come from, or why there are none."""
     if found.of_sample:
         return f"intervals: of a probability sample of {found.confusion.sum()} points, 1.96 standard errors"
-    blocks = f"{found.blocks} blocks of {found.block}×{found.block} MS pixels"
+    blocks = f"{found.blocks} blocks of {found.block}×{found.block} map pixels"
     if found.intervals is None:
         return f"no intervals: the labels lie in {blocks}, {FEWEST_BLOCKS} at least are needed; --block sets their side"
     return f"intervals: from {blocks} that hold labels, drawn anew"

@@ -48,6 +48,11 @@ def write_report(
     if page.suffix != ".html":
         raise InputError(f"{page} must end in .html; name the page to write")
     files = read_run(folder, {"ms": _path(ms), "pan": _path(pan), "labels": _path(labels)})
+    if files.model.network.config.grid == "fine":
+        raise InputError(
+            f"the run {folder} maps PAN pixels, and a report is of a map of MS pixels; judge its map with "
+            "adcdnet evaluate, or train with --grid coarse"
+        )
     tell = progress or (lambda stage, step, steps, known: None)
     paths = files.sources["ms"].path, files.sources["pan"].path
     with Scene.open(*paths) as scene, tempfile.TemporaryDirectory() as temp:
