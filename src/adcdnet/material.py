@@ -111,7 +111,7 @@ def on_ms_grid(
         index = np.where(valid, one.labels.index, -1).astype(np.int16)
         coarse.append(replace(one, labels=replace(one.labels, index=index).coarsen(step)))
         height, width = one.scene.grid.shape
-        usable.append(valid.reshape(height, step, width, step).any(axis=(1, 3)))
+        usable.append(np.asarray(valid.reshape(height, step, width, step).any(axis=(1, 3)), bool))
     return coarse, usable
 
 
