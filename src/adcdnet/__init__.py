@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from adcdnet.evaluation import Evaluation, evaluate
     from adcdnet.inference import predict
     from adcdnet.labels import Labels, read_labels
+    from adcdnet.material import LabelledScene
     from adcdnet.page import write_report
     from adcdnet.scene import Scene
     from adcdnet.training import train
@@ -37,6 +38,7 @@ else:
         "ClassTable": "classes",
         "Evaluation": "evaluation",
         "InputError": "errors",
+        "LabelledScene": "material",
         "Labels": "labels",
         "Model": "checkpoint",
         "Run": "checkpoint",
@@ -68,6 +70,7 @@ __all__ = [
     "ClassTable",
     "Evaluation",
     "InputError",
+    "LabelledScene",
     "Labels",
     "Model",
     "Run",

@@ -111,13 +111,14 @@ def check(
     *,
     classes: ClassTable | None = None,
     column: str | None = None,
+    mask: Path | str | None = None,
 ) -> CheckReport:
     """What two images and their labels are, how they lie on each other, and what stands in the way of their use.
 
-    classes, column: as for `read_labels`. InputError where the images do not make a scene at all; labels that cannot
-    be used are a finding.
+    classes, column: as for `read_labels`; mask: as for `Scene.open`. InputError where the images do not make a scene
+    at all; labels that cannot be used are a finding.
     """
-    with Scene.open(ms, pan) as scene:
+    with Scene.open(ms, pan, mask=mask) as scene:
         ms_facts, pan_facts, seen = _images(scene)
         findings = [*_about_bands("MS", ms_facts), *_about_bands("PAN", pan_facts)]
         registration = measure(scene.read, *scene.grid.shape)

@@ -12,7 +12,7 @@ import typer
 from adcdnet.checking import CheckReport, check
 from adcdnet.checkpoint import write_whole
 from adcdnet.classes import ClassTable
-from adcdnet.cli.console import ColumnOption, MsOption, PanOption, out_console, print_table, say
+from adcdnet.cli.console import ColumnOption, MaskOption, MsOption, PanOption, out_console, print_table, say
 from adcdnet.register import Registration
 
 
@@ -22,6 +22,7 @@ def check_command(
     labels: Annotated[Path | None, typer.Option(help="Raster or polygons, if there are any yet.")] = None,
     classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
     column: ColumnOption = None,
+    mask: MaskOption = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write all figures as JSON.")] = None,
 ) -> None:
     """Whether these images can be used together: what they are, how they lie on each other, what to mend.
@@ -29,7 +30,7 @@ def check_command(
     Example: adcdnet check --ms ms.tif --pan pan.tif --labels polygons.gpkg
     """
     table = ClassTable.read(classes) if classes else None
-    found = check(ms, pan, labels, classes=table, column=column)
+    found = check(ms, pan, labels, classes=table, column=column, mask=mask)
     if json_path is not None:
         write_whole(json_path, (json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
     say(found.notes)
