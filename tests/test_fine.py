@@ -13,6 +13,7 @@ from adcdnet.evaluation import evaluate
 from adcdnet.explain import explain
 from adcdnet.grid import Window
 from adcdnet.inference import logits_of, predict, scene_logits
+from adcdnet.joined import JoinedArea
 from adcdnet.labels import Labels, read_labels
 from adcdnet.model import Layout
 from adcdnet.page.write import write_report
@@ -112,16 +113,15 @@ def test_fine_logits_do_not_depend_on_the_tile_size_and_are_given_where_own_pixe
 # ---- training
 
 
-def numbered_area(ratio, *, part=None, patch=9):
-    """33 × 38 MS pixels whose values are their numbers, as are those of PAN; every label is PAN's number modulo 3."""
-    height, width = 33, 38
+def numbered_area(ratio, *, part=None, height=33, width=38):
+    """MS pixels whose values are their numbers, as are those of PAN; every label is PAN's number modulo 3."""
     ms = np.arange(height * width, dtype=np.float32).reshape(1, height, width)
     pan = np.arange(ms.size * ratio**2, dtype=np.float32).reshape(1, height * ratio, width * ratio)
     pixels = Pixels(ms, pan, np.ones(ms.shape[1:], bool), np.ones(pan.shape[1:], bool))
     labels = Labels((pan[0] % 3).astype(np.int16), ClassTable.numbered(["a", "b", "c"]))
     split = Split(np.full((height, width), TRAIN, np.uint8) if part is None else part, 8, (), hides_test=False)
     as_is = BandStatistics((0.0,), (1.0,), (0.0,), (1.0,))
-    network = NetworkConfig(patch=patch, grid="fine")
+    network = NetworkConfig(patch=9, grid="fine")
     return TrainingArea(pixels, labels, split, network=network, ratio=ratio, statistics=as_is)
 
 
@@ -145,6 +145,17 @@ def test_labels_ms_and_pan_stay_on_each_other_however_a_draw_is_turned(ratio, ti
     assert len({(r, c) for r, c in zip((row % ratio).flat, (col % ratio).flat, strict=True)}) == ratio**2
     before = pan[:, 0, 0] - batch.pan[:, 0, first - 1, first].astype(int)
     assert set(before.tolist()) - {0} == {1, -1, 38 * ratio, -38 * ratio}  # every way round; 0 where mirrored
+
+
+def test_several_scenes_keep_their_labels_where_they_are():
+    area = JoinedArea([numbered_area(2), numbered_area(2, height=21, width=30)])
+    assert area.class_counts.sum() == 4 * (33 * 38 + 21 * 30)
+    batch = area.draw_patches(np.random.default_rng(3), 300, balance=0.5, augment=True)
+    ms, pan = batch.ms[:, 0, 8, 8].astype(int), batch.pan[:, 0, 17, 17].astype(int)
+    assert np.array_equal(batch.label[:, 0, 0], pan % 3)
+    in_first, in_second = (pan // (2 * w) // 2 * w + pan % (2 * w) // 2 == ms for w in (38, 30))
+    assert (in_first | in_second).all()
+    assert min(in_first.sum(), in_second.sum()) > 60
 
 
 def test_what_is_looked_at_for_a_target_is_cut_as_prediction_cuts_it():
