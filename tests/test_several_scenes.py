@@ -88,3 +88,26 @@ def test_a_file_in_the_place_of_the_folder_of_maps(call, scenes, quick_run, tmp_
     code, _, err = call("predict", quick_run.folder, scenes, "--out", tmp_path / "maps")
     assert code == 1
     assert "is no folder for the maps" in err
+
+
+def test_chosen_bands_are_asked_for_again_and_a_mask_is_no_class(call, labelled_pair, tmp_path):
+    with rasterio.open(labelled_pair.ms) as source:
+        mask = np.zeros(source.shape, np.uint8)
+        mask[20:30, 40:44] = 1
+        with rasterio.open(tmp_path / "mask.tif", "w", **source.profile | {"count": 1, "dtype": "uint8"}) as file:
+            file.write(mask, 1)
+    config = tmp_path / "quick.toml"
+    config.write_text(TrainConfig().replace(QUICK).to_toml())
+    pair = "--ms", labelled_pair.ms, "--pan", labelled_pair.pan, "--mask", tmp_path / "mask.tif"
+    labels = "--labels", labelled_pair.labels
+    run, out = tmp_path / "run", tmp_path / "map.tif"
+    code, _, err = call("train", *pair, *labels, "--ms-bands", "4,1", "--out", run, "--config", config)
+    assert (code, err) == (0, "")
+    assert call("predict", run, *pair, "--out", out)[0] == 0
+    with rasterio.open(out) as dataset:
+        values = dataset.read(1)
+    assert (values[mask == 1] == 0).all()
+    assert (values == 0).sum() == mask.sum() + 24  # and the invalid corner
+    code, _, err = call("predict", run, *pair, "--ms-bands", "1", "--out", out)
+    assert code == 1
+    assert "the scene has 1 MS bands, the model was trained with 2" in err
