@@ -13,7 +13,6 @@ from adcdnet.checkpoint import Model
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.inference import predict
-from adcdnet.metrics import scores
 from adcdnet.model import ADCDNet, Layout
 from adcdnet.sampling import TEST, VALIDATION, TrainingArea, split_blocks
 from adcdnet.scene import Scene, read_band
@@ -198,9 +197,11 @@ def test_the_best_validation_is_the_model_and_patience_ends_it(labelled_pair, tm
 
     def validate(self, network):
         """Half right, all right, then half right for ever."""
-        wrong = 0 if len(looks) == 1 else 20
+        right = [0, 1] if len(looks) == 1 else [0, 0]
         looks.append({name: value.clone() for name, value in network.state_dict().items()})
-        return scores(np.array([[20, wrong, 0], [wrong, 20, 0]]))
+        p = np.full((3, 40), 0.05, np.float32)
+        p[np.repeat(right, 20), np.arange(40)] = 0.9
+        return np.repeat([0, 1], 20), p
 
     monkeypatch.setattr(Trainer, "_validate", validate)
     run = labelled_pair.train(tmp_path / "run", stage2={"steps": 20}, validations=20, patience=3)
@@ -220,6 +221,14 @@ def test_it_learns(labelled_pair, tmp_path):
     mapped = read_band(tmp_path / "map.tif")[0]
     assert (mapped == labelled_pair.truth)[test].mean() > 0.9
     assert run.model.record["validation"]["kappa"] > 0.85
+
+
+def test_few_labels_are_not_passed_over_for_ever():
+    config = TrainConfig()  # 300 steps of 16 tiles or 128 patches, 60 passes
+    assert training._within_passes(config, 2000, 100.0).steps == 75
+    assert training._within_passes(config, 20_000, 100.0).steps == 300
+    assert training._within_passes(config, 250, None).steps == 118
+    assert training._within_passes(config.replace({"passes": 0.0}), 250, None).steps == 300
 
 
 # ---- the mean teacher

@@ -122,6 +122,7 @@ class TrainConfig(_Settings):
     split: SplitConfig = SplitConfig()
     stage1: StageConfig = StageConfig(steps=100, learning_rate=1e-3, tiles=8)
     stage2: StageConfig = StageConfig(steps=300, learning_rate=2e-3)
+    passes: float = Field(60.0, ge=0)  # stage II ends when it has seen each label so often on average; 0: only by steps
     initialisation: Literal["pytorch", "xavier"] = "pytorch"  # xavier: Xavier-uniform on Conv2d and Linear
     sampling: Literal["auto", "dense", "patch"] = "auto"  # auto: tiles where labels lie close together
     stage1_labelled: bool = False  # stage I on the labelled pixels only patch sampling
@@ -169,6 +170,7 @@ class TrainConfig(_Settings):
             spread=0.0,
             class_balance=0.0,
             label_smoothing=0.0,
+            passes=0.0,
             branch_weight=0.8,
             teacher=0.0,
             average=0.0,

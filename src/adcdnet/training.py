@@ -198,6 +198,8 @@ class Trainer:
         self.drawn_shares = _shares(area.drawn_counts(config.class_balance))
         stage_seeds = np.random.SeedSequence(config.seed).spawn(2)
         self.rngs = [np.random.default_rng(s) for s in stage_seeds]
+        self.stage2 = _within_passes(config, len(area.labelled), labels if self.dense else None)
+        self.found["steps"] = self.stage2.steps
         weights = area.tile_weights(config.class_balance, config.stage2.tile)
         self.class_weight = torch.tensor(weights, dtype=torch.float32, device=device)
         self.history: list[dict[str, float | str]] = []
@@ -277,7 +279,7 @@ class Trainer:
 
     def _stage2(self) -> ADCDNet:
         started = time.perf_counter()
-        stage, network = self.config.stage2, self.network
+        stage, network = self.stage2, self.network
         average = copy.deepcopy(network).eval()
         best, best_kappa, looks = average, -math.inf, 0
         optimizer, schedule = _optimizer([p for _, p in network.trained_parameters()], stage)
@@ -319,7 +321,7 @@ class Trainer:
 
     def _teacher_weight(self, step: int) -> float:
         """Rises over the second sixth to the half of stage II, when the moving average has learnt something."""
-        done = step / self.config.stage2.steps
+        done = step / self.stage2.steps
         return self.config.teacher * min(1.0, max(0.0, 3 * done - 0.5))
 
     def _supervised(self, rng: np.random.Generator, average: ADCDNet, teacher: float) -> list[Tensor]:
@@ -327,7 +329,7 @@ class Trainer:
 
         teacher: share of the moving average's answers in the targets of the main head.
         """
-        stage, augment = self.config.stage2, self.config.augment
+        stage, augment = self.stage2, self.config.augment
         network, branches = self.network, self.config.branch_weight > 0
         if self.dense:
             drawn = self.area.draw_tiles(rng, stage.tiles, stage.tile, labelled=True, augment=augment)
@@ -430,6 +432,14 @@ class Trainer:
         writer.writeheader()
         writer.writerows(self.history)
         return text.getvalue().encode()
+
+
+def _within_passes(config: TrainConfig, labelled: int, labels_per_tile: float | None) -> StageConfig:
+    """Stage II with no more steps than `passes` over the labelled pixels take; labels_per_tile: None patch by patch."""
+    stage = config.stage2
+    each = stage.batch if labels_per_tile is None else stage.tiles * labels_per_tile
+    enough = math.ceil(config.passes * labelled / each) if config.passes else stage.steps
+    return stage.model_copy(update={"steps": min(stage.steps, enough)})
 
 
 def _check_finite(loss: float, stage: str, step: int) -> None:

@@ -95,6 +95,7 @@ def train_command(
         changes["network"] = {**changes.get("network", {}), "prior": False}
     if steps is not None:
         changes["stage2"] = {"steps": steps}
+        changes["passes"] = 0.0  # exactly so many
     if split is not None:
         if split not in ("blocks", "polygons"):
             raise typer.BadParameter(f"{split!r} is neither 'blocks' nor 'polygons'", param_hint="--split")
