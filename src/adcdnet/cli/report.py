@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from adcdnet.cli.console import ColumnOption, out_console, progress_bars
+from adcdnet.cli.console import ColumnOption, FixShiftOption, out_console, progress_bars
 from adcdnet.page import write_report
 
 
@@ -21,6 +21,10 @@ def report_command(
     pan: Annotated[Path | None, typer.Option(help="Fine image, if not the one of training.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Raster or polygons, if not those of training.")] = None,
     column: ColumnOption = None,
+    scene: Annotated[
+        str | None, typer.Option(help="Which one of a run that was trained on several; else the first.")
+    ] = None,
+    fix_shift: FixShiftOption = False,
     sample: Annotated[
         Path | None, typer.Option(help="Points of `adcdnet sample` with their classes, for adjusted areas.")
     ] = None,
@@ -39,6 +43,8 @@ def report_command(
             pan=pan,
             labels=labels,
             column=column,
+            scene=scene,
+            fix_shift=fix_shift,
             sample=sample,
             out=out,
             progress=report,

@@ -31,7 +31,7 @@ def summary(found: Findings) -> list[str]:
     if found.evaluation is not None:
         lines += words.of_accuracy(found.evaluation)
     if found.split is not None:
-        lines.append(words.of_split(found.files.model.record, found.files.model.network.config.reach))
+        lines.append(words.of_split(found.files.divided, found.files.model.network.config.reach))
     if found.evaluation is not None and found.evaluation.leakage is not None:
         lines.append(words.of_leakage(found.evaluation.leakage))
     return lines
@@ -46,7 +46,7 @@ def warnings(found: Findings) -> list[str]:
             notes.append(f"{source.path.name} is not the file that the run was trained with: its SHA-256 differs")
     if record.get("interrupted"):
         notes.append(f"training was stopped by hand at step {record.get('interrupted_at_step')}")
-    if found.evaluation is None:
+    if found.labels is None:
         notes.append("no labels were at hand, so nothing is said of accuracy")
     elif found.split is None:
         notes.append("the split is of another scene: all labels judge the map; make sure that none of them trained")
@@ -67,7 +67,7 @@ def split(found: Findings) -> dict[str, Any] | None:
     if found.split is None:
         return None
     step = found.survey.step
-    labelled = found.files.model.record.get("labelled_pixels", {})
+    labelled = found.files.divided.get("labelled_pixels", {})
     parts = [
         {
             "name": name,

@@ -62,10 +62,11 @@ def find_product(
 
     Probabilities of a large scene are not predicted. InputError for a large scene without any map.
     """
-    if named is None and (files.folder / "map.tif").exists():
-        named = files.folder / "map.tif"
+    own = files.folder / f"{files.scene or 'map'}.tif"
+    if named is None and own.exists():
+        named = own
         beside = files.folder / "probabilities.tif"
-        soft = soft or (beside if beside.exists() else None)
+        soft = soft or (beside if beside.exists() and not files.scene else None)
     small = scene.grid.height * scene.grid.width <= PREDICTED
     if named is not None and (soft is not None or not small):
         return Product(named, soft, made=False)
@@ -88,6 +89,7 @@ def find_product(
 def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None, sample: Path | None) -> Findings:
     """Judge the map by the labels of the test part; by all labels where the run's split is of another scene."""
     split, labels, truth, evaluation = None, None, None, None
+    notes = scene.notes + _which(files)
     if files.split is not None:
         with RasterReader(files.split) as raster:
             if (raster.grid.shape, raster.grid.transform) == (scene.grid.shape, scene.grid.transform):
@@ -96,8 +98,12 @@ def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None,
     if source is not None:
         cut, part = (None, None) if split is None else (files.split, "test")
         labels = read_labels(source.path, scene.grid, classes=files.model.classes, column=column)
-        truth = labels_in_part(labels, scene.grid, f"the scene {scene.name}", cut, part)
-        evaluation = evaluate(product.map, source.path, split=cut, part=part, column=column)
+        notes += labels.notes
+        judging = labels_in_part(labels, scene.grid, f"the scene {scene.name}", cut, part)
+        if (judging >= 0).any():
+            truth, evaluation = judging, evaluate(product.map, source.path, split=cut, part=part, column=column)
+        else:
+            notes += ("no labelled pixel of this scene is in the test part, so nothing is said of accuracy",)
     rng = np.random.default_rng(0)  # of the pixels that are looked at where there are very many
     return Findings(
         files,
@@ -109,8 +115,16 @@ def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None,
         truth,
         evaluation,
         None if sample is None else evaluate(product.map, sample),
-        (*scene.notes, *(labels.notes if labels else ())),
+        notes,
     )
+
+
+def _which(files: RunFiles) -> tuple[str, ...]:
+    """Of a run of several scenes: which one this is."""
+    others = [name for name in files.model.record.get("scenes", {}) if name != files.scene]
+    if not others:
+        return ()
+    return (f"the run has several scenes; this page is of {files.scene}, --scene names another: {', '.join(others)}",)
 
 
 def _tau(map_path: Path) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,17 @@ from typing import Any
 from adcdnet import inputs
 from adcdnet.checkpoint import Model
 from adcdnet.errors import InputError
+from adcdnet.scene import Scene
+
+_MOVED = re.compile(r"PAN is read moved by ([+-]\d+) rows and ([+-]\d+) columns")  # as Scene.correct_pan says it
 
 
 @dataclass(frozen=True)
 class Source:
-    """One input file. role: "ms", "pan" or "labels". known: the SHA-256 that the run recorded, "" for none."""
+    """One input file. known: the SHA-256 that the run recorded, "" for none.
+
+    role: "ms", "pan", "mask" or "labels"; "ms 1", "ms 2" where an image has several files.
+    """
 
     role: str
     path: Path
@@ -34,12 +41,16 @@ class Source:
 class RunFiles:
     """A run folder, read. history: rows of history.csv as they are; timing: seconds by stage, and memory.
 
+    scene: the name of the one that is looked at in a run of several, "" where there is one only.
     column: which column of a polygon file held the class. command: the line that made the run, "" where not known.
+    pan_shift: the correction of PAN that the run was trained with, none where the images are others.
     """
 
     folder: Path
     model: Model
+    scene: str
     sources: Mapping[str, Source]
+    pan_shift: tuple[int, int]
     column: str | None
     command: str
     history: tuple[dict[str, str], ...]
@@ -48,14 +59,36 @@ class RunFiles:
 
     @property
     def split(self) -> Path | None:
-        path = self.folder / "split.tif"
+        path = self.folder / (f"split-{self.scene}.tif" if self.scene else "split.tif")
         return path if path.exists() else None
 
+    @property
+    def divided(self) -> Mapping[str, Any]:
+        """How this scene's labels were divided: labelled_pixels by part, block, and the part that all of it is in."""
+        record: Mapping[str, Any] = self.model.record
+        return record["scenes"][self.scene] if self.scene else record
 
-def read_run(folder: Path, given: Mapping[str, Path | None]) -> RunFiles:
+    def open(self) -> Scene:
+        """The images as the run was trained on them: their mask, chosen bands and correction. Raises InputError."""
+        paths = {role: [self.sources[key].path for key in _files_of(role, self.sources)] for role in ("ms", "pan")}
+        mask, bands = self.sources.get("mask"), self.model.record.get("chosen_bands", {})
+        scene = Scene.open(
+            paths["ms"],
+            paths["pan"],
+            mask=mask.path if mask else None,
+            ms_bands=bands.get("ms"),
+            pan_bands=bands.get("pan"),
+        )
+        if self.pan_shift != (0, 0):
+            scene.correct_pan(*self.pan_shift)
+        return scene
+
+
+def read_run(folder: Path, given: Mapping[str, Path | None], scene: str | None = None) -> RunFiles:
     """The run in a folder; `given` (by role) goes before the files it was trained with. InputError without images.
 
-    The labels of training are left out where the images are others, unless they are given.
+    scene: which one of a run of several, by default the first. The labels of training are left out where the images
+    are others, unless they are given; its mask and its correction of PAN always are.
     """
     if not (folder / "model.safetensors").exists():
         raise InputError(
@@ -63,28 +96,78 @@ def read_run(folder: Path, given: Mapping[str, Path | None]) -> RunFiles:
         )
     model = Model.load(folder)
     recorded, column, command = inputs.read(folder)
-    sources = {}
-    for role in ("ms", "pan", "labels"):
-        old, path = recorded.get(role), given.get(role)
-        if path is None and old is not None:
-            path = old.found(beside=folder)
-        if path is not None:
-            sources[role] = Source(role, path, inputs.sha256(path), old.sha256 if old else "")
-        elif role != "labels":
-            where = f"{old.path} is gone" if old else "the run does not say which it was trained on"
-            raise InputError(f"no {role.upper()} image for the report of {folder}: {where}; name it with --{role}")
-    if given.get("labels") is None and any(sources[role].changed for role in ("ms", "pan")):
-        sources.pop("labels", None)  # those of training lie on its own scene
+    names = list(model.record.get("scenes", {}))
+    name = _choose(names, scene, folder)
+    before = f"{name}: " if name else ""
+    recorded = {what.removeprefix(before): file for what, file in recorded.items() if what.startswith(before)}
+    sources: dict[str, Source] = {}
+    for role in ("ms", "pan", "labels", "mask"):
+        sources |= _found(role, folder, recorded, given.get(role))
+    if any(sources[key].changed for role in ("ms", "pan") for key in _files_of(role, sources)):
+        sources.pop("mask", None)  # what lies on the scene of training does not lie on another
+        if given.get("labels") is None:
+            sources.pop("labels", None)
+        shift = (0, 0)
+    else:
+        shift = _pan_shift(model.record.get("notes", []), before)
     return RunFiles(
         folder,
         model,
+        name,
         sources,
+        shift,
         column,
         shlex.join(["adcdnet", *command]) if command else "",
         tuple(_rows(folder / "history.csv")),
         _json(folder / "timing.json"),
         _json(folder / "metrics.json"),
     )
+
+
+def _choose(names: Sequence[str], wanted: str | None, folder: Path) -> str:
+    """The scene to look at: as wanted or the first of several, "" where there is one only."""
+    if wanted is None:
+        return names[0] if names else ""
+    if wanted not in names:
+        known = (
+            f"its scenes are {', '.join(names)}; name one of them" if names else "it has one only; leave --scene out"
+        )
+        raise InputError(f"{folder} was not trained on a scene called {wanted!r}; {known}")
+    return wanted
+
+
+def _found(role: str, folder: Path, recorded: Mapping[str, inputs.Input], given: Path | None) -> dict[str, Source]:
+    """The files of an image, of labels or of a mask, by what they are. InputError where one that is needed is gone."""
+    if given is not None:
+        known = next((recorded[key].sha256 for key in _files_of(role, recorded)), "")
+        return {role: Source(role, given, inputs.sha256(given), known)}
+    sources = {}
+    for key in _files_of(role, recorded):
+        path = recorded[key].found(beside=folder)
+        if path is not None:
+            sources[key] = Source(key, path, inputs.sha256(path), recorded[key].sha256)
+        elif role == "mask":
+            raise InputError(
+                f"the mask of {folder} is gone: {recorded[key].path}; put it back, or into the run's folder"
+            )
+        elif role != "labels":
+            where = f"{recorded[key].path} is gone"
+            raise InputError(f"no {role.upper()} image for the report of {folder}: {where}; name it with --{role}")
+    if not sources and role in ("ms", "pan"):
+        where = "the run does not say which it was trained on"
+        raise InputError(f"no {role.upper()} image for the report of {folder}: {where}; name it with --{role}")
+    return sources
+
+
+def _files_of(role: str, known: Iterable[str]) -> list[str]:
+    """Which of the known files make up an image: "ms", or "ms 1", "ms 2" in their order."""
+    return [key for key in known if key.split(" ")[0] == role]
+
+
+def _pan_shift(notes: Sequence[str], before: str) -> tuple[int, int]:
+    """The correction of PAN that the notes of a run say, those of one of several scenes behind its name."""
+    moves = [found for note in notes if note.startswith(before) and (found := _MOVED.match(note, len(before)))]
+    return sum(int(found[1]) for found in moves), sum(int(found[2]) for found in moves)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

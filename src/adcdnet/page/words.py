@@ -116,14 +116,16 @@ def of_intervals(found: Evaluation) -> str:
     )
 
 
-def of_split(record: Mapping[str, Any], reach: int) -> str:
-    """How the split was made."""
-    parts = record["labelled_pixels"]
+def of_split(divided: Mapping[str, Any], reach: int) -> str:
+    """How the split was made, from what `RunFiles.divided` says."""
+    parts = divided["labelled_pixels"]
     uses = (("train", "training"), ("validation", "validation"), ("test", "the test"))
     counts = ", ".join(f"{number(parts[name])} for {use}" for name, use in uses if parts[name])
+    if divided.get("part"):
+        return f"All of this scene is in one part. Labelled pixels: {counts}."
     return (
-        f"The ground was divided into blocks of about {record['block']} × {record['block']} MS pixels, each wholly in "
-        f"one part, with a guard band of {reach} MS pixels between the parts, as far as the network sees. Labelled "
+        f"The ground was divided into blocks of about {divided['block']} × {divided['block']} MS pixels, each wholly "
+        f"in one part, with a guard band of {reach} MS pixels between the parts, as far as the network sees. Labelled "
         f"pixels: {counts}; {number(parts['guard'])} in the guard band were used for nothing."
     )
 

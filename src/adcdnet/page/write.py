@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from adcdnet import alignment
 from adcdnet.checkpoint import Run, write_whole
 from adcdnet.errors import InputError
 from adcdnet.inference import check_scene
@@ -20,7 +21,6 @@ from adcdnet.page import chapters, examples, map_chapter, use_chapter
 from adcdnet.page.findings import Findings, Progress, find_product, look
 from adcdnet.page.pictures import within_page
 from adcdnet.page.sources import read_run
-from adcdnet.scene import Scene
 
 
 def write_report(
@@ -32,6 +32,8 @@ def write_report(
     pan: Path | str | None = None,
     labels: Path | str | None = None,
     column: str | None = None,
+    scene: str | None = None,
+    fix_shift: bool = False,
     sample: Path | str | None = None,
     out: Path | str | None = None,
     progress: Progress | None = None,
@@ -40,25 +42,29 @@ def write_report(
 
     map_path, probabilities: as `predict` wrote them; by default map.tif and probabilities.tif of the run's folder, and
     where there are none the scene is mapped for the page. ms, pan, labels, column: by default what the run was trained
-    on. sample: a probability sample of the map, for adjusted areas. The drawings also go, as SVG, into a folder of the
-    page's name beside it. InputError where a file is lacking or does not fit the run, or the page cannot be written.
+    on, with the correction of PAN that it was trained with. scene: which one of a run of several, by default the first;
+    map and page are then by default called as it is, NAME.tif and report-NAME.html. fix_shift: measure the correction
+    of PAN in images that the run was not trained with. sample: a probability sample of the map, for adjusted areas.
+    The drawings also go, as SVG, into a folder of the page's name beside it. InputError where a file is lacking or
+    does not fit the run, or the page cannot be written.
     """
     folder = run.folder if isinstance(run, Run) else Path(run)
-    page = folder / "report.html" if out is None else Path(out)
-    if page.suffix != ".html":
-        raise InputError(f"{page} must end in .html; name the page to write")
-    files = read_run(folder, {"ms": _path(ms), "pan": _path(pan), "labels": _path(labels)})
+    if out is not None and Path(out).suffix != ".html":
+        raise InputError(f"{out} must end in .html; name the page to write")
+    files = read_run(folder, {"ms": _path(ms), "pan": _path(pan), "labels": _path(labels)}, scene)
+    page = folder / (f"report-{files.scene}.html" if files.scene else "report.html") if out is None else Path(out)
     if files.model.network.config.grid == "fine":
         raise InputError(
             f"the run {folder} maps PAN pixels, and a report is of a map of MS pixels; judge its map with "
             "adcdnet evaluate, or train with --grid coarse"
         )
     tell = progress or (lambda stage, step, steps, known: None)
-    paths = files.sources["ms"].path, files.sources["pan"].path
-    with Scene.open(*paths) as scene, tempfile.TemporaryDirectory() as temp:
-        check_scene(files.model, scene)
-        product = find_product(files, scene, _path(map_path), _path(probabilities), temp=Path(temp), progress=tell)
-        found = look(files, scene, product, column=column or files.column, sample=_path(sample))
+    with files.open() as opened, tempfile.TemporaryDirectory() as temp:
+        check_scene(files.model, opened)
+        if fix_shift and files.pan_shift == (0, 0):
+            alignment.fix_shift(opened)
+        product = find_product(files, opened, _path(map_path), _path(probabilities), temp=Path(temp), progress=tell)
+        found = look(files, opened, product, column=column or files.column, sample=_path(sample))
         drawings: dict[str, str] = {}
         content = _chapters(found, drawings)
     beside = page.with_suffix("")
@@ -75,7 +81,7 @@ def write_report(
 def _chapters(found: Findings, drawings: dict[str, str]) -> dict[str, Any]:
     return {
         "run": found.files.folder.resolve().name,
-        "scene": found.scene.name,
+        "scene": found.files.scene or found.scene.name,
         "summary": chapters.summary(found),
         "warnings": chapters.warnings(found),
         "map": map_chapter.write(found),
