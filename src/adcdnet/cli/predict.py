@@ -103,7 +103,8 @@ def predict_command(
     _map(mapped, opened, SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask), out, probabilities)
     plain = len(ms) == len(pan) == 1 and mask is None and bands == (None, None)  # what a report can open
     if model.is_dir() and plain:
-        line = shlex.join(map(str, ("adcdnet", "report", model, "--map", out, "--ms", ms[0], "--pan", pan[0])))
+        words = ("adcdnet", "report", model, "--map", out, "--ms", ms[0], "--pan", pan[0])
+        line = shlex.join(map(str, (*words, *(["--fix-shift"] if fix_shift else []))))
         out_console.print(f"report of it: {line}", markup=False)
 
 
