@@ -107,7 +107,7 @@ def test_options_of_train_reach_the_settings(call, labelled_pair, quick_config, 
     labels = "--labels", labelled_pair.labels
     code, _, err = call("train", *pair_arguments(labelled_pair), *labels, "--out", tmp_path / "run", *more)
     assert code == 0, err
-    changes = {"seed": 5, "stage2": {"steps": 2}, "network": {"prior": False}}
+    changes = {"seed": 5, "stage2": {"steps": 2}, "passes": 0.0, "network": {"prior": False}}
     assert TrainConfig.read(tmp_path / "run" / "config.toml") == TrainConfig().replace(QUICK).replace(changes)
     assert ad.Model.load(tmp_path / "run").classes.names == ("1", "2", "4")  # no table was given
 

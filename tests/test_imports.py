@@ -12,7 +12,7 @@ ROWS = [
     {"nn", "scene", "report", "figures", "intervals"},
     {"alignment", "model", "labels"},
     {"checkpoint", "sampling", "budget", "sample", "scenes"},
-    {"journal", "inputs", "folds", "joined", "splits", "transfer", "transfer"},
+    {"journal", "inputs", "folds", "joined", "splits", "transfer"},
     {"material"},
     {"training", "inference", "baselines", "evaluation", "acquire", "checking"},
     {"demo", "cells", "explain", "cluster", "export"},

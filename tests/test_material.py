@@ -85,7 +85,8 @@ def test_statistics_are_of_all_train_parts_together():
 def test_draws_come_from_all_scenes_and_never_from_between():
     single, joined = areas()
     batch = joined.draw_patches(np.random.default_rng(0), 600, balance=0.0, augment=False)
-    known = {area.patch(*place)[0].tobytes(): k for k, area in enumerate(single) for place in area.labelled}
+    one_by_one = [area.draw_patches(np.random.default_rng(1), 6000, balance=0.0, augment=False) for area in single]
+    known = {ms.tobytes(): k for k, own in enumerate(one_by_one) for ms in own.ms}
     of_scene = np.bincount([known[ms.tobytes()] for ms in batch.ms], minlength=3) / 600
     expected = np.array([len(area.labelled) for area in single]) / len(joined.labelled)
     assert np.abs(of_scene - expected).max() < 0.07
