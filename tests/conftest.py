@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from torch import nn
 
-from adcdnet import sampling
+from adcdnet import cli, sampling
 from adcdnet.bands import BandStatistics
 from adcdnet.checkpoint import Model, Run
 from adcdnet.classes import ClassTable
@@ -103,6 +103,23 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real scenes in {folder}; set ADCDNET_DATA to the folder that holds them")
     return folder
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """call("predict", run, ...) -> exit code, stdout, stderr of the entry point."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["adcdnet", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
 
 
 def ended_process() -> str:

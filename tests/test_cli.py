@@ -23,23 +23,6 @@ pytestmark = pytest.mark.usefixtures("few_trials")
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """call("predict", run, ...) -> exit code, stdout, stderr of the entry point."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["adcdnet", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
-
-
-@pytest.fixture
 def quick_config(tmp_path) -> Path:
     path = tmp_path / "quick.toml"
     path.write_text(TrainConfig().replace(QUICK).to_toml())

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from adcdnet import cli
 from adcdnet import explain as explain_module
 from adcdnet.checkpoint import Model
 from adcdnet.classes import ClassTable
@@ -299,21 +297,6 @@ def test_files_say_whose_decision_they_explain(tiny_scene, tiny_labels, tmp_path
             assert sum(float(row[f"share of {t}"]) for t in TOKENS) == pytest.approx(1, abs=1e-5)
     content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert content["rows"][0]["share of depth 1"] == float(rows[0]["share of depth 1"])
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["adcdnet", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 def test_the_command(call, quick_run, labelled_pair, tmp_path):

@@ -1,7 +1,6 @@
 """Samples that are what they say: drawn with equal chances in each stratum, and judged as they were drawn."""
 
 import math
-import sys
 
 import geopandas
 import numpy as np
@@ -13,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import CRS
 
-from adcdnet import cli
 from adcdnet.areas import estimate
 from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
@@ -333,30 +331,19 @@ def test_what_cannot_be_drawn_from_or_written_leaves_nothing(map_path, tmp_path)
 # ---- the command
 
 
-def call(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["adcdnet", *map(str, arguments)])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    printed = capsys.readouterr()
-    return code, printed.out, printed.err
-
-
-def test_sample_and_evaluate_as_commands(monkeypatch, capsys, map_path, tmp_path):
+def test_sample_and_evaluate_as_commands(call, map_path, tmp_path):
     points = tmp_path / "points.gpkg"
-    code, out, err = call(monkeypatch, capsys, "sample", "--map", map_path, "--n", 200, "--out", points)
+    code, out, err = call("sample", "--map", map_path, "--n", 200, "--out", points)
     assert (code, err) == (0, "")
     drawn = read_sample(points)
     for name, pixels, count in zip(TABLE.names, drawn.pixels, np.bincount(drawn.stratum), strict=True):
         row = next(line.split() for line in out.splitlines() if line.startswith(name))
         assert (row[1], row[3]) == (str(pixels), str(count))
-    code, _, err = call(monkeypatch, capsys, "evaluate", "--map", map_path, "--labels", points)
+    code, _, err = call("evaluate", "--map", map_path, "--labels", points)
     assert code == 1
     assert "no shape with a geometry and a class" in err
     fill(points, truth_at(drawn, noisy()))
-    code, out, err = call(monkeypatch, capsys, "evaluate", "--map", map_path, "--labels", points)
+    code, out, err = call("evaluate", "--map", map_path, "--labels", points)
     assert (code, err) == (0, "")
     found = evaluate(map_path, points)
     low, high = found.intervals.oa

@@ -1,33 +1,13 @@
 """Several scenes from the command line: trained together, mapped one by one, a failing one does not stop the others."""
 
-import sys
-
 import numpy as np
 import pytest
 import rasterio
 
-from adcdnet import cli
 from adcdnet.config import TrainConfig
 from conftest import QUICK
 
 pytestmark = pytest.mark.usefixtures("few_trials")
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """call("predict", run, ...) -> exit code, stdout, stderr of the entry point."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["adcdnet", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture
