@@ -1,7 +1,5 @@
 """Laying PAN on MS: by whole pixels while reading, and by a resampled copy on a grid that fits."""
 
-import sys
-
 import numpy as np
 import pytest
 import rasterio
@@ -12,7 +10,6 @@ import adcdnet as ad
 from adcdnet import alignment
 from adcdnet.alignment import align, fix_shift, note_shift
 from adcdnet.checkpoint import Model
-from adcdnet.cli import main
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.journal import fingerprint
@@ -44,20 +41,6 @@ def pair(ground, write_tif):
         return write_tif("ms.tif", ground.ms), write_tif("pan.tif", pan, **({"pixel": PIXEL / ratio} | options))
 
     return write
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["adcdnet", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def contents(path):

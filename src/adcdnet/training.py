@@ -46,9 +46,7 @@ from adcdnet.sampling import PART_NAMES, Drawn, Split, TrainingArea, training_st
 from adcdnet.scene import Scene, write_raster
 from adcdnet.transfer import begin_from, notes_of
 
-DENSE_FROM = (
-    4.0  # labelled targets a tile must hold for tiles to be cheaper than patches (benchmarks/bench_training.py)
-)
+DENSE_FROM = 9.0  # labelled targets a tile must hold to be cheaper than patches (benchmarks/bench_training.py)
 COLLAPSED = 1.5  # effective rank below which the features of stage I are useless
 _TARGETS_PER_TILE = 16  # stage I looks at so many pixels of each tile: neighbours say nearly the same
 
