@@ -51,7 +51,7 @@ def open_page(browser, folder):
     contexts, complaints, requests = [], [], []
 
     def open_one(**options):
-        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 1600}, **options}))
+        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}))
         page = contexts[-1].new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -72,6 +72,7 @@ def open_page(browser, folder):
 
 def spot(page, row, col, height=83, width=71):
     """Where the middle of an MS pixel lies in the window of the browser, with the whole scene shown."""
+    page.locator("#canvas").scroll_into_view_if_needed()  # a button that took the focus may have scrolled it away
     box = page.locator("#canvas").bounding_box()
     scale = min(box["width"] / width, box["height"] / height)
     x = box["x"] + box["width"] / 2 + (col + 0.5 - width / 2) * scale
