@@ -122,19 +122,19 @@ def evaluate(
     value_to_index[list(labels.classes.values)] = np.arange(len(labels.classes))
     mapped = value_to_index[values]
     place = f"the map {map_path}"
-    counts = np.bincount(mapped[mapped >= 0], minlength=len(labels.classes))
-    areas = ClassAreas(tuple(counts.tolist()), None, pixel_area(grid))
+    counts = [int((values == value).sum()) for value in labels.classes.values]
+    areas = ClassAreas(tuple(counts), None, pixel_area(grid))
     drawn = read_sample(labels_path)
     if drawn is not None:
         if split is not None:
             raise InputError(f"{labels_path} is a probability sample, which judges the whole map; leave --split out")
         return _on_sample(mapped, labels, drawn, places(drawn, grid, place), Path(labels_path).name, areas)
     cut = None if split is None else _read_split(split, grid, place)
-    truth = labels.index if cut is None else np.where(cut.part == PART_NAMES.index(part), labels.index, -1)
+    truth = labels.index if cut is None else np.where(cut.part == PART_NAMES.index(part), labels.index, np.int16(-1))
     if not (truth >= 0).any():
         raise InputError(f"no labelled pixel in the {part or 'map'}{' part' if part else ''}; nothing to evaluate")
     side = block or (cut and cut.block) or block_side(*grid.shape, reach=NetworkConfig().reach)
-    by_block = confusion_by_block(truth, mapped, len(labels.classes), block_numbers(*grid.shape, side))
+    by_block = _by_block(truth, mapped, len(labels.classes), side)
     confusion = by_block.sum(axis=0)
     return Evaluation(
         labels.classes,
@@ -221,6 +221,19 @@ def _interval(share: Estimate) -> Interval:
     return Interval(max(0.0, share.value - _Z * share.error), min(1.0, share.value + _Z * share.error))
 
 
+def _by_block(truth: NDArray[np.int16], mapped: NDArray[np.int16], classes: int, side: int) -> NDArray[np.int64]:
+    """`confusion_by_block` in blocks of about side × side, a row of them at a time: counting takes the memory of many
+    maps."""
+    height, width = truth.shape
+    row, col = block_numbers(height, 1, side)[:, 0], block_numbers(1, width, side)[0]
+    found = []
+    for number in range(int(row[-1]) + 1):
+        rows = slice(*np.searchsorted(row, (number, number + 1)))
+        block = np.broadcast_to(col, truth[rows].shape)
+        found.append(confusion_by_block(truth[rows], mapped[rows], classes, block))
+    return np.concatenate(found)
+
+
 class _Split(NamedTuple):
     part: NDArray[np.uint8]
     block: int | None  # pixels per side, None in files of older versions
@@ -257,13 +270,12 @@ def check_part(split: Path | str | None, part: str | None) -> None:
 
 def labels_in_part(
     labels: Labels, grid: Grid, place: str, split: Path | str | None, part: str | None
-) -> NDArray[np.int64]:
+) -> NDArray[np.int16]:
     """Class indices (h, w) on `grid` in one part of a split, or all of them without one; −1 elsewhere.
 
     place: what has that grid, for the InputError of a split that does not lie on it.
     """
     check_part(split, part)
-    index = labels.index.astype(np.int64)
     if split is None or part is None:
-        return index
-    return np.where(_read_split(split, grid, place).part == PART_NAMES.index(part), index, -1)
+        return labels.index
+    return np.where(_read_split(split, grid, place).part == PART_NAMES.index(part), labels.index, np.int16(-1))

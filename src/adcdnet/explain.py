@@ -229,8 +229,8 @@ class _Head:
 
 
 def _answers(
-    model: Model, scene: Scene, index: NDArray[np.int64], few: int, progress: Callable[[int, int], None]
-) -> Iterator[tuple[NDArray[np.int64], Outputs]]:
+    model: Model, scene: Scene, index: NDArray[np.int16], few: int, progress: Callable[[int, int], None]
+) -> Iterator[tuple[NDArray[np.int16], Outputs]]:
     """Class indices (b,) and logits of all heads, `few` labelled pixels at a time."""
     network, config = model.network, model.network.config
     reach = config.reach

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from shapely.errors import ShapelyError
 
 from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
-from adcdnet.grid import Grid, match
-from adcdnet.scene import UNPLACED, is_nodata, is_raster, read_band, same_crs
+from adcdnet.grid import Grid, Match, Window, match
+from adcdnet.scene import UNPLACED, RasterReader, is_nodata, is_raster, same_crs
 
 _COLUMNS = ("class", "class_name", "classname", "label", "land_cover", "landcover", "name")  # in order of preference
+_STRIP = 2**24  # pixels of a raster read at once
 
 
 @dataclass(frozen=True)
@@ -83,23 +84,16 @@ def read_labels(
 
 
 def _from_raster(path: Path, grid: Grid, classes: ClassTable | None) -> Labels:
-    values, own, nodata = read_band(path)
-    if own.transform == UNPLACED:  # nothing but its size can say where it lies
-        refined = grid.refine(max(1, values.shape[0] // grid.height))
-        if values.shape != refined.shape:
-            raise InputError(
-                f"{path} does not say where it lies, and its {values.shape[0]}×{values.shape[1]} pixels are no whole "
-                f"multiple of the scene's {grid.height}×{grid.width}; give it a transform, e.g. with gdal_translate "
-                "-a_ullr"
-            )
-        own = replace(refined, crs=own.crs)
-    if grid.transform.a < 0.9 * own.transform.a:
-        raise InputError(
-            f"pixels to be labelled ({grid.transform.a:.6g} wide) are smaller than {path.name} pixels "
-            f"({own.transform.a:.6g}); labels must be as fine; use finer labels, polygons, or a coarser grid"
+    with RasterReader(path) as raster:
+        if raster.count != 1:
+            raise InputError(f"{path} has {raster.count} bands; one is needed; extract it, e.g. with gdal_translate -b")
+        found = _match(grid, raster.grid, path)
+        values = np.concatenate(
+            [
+                _coarsen(_whole_numbers(raster.read(rows)[0], raster.nodata, path), found.ratio)
+                for rows in _strips(found.pan, found.ratio)
+            ]
         )
-    found = match(grid, replace(own, crs=same_crs(own.crs, grid.crs)), names=("MS", path.name), tool="gdalwarp")
-    values = _coarsen(_whole_numbers(values, nodata, path)[found.pan.slices], found.ratio)
     notes: tuple[str, ...] = ()
     if found.ms != grid.window:
         notes = (f"{path.name} covers {values.shape[0]}×{values.shape[1]} of the scene's MS pixels",)
@@ -115,6 +109,32 @@ def _from_raster(path: Path, grid: Grid, classes: ClassTable | None) -> Labels:
     index = np.full(grid.shape, -1, dtype=np.int16)
     index[found.ms.slices] = _index_of(classes)[values]
     return Labels(index, classes, notes)
+
+
+def _match(grid: Grid, own: Grid, path: Path) -> Match:
+    """Where a raster of labels lies on the grid to be labelled. Raises InputError."""
+    if own.transform == UNPLACED:  # nothing but its size can say where it lies
+        refined = grid.refine(max(1, own.height // grid.height))
+        if own.shape != refined.shape:
+            raise InputError(
+                f"{path} does not say where it lies, and its {own.height}×{own.width} pixels are no whole "
+                f"multiple of the scene's {grid.height}×{grid.width}; give it a transform, e.g. with gdal_translate "
+                "-a_ullr"
+            )
+        own = replace(refined, crs=own.crs)
+    if grid.transform.a < 0.9 * own.transform.a:
+        raise InputError(
+            f"pixels to be labelled ({grid.transform.a:.6g} wide) are smaller than {path.name} pixels "
+            f"({own.transform.a:.6g}); labels must be as fine; use finer labels, polygons, or a coarser grid"
+        )
+    return match(grid, replace(own, crs=same_crs(own.crs, grid.crs)), names=("MS", path.name), tool="gdalwarp")
+
+
+def _strips(extent: Window, ratio: int) -> Iterator[Window]:
+    """An extent in strips of whole MS rows, so that a large raster of fine labels is never held whole."""
+    height = ratio * max(1, _STRIP // (ratio * extent.width))
+    for row in range(0, extent.height, height):
+        yield Window(extent.row + row, extent.col, min(height, extent.height - row), extent.width)
 
 
 def _whole_numbers(values: NDArray[Any], nodata: float | None, path: Path) -> NDArray[np.uint8]:
@@ -160,8 +180,8 @@ def _from_polygons(path: Path, grid: Grid, classes: ClassTable | None, column: s
     for k in np.unique(class_of):
         own = np.flatnonzero(class_of == k)
         claims += _burn(shapes[own], own, grid) >= 0
-    index = np.where((shape_at >= 0) & (claims == 1), class_of[shape_at], -1).astype(np.int16)
-    polygons = np.where(index >= 0, frame.index.to_numpy()[shape_at], -1).astype(np.int32)
+    index = np.where((shape_at >= 0) & (claims == 1), class_of.astype(np.int16)[shape_at], np.int16(-1))
+    polygons = np.where(index >= 0, frame.index.to_numpy(np.int32)[shape_at], np.int32(-1))
     contested = int((claims > 1).sum())
     if contested:
         notes += (f"{contested} MS pixels lie in polygons of different classes and stay unlabelled",)

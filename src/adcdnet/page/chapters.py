@@ -46,7 +46,7 @@ def warnings(found: Findings) -> list[str]:
             notes.append(f"{source.path.name} is not the file that the run was trained with: its SHA-256 differs")
     if record.get("interrupted"):
         notes.append(f"training was stopped by hand at step {record.get('interrupted_at_step')}")
-    if found.labels is None:
+    if "labels" not in found.files.sources:
         notes.append("no labels were at hand, so nothing is said of accuracy")
     elif found.split is None:
         notes.append("the split is of another scene: all labels judge the map; make sure that none of them trained")

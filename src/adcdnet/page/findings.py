@@ -13,7 +13,7 @@ from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.evaluation import Evaluation, evaluate, labels_in_part
 from adcdnet.inference import predict
-from adcdnet.labels import Labels, read_labels
+from adcdnet.labels import read_labels
 from adcdnet.page.sources import RunFiles
 from adcdnet.page.survey import Survey, survey
 from adcdnet.scene import RasterReader, Scene
@@ -33,7 +33,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Findings:
-    """truth (H, W): class index of the pixels that judge the map, −1 elsewhere; labels, of all labelled pixels.
+    """truth (H, W): class index of the pixels that judge the map, −1 elsewhere.
 
     evaluation: by those; None without labels. split (H, W): None where the run's split is of another scene, and then
     all labels judge. sample: evaluation by a probability sample, None without one. notes: one sentence each.
@@ -44,8 +44,7 @@ class Findings:
     product: Product
     survey: Survey
     split: NDArray[np.uint8] | None
-    labels: Labels | None
-    truth: NDArray[np.int64] | None
+    truth: NDArray[np.int16] | None
     evaluation: Evaluation | None
     sample: Evaluation | None
     notes: tuple[str, ...]
@@ -88,7 +87,7 @@ def find_product(
 
 def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None, sample: Path | None) -> Findings:
     """Judge the map by the labels of the test part; by all labels where the run's split is of another scene."""
-    split, labels, truth, evaluation = None, None, None, None
+    split, truth, evaluation = None, None, None
     notes = scene.notes + _which(files)
     if files.split is not None:
         with RasterReader(files.split) as raster:
@@ -111,7 +110,6 @@ def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None,
         product,
         survey(product.map, product.probabilities, scene.grid, files.model.classes, truth, rng=rng),
         split,
-        labels,
         truth,
         evaluation,
         None if sample is None else evaluate(product.map, sample),

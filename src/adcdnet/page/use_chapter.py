@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from adcdnet.explain import SceneExplanation, explain
 from adcdnet.figures import short
 from adcdnet.grid import tiles
+from adcdnet.labels import Labels
 from adcdnet.page import pictures, words
 from adcdnet.page.attention import masks
 from adcdnet.page.findings import Findings
@@ -50,16 +50,16 @@ def write(found: Findings, drawings: dict[str, str]) -> dict[str, Any]:
 def _explain(found: Findings) -> SceneExplanation | None:
     """The judged pixels of some tiles, so that the time does not grow with the scene."""
     network = found.files.model.network
-    if found.labels is None or found.truth is None or not network.dtm:
+    if found.truth is None or not network.dtm:
         return None
     rng = np.random.default_rng(0)
-    index = np.full_like(found.labels.index, -1)
+    index = np.full_like(found.truth, -1)
     held = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (found.truth[w.slices] >= 0).any()]
     for k in rng.permutation(len(held))[:_TILES]:
         index[held[k].slices] = found.truth[held[k].slices]
     places = np.flatnonzero(index >= 0)
     index.ravel()[rng.permutation(places)[_PIXELS:]] = -1
-    return explain(found.files.model, found.scene, replace(found.labels, index=index))
+    return explain(found.files.model, found.scene, Labels(index, found.classes))
 
 
 def _tokens(head: HeadSummary, rows: list[str]) -> str:
