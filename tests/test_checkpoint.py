@@ -105,7 +105,33 @@ def test_a_file_cut_short_anywhere(saved):
 
 def test_a_model_of_a_later_version(saved):
     rewrite(saved, header=lambda h: h.update(format=99))
-    assert "format 99, this version reads 2" in refusal(saved)
+    assert "format 99, this version reads 2 to 3" in refusal(saved)
+
+
+def test_a_model_of_format_2(tmp_path):
+    """Written when `dia` was a switch, PAN's stem went with the padding, and two parts had other names."""
+    layout = Layout(ms_bands=3, pan_bands=1, ratio=4, classes=4)
+    for dia, changes in (
+        (True, {}),
+        (False, {"attention": "none", "padding": "zeros", "patch": 16, "stem": False, "head": "flatten"}),
+    ):
+        model, path = build_model(layout, **changes), tmp_path / "m.safetensors"
+        model.save(path)
+
+        def header(content, dia=dia):
+            content["format"] = 2
+            for name in ("attention", "stem", "fusion", "reader"):
+                del content["network"][name]
+            content["network"]["dia"] = dia
+
+        def weights(tensors):
+            for name in list(tensors):
+                tensors[name.replace(".attention.", ".dia.").replace(".reader.", ".mamba.")] = tensors.pop(name)
+
+        rewrite(path, header=header, weights=weights)
+        loaded = Model.load(path)
+        assert loaded.network.config == model.network.config
+        assert all(torch.equal(v, model.network.state_dict()[k]) for k, v in loaded.network.state_dict().items())
 
 
 def drop(key):

@@ -64,6 +64,9 @@ def test_replacing_leaves_the_original_alone():
         ({"network": {"patch": 19}}, "patch 19"),  # odd, but its 4×4 windows would not lie on whole cells
         ({"network": {"padding": "zeros", "patch": 17, "head": "flatten"}}, "even"),
         ({"network": {"padding": "zeros", "patch": 16}}, "head"),
+        ({"network": {"stem": False}}, "stem"),
+        ({"network": {"fusion": "gate"}}, "fusion 'gate' needs head 'flatten'"),
+        ({"network": {"reader": "attention", "token_dims": [6, 7]}}, "even"),
         ({"network": {"squeeze_excite": True}}, "mobilenetv3"),
         ({"network": {"backbone": "resnet"}}, "backbone"),
         ({"network": {"dropout": 1.0}}, "dropout"),

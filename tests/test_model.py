@@ -60,8 +60,10 @@ def cut(network: ADCDNet, ms, pan, targets: Targets) -> tuple[torch.Tensor, torc
             "head": st.sampled_from(["centre", "flatten"]),
             "token": st.sampled_from(["pool", "flatten"]),
             "sensors": st.sampled_from(["both", "ms", "pan"]),
-            "dia": st.booleans(),
+            "fusion": st.sampled_from(["sum", "gate", "concat"]),
+            "attention": st.sampled_from(["dia", "cbam", "none"]),
             "dtm": st.booleans(),
+            "reader": st.sampled_from(["mamba", "gru", "attention"]),
             "prior": st.booleans(),
             "shared_decision": st.booleans(),
         }
@@ -71,6 +73,8 @@ def cut(network: ADCDNet, ms, pan, targets: Targets) -> tuple[torch.Tensor, torc
 @example(ratio=8, pan_bands=1, changes={}, seed=0)
 @example(ratio=2, pan_bands=1, changes={"patch": 25, "head": "flatten", "token": "pool"}, seed=1)
 def test_a_tile_gives_the_numbers_of_its_patches(ratio, pan_bands, changes, seed):
+    if changes.get("head", "centre") == "centre":
+        changes = changes | {"fusion": "sum"}  # that head has no other
     network = liven(build(small(**changes), pan_bands=pan_bands, ratio=ratio, seed=seed), seed).double()
     reach = network.config.reach
     ms, pan = (x.double() for x in draw(network, 2, 2 * reach + 5, 2 * reach + 4, seed))
@@ -86,7 +90,17 @@ def test_a_tile_gives_the_numbers_of_its_patches(ratio, pan_bands, changes, seed
             assert_close(mine, theirs[1:3], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("changes", [{}, {"head": "flatten", "token": "flatten"}, {"dia": False, "prior": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"head": "flatten", "token": "flatten"},
+        {"attention": "none", "prior": False, "reader": "attention"},
+        {"attention": "cbam", "reader": "gru"},
+        {"attention": "cbam", "head": "flatten", "fusion": "gate"},
+        {"head": "flatten", "fusion": "concat"},
+    ],
+)
 def test_a_tile_gives_the_gradients_of_its_patches(changes):
     """Loss of all three heads, BatchNorm in eval mode, float64: backward is shared as exactly as forward."""
     network = liven(build(small(**changes), ratio=2)).double().eval()
@@ -199,8 +213,15 @@ NETWORKS = {
     "flatten": (small(head="flatten", token="flatten"), 3),
     "mobilenetv3": (small(backbone="mobilenetv3"), 2),
     "squeeze-excite": (small(backbone="mobilenetv3", squeeze_excite=True), 2),
-    "no prior": (small(prior=False, dia=False), 1),
+    "no prior": (small(prior=False, attention="none"), 1),
+    "cbam, gru, gate": (small(attention="cbam", reader="gru", head="flatten", fusion="gate"), 3),
+    "attention, concat": (small(reader="attention", head="flatten", fusion="concat"), 2),
+    "zeros": (small(padding="zeros", patch=16, head="flatten"), 3),
     "paper": (SMALL_PAPER, 4),
+    "paper, other parts": (
+        SMALL_PAPER.model_copy(update={"attention": "cbam", "reader": "attention", "fusion": "gate"}),
+        4,
+    ),
     "paper, mobilenetv3": (SMALL_PAPER.model_copy(update={"backbone": "mobilenetv3"}), 4),
 }
 
@@ -297,6 +318,13 @@ def test_published_number_of_parameters():
 def test_the_published_network_works_at_ratio_4_only(ratio):
     with pytest.raises(ValueError, match=f"ratio 4 only, got {ratio}"):
         build(SMALL_PAPER, ratio=ratio)
+
+
+@pytest.mark.parametrize("ratio", [1, 3])
+def test_zero_padding_with_a_stem_works_at_any_ratio(ratio):
+    network = liven(build(small(padding="zeros", patch=16, head="flatten"), ratio=ratio))
+    outputs = network(*draw(network, 3, 16, 16), branches=True)
+    assert [tuple(x.shape) for x in outputs] == [(3, 4)] * 3
 
 
 def test_a_zero_padded_network_cannot_be_shared():

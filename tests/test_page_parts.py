@@ -142,7 +142,7 @@ def test_masks_are_those_of_the_patch_around_each_pixel(tiny_model, tiny_scene):
     with torch.inference_mode():
         for name, encoder, image in (("MS", network.sensors.ms, ms), ("PAN", network.sensors.pan, pan)):
             cells = encoder.backbone(image)[-1]
-            mask = encoder.dia.mask_of(cells.mean(1, keepdim=True), cells.amax(1, keepdim=True))
+            mask = encoder.attention.mask_of(cells.mean(1, keepdim=True), cells.amax(1, keepdim=True))
             middle = mask.shape[-1] // 2
             assert found[f"DIA mask, {name}"][row, col] == pytest.approx(mask[0, 0, middle, middle].item(), abs=1e-5)
         for name, features in zip(("MS", "PAN"), network.prior(ms, pan), strict=True):

@@ -49,9 +49,16 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "no-stage1": {"network": {"prior": False}},
     "random-prior": {"stage1": {"steps": 0}},
     "no-dtm": {"network": {"dtm": False}, "branch_weight": 0.0},
-    "no-dia": {"network": {"dia": False}},
-    "plain": {"network": {"prior": False, "dtm": False, "dia": False}, "branch_weight": 0.0},
-    "flatten-head": {"network": {"head": "flatten"}},
+    "no-dia": {"network": {"attention": "none"}},
+    "cbam": {"network": {"attention": "cbam"}},
+    "gru": {"network": {"reader": "gru"}},
+    "attention": {"network": {"reader": "attention"}},
+    "plain": {"network": {"prior": False, "dtm": False, "attention": "none"}, "branch_weight": 0.0},
+    "flatten-head": {"network": {"head": "flatten"}},  # the sum of both sensors is here to be compared with
+    "gate-fusion": {"network": {"head": "flatten", "fusion": "gate"}},
+    "concat-fusion": {"network": {"head": "flatten", "fusion": "concat"}},
+    "halo": {"network": {"head": "flatten"}, "sampling": "patch"},  # what zeros is to be compared with
+    "zeros": {"network": {"padding": "zeros", "patch": 16, "head": "flatten"}},
     "ms-only": {"network": {"sensors": "ms"}},
     "pan-only": {"network": {"sensors": "pan"}},
 }

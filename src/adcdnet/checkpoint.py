@@ -24,7 +24,9 @@ from adcdnet.config import NetworkConfig, one_line
 from adcdnet.errors import InputError
 from adcdnet.model import ADCDNet, Layout
 
-FORMAT = 2
+FORMAT = 3
+OLDEST = 2  # that is still read
+_RENAMED = ((".dia.", ".attention."), (".mamba.", ".reader."))  # weights of format 2
 _KEY = "adcdnet"
 
 
@@ -78,12 +80,14 @@ class Model:
             raise InputError(f"{file} was not written by adcdnet; name a model.safetensors that `adcdnet train` wrote")
         try:
             header = json.loads(metadata[_KEY])
-            if header["format"] == FORMAT:
+            if header["format"] == OLDEST:
+                weights = _of_format_2(header, weights)
+            if OLDEST <= header["format"] <= FORMAT:
                 return cls._rebuild(header, weights)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"{file} is damaged: {_reason(error)}; train again or copy it again") from error
         raise InputError(
-            f"{file} has model format {header['format']}, this version reads {FORMAT}; "
+            f"{file} has model format {header['format']}, this version reads {OLDEST} to {FORMAT}; "
             "use the version of adcdnet that wrote it, or train again"
         )
 
@@ -100,6 +104,14 @@ class Model:
             header["record"],
             float(header.get("temperature", 1.0)),
         )
+
+
+def _of_format_2(header: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by their names of today; the header's network settings are told what padding once meant for PAN."""
+    header["network"]["stem"] = header["network"]["padding"] == "valid"
+    for old, new in _RENAMED:
+        weights = {name.replace(old, new): value for name, value in weights.items()}
+    return weights
 
 
 def _reason(error: Exception) -> str:

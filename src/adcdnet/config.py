@@ -30,18 +30,30 @@ class NetworkConfig(_Settings):
     padding: Literal["valid", "zeros"] = "valid"
     patch: int = Field(17, ge=2)  # MS pixels per side, halo not counted
     grid: Literal["coarse", "fine"] = "coarse"  # of the targets and the map: that of MS, or of PAN
+    stem: bool = True  # PAN reaches the MS grid at once; False: by strides 2, 2, 2 (zeros, ratio 4 only)
     head: Literal["centre", "flatten"] = "centre"
+    fusion: Literal["sum", "gate", "concat"] = "sum"  # of head 'flatten'; head 'centre' reads the sensors side by side
     hidden: int = Field(64, ge=1)  # width of the classification net and of the DTM outputs
     dropout: float = Field(0.3, ge=0, lt=1)
     sensors: Literal["both", "ms", "pan"] = "both"  # "ms" or "pan": the other one is replaced by zeros
-    dia: bool = True
+    attention: Literal["dia", "cbam", "none"] = "dia"  # on the last depth of both sensors, in both stages
     dtm: bool = True
+    reader: Literal["mamba", "gru", "attention"] = "mamba"  # of the DTM's tokens
     token: Literal["pool", "flatten"] = "pool"
     token_dims: tuple[int, int] = (64, 64)  # d of the DTM branches, MS and PAN
     shared_decision: bool = False  # one LayerNorm and classifier for the three heads
     prior: bool = True  # stage I serves stage II
     prior_mask: Literal["standardised", "raw"] = "standardised"
     learn_prior_token: bool = True  # False leaves it a random projection, as published
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dia_was_a_switch(cls, given: Any) -> Any:
+        """Settings written before there was `attention` say dia = true or false."""
+        if not isinstance(given, dict) or not isinstance(given.get("dia"), bool):
+            return given
+        kept = {name: value for name, value in given.items() if name != "dia"}
+        return kept | {"attention": "dia" if given["dia"] else "none"}
 
     @model_validator(mode="after")
     def _consistent(self) -> NetworkConfig:
@@ -53,6 +65,14 @@ class NetworkConfig(_Settings):
             raise ValueError("grid 'fine' needs padding 'valid', where the target is the centre of its patch")
         if self.padding == "zeros" and self.head == "centre":
             raise ValueError("head 'centre' needs padding 'valid'; choose head 'flatten' or padding 'valid'")
+        if self.padding == "valid" and not self.stem:
+            raise ValueError("a network without padding needs its stem; leave stem = true or choose padding 'zeros'")
+        if self.head == "centre" and self.fusion != "sum":
+            raise ValueError(
+                f"fusion {self.fusion!r} needs head 'flatten'; head 'centre' fuses nothing before its Linear"
+            )
+        if self.reader == "attention" and any(d % 2 for d in self.token_dims):
+            raise ValueError(f"token_dims {self.token_dims}: reader 'attention' has two heads and needs even numbers")
         if self.squeeze_excite and self.backbone != "mobilenetv3":
             raise ValueError("squeeze_excite belongs to backbone 'mobilenetv3'")
         return self
@@ -149,6 +169,7 @@ class TrainConfig(_Settings):
                 widths=(128, 256, 128),
                 padding="zeros",
                 patch=16,
+                stem=False,
                 head="flatten",
                 dropout=0.5,
                 token="flatten",

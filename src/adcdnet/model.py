@@ -26,10 +26,12 @@ from torch.nn import functional as F
 
 from adcdnet.config import NetworkConfig
 from adcdnet.nn.backbone import Backbone
+from adcdnet.nn.cbam import SpatialAttention
 from adcdnet.nn.context import CONTEXT_REACH, Context
 from adcdnet.nn.dia import DeformableInteractiveAttention
 from adcdnet.nn.dtm import DeepTemporalMamba, MapDepth, MapToken
-from adcdnet.nn.shared import MaskOperator, Targets, box_mean, gather, positions, take
+from adcdnet.nn.fusion import fusion_of
+from adcdnet.nn.shared import Attention, Masks, Targets, box_mean, gather, mask_operator, positions, take
 
 CORE = 3  # cells a side around the target that the centre head looks at
 
@@ -45,9 +47,9 @@ class SensorMaps(NamedTuple):
     """What the target pixels of a tile share of one sensor, at every position."""
 
     depths: list[Tensor]  # (b, c_k, h_k, w_k); the prior network keeps none
-    cells: Tensor  # (b, c, h, w) ReLU of the last depth; F is this times DIA's mask, which is positive
-    pooled: Tensor  # (b, 2, h, w) mean and maximum over the channels of the last depth, for DIA
-    mask: MaskOperator | None  # None without DIA
+    cells: Tensor  # (b, c, h, w) ReLU of the last depth; F is this times the attention's mask, which is positive
+    pooled: Tensor  # (b, 2, h, w) mean and maximum over the channels of the last depth, for the attention
+    mask: Masks | None  # None without attention
 
 
 class Shared(NamedTuple):
@@ -77,7 +79,7 @@ class Layout:
 
 
 class Encoder(nn.Module):
-    """Backbone and DIA of one sensor. `ratio` marks the fine sensor of a 'valid' network."""
+    """Backbone and attention of one sensor. `ratio` marks the fine sensor of a network with a stem."""
 
     def __init__(
         self,
@@ -98,13 +100,13 @@ class Encoder(nn.Module):
             ratio=ratio,
             squeeze_excite=config.squeeze_excite,
         )
-        self.dia = DeformableInteractiveAttention(*scales) if config.dia else None
+        self.attention = _attention(config.attention, scales)
         self.patch, self.valid, self.pool = config.patch, config.padding == "valid", config.token == "pool"
         self.cells = config.patch // 2 + 1 if self.valid else config.patch // 2
 
     def attend(self, cells: Tensor) -> Tensor:
         """F of whole patches (n, c, g, g)."""
-        return F.relu(cells) if self.dia is None else self.dia(cells)
+        return F.relu(cells) if self.attention is None else self.attention(cells)
 
     # Patch by patch: x (n, bands, h, w), one patch per target pixel
 
@@ -127,7 +129,7 @@ class Encoder(nn.Module):
         depths = self.backbone.shared(x)
         last = depths[-1]
         pooled = torch.stack((last.mean(1), last.amax(1)), dim=-1).permute(0, 3, 1, 2)
-        mask = None if self.dia is None else MaskOperator(self.dia, self.cells)
+        mask = None if self.attention is None else mask_operator(self.attention, self.cells)
         return SensorMaps(depths, last if self.backbone.rectified else F.relu(last), pooled, mask)
 
     def around(self, maps: SensorMaps, targets: Targets) -> Tensor:
@@ -135,7 +137,7 @@ class Encoder(nn.Module):
         return positions(targets, maps.cells.shape, side=self.cells, step=2, reach=self.patch // 2)
 
     def cells_at(self, maps: SensorMaps, around: Tensor, *, core: bool) -> tuple[Tensor, Tensor | None]:
-        """Cells (n, c, g, g) of every target, or only their core, and DIA's mask (n, 1, g, g) for them."""
+        """Cells (n, c, g, g) of every target, or only their core, and the attention's mask (n, 1, g, g) for them."""
         side = CORE if core else self.cells
         cells = take(maps.cells, _crop(around, side))
         return cells, None if maps.mask is None else maps.mask(take(maps.pooled, around), core=side)
@@ -160,6 +162,18 @@ class Encoder(nn.Module):
         return [*tokens, F.adaptive_avg_pool2d(attended, 4) if self.pool else attended]
 
 
+def _attention(name: str, scales: tuple[float, float]) -> Attention | None:
+    """scales: DIA's own."""
+    match name:
+        case "dia":
+            return DeformableInteractiveAttention(*scales)
+        case "cbam":
+            return SpatialAttention()
+        case "none":
+            return None
+    raise ValueError(f"attention is {name!r}; it must be 'dia', 'cbam' or 'none'")
+
+
 def _crop(x: Tensor, side: int) -> Tensor:
     """The central side × side positions of (..., h, w), a view."""
     trim = (x.shape[-1] - side) // 2
@@ -171,9 +185,9 @@ class _TwoSensors(nn.Module):
 
     def __init__(self, config: NetworkConfig, layout: Layout) -> None:
         super().__init__()
-        fine_strides, stem = ((1, 2, 1), layout.ratio) if config.padding == "valid" else ((2, 2, 2), None)
+        fine_strides, stem = ((1, 2, 1), layout.ratio) if config.stem else ((2, 2, 2), None)
         if stem is None and layout.ratio != 4:
-            raise ValueError(f"a zero-padded network works at ratio 4 only, got {layout.ratio}; use padding 'valid'")
+            raise ValueError(f"a network without a stem works at ratio 4 only, got {layout.ratio}; use stem = true")
         self.ms = Encoder(layout.ms_bands, config, ratio=None, strides=(1, 2, 1), scales=(0.4, 0.1))
         self.pan = Encoder(layout.pan_bands, config, ratio=stem, strides=fine_strides, scales=(0.1, 0.4))
 
@@ -239,7 +253,7 @@ class Decision(nn.Module):
 
 
 class FlattenHead(nn.Module):
-    """The published fusion: flatten(F'_ms) + flatten(F'_pan) -> Linear -> (n, hidden).
+    """The published fusion: flatten(F'_ms + F'_pan) -> Linear -> (n, hidden); or another `fusion` than the sum.
 
     Flattened cell by cell, the channels of a cell side by side, which is how cells are gathered from a tile.
     """
@@ -247,10 +261,11 @@ class FlattenHead(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         cells = config.patch // 2 + (config.padding == "valid")
+        self.fuse = fusion_of(config.fusion, config.widths[-1])
         self.linear = nn.Linear(config.widths[-1] * cells**2, config.hidden)
 
     def forward(self, f_ms: Tensor, f_pan: Tensor) -> Tensor:
-        hidden: Tensor = self.linear((f_ms + f_pan).permute(0, 2, 3, 1).flatten(1))
+        hidden: Tensor = self.linear(self.fuse(f_ms, f_pan).permute(0, 2, 3, 1).flatten(1))
         return hidden
 
 
@@ -280,7 +295,7 @@ class ADCDNet(nn.Module):
 
     forward(ms, pan): patches (n, B, h, h) and (n, B', h·r, h·r), h = before + 1 + after of the settings.
     branches: run the DTM branches too (training and explanation); the map needs the main logits only.
-    ValueError for a zero-padded network at a ratio other than 4.
+    ValueError for a network without a stem at a ratio other than 4.
     """
 
     def __init__(self, config: NetworkConfig, layout: Layout) -> None:
@@ -302,7 +317,7 @@ class ADCDNet(nn.Module):
         config = self.config
         cells = config.patch // 2 + (config.padding == "valid")
         sides = (config.patch, cells, cells, cells)
-        if config.padding == "zeros" and sensor == "pan":  # strides 2, 2, 2 from ratio 4
+        if not config.stem and sensor == "pan":  # strides 2, 2, 2 from ratio 4
             sides = (2 * config.patch, config.patch, cells, cells)
         widths = (*config.widths, config.widths[-1])
         depths = [MapDepth(c, (side, side)) for c, side in zip(widths, sides, strict=True)]
@@ -313,6 +328,7 @@ class ADCDNet(nn.Module):
             d_out=config.hidden,
             prior="last" if config.prior else None,
             token=config.token,
+            reader=config.reader,
         )
         if config.prior:
             token = MapToken(config.widths[-1], (cells, cells), d, config.token)

@@ -107,7 +107,7 @@ def _train(
     coarse, usable = on_ms_grid(scenes, pixels, step=config.network.step(first.ratio))
     splits, notes = divide(coarse, usable, reach=reach, config=config.split, seed=config.seed)
     layout = Layout(ms_bands=first.ms_bands, pan_bands=first.pan_bands, ratio=first.ratio, classes=len(classes))
-    if config.network.padding == "zeros" and first.ratio != 4:
+    if not config.network.stem and first.ratio != 4:
         raise InputError(
             f"the scene has {first.ratio} PAN pixels per MS pixel, the published network needs 4; use --profile default"
         )

@@ -1,5 +1,6 @@
 """The modules of ADCD-Net, for any network: they need PyTorch alone and take numbers, not settings."""
 
+from adcdnet.nn.cbam import SpatialAttention
 from adcdnet.nn.dia import DeformableInteractiveAttention, scale_gradient
 from adcdnet.nn.dtm import DeepTemporalMamba, Explanation, MapDepth, MapToken, SequenceDepth, SequenceToken
 from adcdnet.nn.mamba import Mamba, MambaState
@@ -15,6 +16,7 @@ __all__ = [
     "MapToken",
     "SequenceDepth",
     "SequenceToken",
+    "SpatialAttention",
     "scale_gradient",
     "scan_matrix",
     "selective_scan",

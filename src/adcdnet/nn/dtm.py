@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adcdnet.nn.mamba import Mamba
+from adcdnet.nn.readers import ReaderName, reader_of
 from adcdnet.nn.scan import scan_matrix
 
 Token = Literal["pool", "flatten"]
@@ -118,7 +119,8 @@ class DeepTemporalMamba(nn.Module):
     depths: one entry per depth, in the order of forward's: a number of channels (a map), MapDepth or SequenceDepth.
     prior: where the prior token (b, d_model) stands, "last" or "first", or None for no prior.
     read_out: "last" takes the last position, which has seen all; "mean" the mean over positions.
-    num_classes: K, or None for the Mamba outputs of all positions, (b, l, d_out), instead of logits.
+    num_classes: K, or None for the outputs of all positions, (b, l, d_out), instead of logits.
+    reader: what reads the tokens, Mamba or one of `readers`; d_state, d_conv and expand are Mamba's.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class DeepTemporalMamba(nn.Module):
         d_out: int = 64,
         prior: Literal["last", "first"] | None = None,
         token: Token = "pool",
+        reader: ReaderName = "mamba",
         d_state: int = 16,
         d_conv: int = 4,
         expand: int = 1,
@@ -145,12 +148,19 @@ class DeepTemporalMamba(nn.Module):
         self.prior, self.read_out = prior, read_out
         self.tokens = nn.ModuleList(_token(depth, d_model, token) for depth in depths)
         self.norm = nn.LayerNorm(d_model)
-        self.mamba = Mamba(d_model, d_out, d_state=d_state, d_conv=d_conv, expand=expand)
+        self.reader = reader_of(reader, d_model, d_out, d_state=d_state, d_conv=d_conv, expand=expand)
         self.out_norm = nn.LayerNorm(d_out) if num_classes is not None else None
         self.classifier = nn.Linear(d_out, num_classes) if num_classes is not None else None
 
+    @property
+    def mamba(self) -> Mamba:
+        """The Mamba block that reads the tokens. ValueError where something else does."""
+        if not isinstance(self.reader, Mamba):
+            raise ValueError(f"this head is read by {type(self.reader).__name__}; only Mamba's way can be followed")
+        return self.reader
+
     def sequence(self, depths: Sequence[Tensor], prior: Tensor | None = None) -> Tensor:
-        """The tokens in the order Mamba reads them, (b, l, d_model), before the LayerNorm."""
+        """The tokens in the order they are read, (b, l, d_model), before the LayerNorm."""
         if len(depths) != len(self.tokens):
             raise ValueError(f"{len(depths)} depths came; this head was made for {len(self.tokens)}")
         if (prior is None) != (self.prior is None):
@@ -162,7 +172,7 @@ class DeepTemporalMamba(nn.Module):
 
     def forward(self, depths: Sequence[Tensor], prior: Tensor | None = None) -> Tensor:
         """Logits (b, K), or the outputs of all positions (b, l, d_out) if num_classes is None."""
-        out: Tensor = self.mamba(self.norm(self.sequence(depths, prior)))
+        out: Tensor = self.reader(self.norm(self.sequence(depths, prior)))
         if self.out_norm is None or self.classifier is None:
             return out
         logits: Tensor = self.classifier(torch.relu(self.out_norm(self._read(out))))
@@ -174,7 +184,7 @@ class DeepTemporalMamba(nn.Module):
 
     @torch.no_grad()
     def explain(self, depths: Sequence[Tensor], prior: Tensor | None = None) -> Explanation:
-        """Which depth decided? Same input as forward; ValueError if the head has no classes."""
+        """Which depth decided? Same input as forward; ValueError if the head has no classes or no Mamba."""
         if self.out_norm is None or self.classifier is None:
             raise ValueError("this head has no classes to explain; make it with num_classes=K")
         u, delta, B, C, z = self.mamba.scan_inputs(self.norm(self.sequence(depths, prior)))

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adcdnet.nn.cbam import SpatialAttention
 from adcdnet.nn.dia import DeformableInteractiveAttention, scale_gradient
+
+Attention = DeformableInteractiveAttention | SpatialAttention
 
 
 class Targets(NamedTuple):
@@ -104,6 +107,30 @@ class MaskOperator:
         matrix = _matrix(conv, self.half).roll(self.half**2, 0)[:, needed]
         bias = matrix.new_zeros(1) if conv.bias is None else conv.bias
         return matrix, bias, place
+
+
+class ConvolutionMask:
+    """CBAM's masks for many patches of g × g cells, its convolution written as one matrix. See `MaskOperator`."""
+
+    def __init__(self, cbam: SpatialAttention, g: int) -> None:
+        matrix = _matrix(cbam.conv, g).view(2, g * g, g, g)
+        self.matrix = matrix.transpose(0, 1).flatten(0, 1)  # rows (cell, [mean, maximum]), as `take` lays them
+
+    def __call__(self, pooled: Tensor, *, core: int) -> Tensor:
+        """The central (n, 1, core, core) of the masks, from mean and maximum over channels (n, 2, g, g)."""
+        trim = (self.matrix.shape[-1] - core) // 2
+        shown = self.matrix[:, trim : trim + core, trim : trim + core].flatten(1)
+        return torch.sigmoid(pooled.permute(0, 2, 3, 1).flatten(1) @ shown).view(-1, 1, core, core)
+
+
+Masks = MaskOperator | ConvolutionMask
+
+
+def mask_operator(attention: Attention, g: int) -> Masks:
+    """The masks of an attention for many patches of g × g cells."""
+    if isinstance(attention, SpatialAttention):
+        return ConvolutionMask(attention, g)
+    return MaskOperator(attention, g)
 
 
 def _side_by_side(first: Tensor, second: Tensor) -> Tensor:

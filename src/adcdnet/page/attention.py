@@ -1,4 +1,4 @@
-"""What DIA and the prior let through at every pixel of a scene: their masks at the pixel's own cell, as pictures."""
+"""What the attention and the prior let through at every pixel: their masks at the pixel's own cell, as pictures."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _masks_of(model: Model, scene: Scene, window: Window, step: int) -> dict[str
         maps = encoder.share(image)
         mask = encoder.cells_at(maps, encoder.around(maps, targets), core=True)[1]
         if mask is not None:
-            found[f"DIA mask, {name}"] = mask
+            found[f"{network.config.attention.upper()} mask, {name}"] = mask
     if network.prior is not None:
         shared = network.prior.share(ms, pan)
         around = network.prior.ms.around(shared[0], targets)

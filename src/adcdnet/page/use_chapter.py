@@ -50,7 +50,7 @@ def write(found: Findings, drawings: dict[str, str]) -> dict[str, Any]:
 def _explain(found: Findings) -> SceneExplanation | None:
     """The judged pixels of some tiles, so that the time does not grow with the scene."""
     network = found.files.model.network
-    if found.truth is None or not network.dtm:
+    if found.truth is None or not network.dtm or network.config.reader != "mamba":
         return None
     rng = np.random.default_rng(0)
     index = np.full_like(found.truth, -1)
