@@ -15,7 +15,7 @@ ROWS = [
     {"journal", "inputs", "folds", "joined", "splits", "transfer"},
     {"material"},
     {"training", "inference", "baselines", "evaluation", "acquire", "checking"},
-    {"demo", "cells", "explain", "cluster", "export"},
+    {"demo", "cells", "claims", "explain", "cluster", "export"},
     {"page", "benchmark"},
     {"cli", "__init__"},
 ]

@@ -12,7 +12,7 @@ from adcdnet.errors import InputError
 from adcdnet.grid import Grid
 from adcdnet.labels import Labels
 from adcdnet.sampling import GUARD, TEST, TRAIN, UNUSED, VALIDATION, add_guard, leakage
-from adcdnet.splits import _losses, split_given, split_polygons
+from adcdnet.splits import _losses, split_given, split_polygons, split_random
 from conftest import PIXEL, write_tif_file
 
 CLASSES = ClassTable.numbered(["a", "b", "c"])
@@ -69,6 +69,34 @@ def test_a_class_of_one_polygon_trains():
     split = split_polygons(labels, np.ones((61, 73), bool), reach=2, config=SplitConfig(), seed=0)
     assert (split.part[labels.polygons == 14] == TRAIN).any()
     assert "not in the test part: c" in split.notes
+
+
+def test_random_pixels_keep_the_shares_of_every_class_and_leak():
+    labels = fields(121, 130)
+    valid = np.ones((121, 130), bool)
+    valid[:, :3] = False
+    splits = [split_random(labels, valid, reach=4, config=SplitConfig(), seed=s) for s in (1, 1, 2)]
+    part = splits[0].part
+    for k in range(3):
+        own = (labels.index == k) & valid
+        counts = np.bincount(part[own], minlength=5)
+        assert counts[[TEST, VALIDATION]].tolist() == [round(0.25 * own.sum()), round(0.15 * own.sum())]
+        assert counts[TRAIN] == own.sum() - counts[TEST] - counts[VALIDATION]
+    assert (part[~valid] == UNUSED).all()
+    assert (part[(labels.index < 0) & valid] == TRAIN).all()
+    assert leakage(part, part == TEST, reach=4).holding == 1
+    assert np.array_equal(part, splits[1].part)
+    assert not np.array_equal(part, splits[2].part)
+    assert not splits[0].hides_test
+
+
+def test_five_labels_of_a_class_dealt_by_hand():
+    index = np.full((7, 9), -1, np.int16)
+    index[0, :5], index[6, :9] = 0, 1
+    labels = Labels(index, ClassTable.numbered(["a", "b"]))
+    part = split_random(labels, np.ones((7, 9), bool), reach=2, config=SplitConfig(), seed=0).part
+    assert [(part[index == 0] == n).sum() for n in (TRAIN, VALIDATION, TEST)] == [4, 0, 1]  # too few to validate
+    assert [(part[index == 1] == n).sum() for n in (TRAIN, VALIDATION, TEST)] == [7, 0, 2]
 
 
 def test_pixels_that_the_guard_takes_by_hand():

@@ -119,9 +119,12 @@ class StageConfig(_Settings):
 
 
 class SplitConfig(_Settings):
-    """Blocks or polygons, each wholly in one part, with a guard band of the network's reach between the parts."""
+    """Blocks or polygons, each wholly in one part, with a guard band of the network's reach between the parts.
 
-    unit: Literal["blocks", "polygons"] = "blocks"  # what stays in one part
+    Or single pixels at random without a guard, as in many papers: to compare with those, not to be believed.
+    """
+
+    unit: Literal["blocks", "polygons", "random"] = "blocks"  # what stays in one part
     block: int | None = Field(None, ge=1)  # MS pixels per side; None: chosen from the scene
     validation: float = Field(0.15, ge=0, lt=1)
     test: float = Field(0.25, ge=0, lt=1)

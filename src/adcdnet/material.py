@@ -32,7 +32,7 @@ from adcdnet.sampling import (
     training_statistics,
 )
 from adcdnet.scene import Pixels, Scene
-from adcdnet.splits import split_given, split_polygons
+from adcdnet.splits import split_given, split_polygons, split_random
 
 Part = Literal["train", "validation", "test"]
 
@@ -154,7 +154,7 @@ def _divided(
 ) -> Split:
     if one.split is not None:
         return split_given(one.split, one.scene.grid, labels, valid, reach=reach)
-    make = {"blocks": split_blocks, "polygons": split_polygons}[config.unit]
+    make = {"blocks": split_blocks, "polygons": split_polygons, "random": split_random}[config.unit]
     return make(labels, valid, reach=reach, config=config, seed=seed)
 
 

@@ -37,7 +37,7 @@ class Split:
     part: NDArray[np.uint8]
     block: int  # MS pixels per side
     notes: tuple[str, ...]
-    hides_test: bool = True  # training sees zeros in place of test pixels
+    hides_test: bool = True  # training sees zeros in place of test and validation pixels
 
 
 def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config: SplitConfig, seed: int) -> Split:
@@ -268,7 +268,7 @@ class TrainingArea:
         repeat_edge = network.padding == "valid"
         self.ms = with_border(ms, network.reach, repeat_edge=repeat_edge)
         self.pan = with_border(pan, network.reach * ratio, repeat_edge=repeat_edge)
-        shown = (split.part != VALIDATION).astype(np.float32)[None]
+        shown = ((split.part != VALIDATION) | (not split.hides_test)).astype(np.float32)[None]
         self._shown = with_border(shown, network.reach, repeat_edge=repeat_edge)
         self._shown_fine = _refine(self._shown.astype(bool), ratio)
         valid = pixels.valid_targets(self.step)

@@ -1,6 +1,7 @@
-"""Splits that are not made of blocks: whole polygons in one part each, or a raster that somebody drew.
+"""Splits that are not made of blocks: whole polygons in one part each, a raster that somebody drew, or random pixels.
 
-The guard band is that of every split: no window of a pixel of an earlier part holds one of a later part.
+The guard band is that of every split: no window of a pixel of an earlier part holds one of a later part. Only random
+pixels have none: they are the protocol of many papers, kept to show what it claims.
 """
 
 from __future__ import annotations
@@ -80,6 +81,26 @@ def split_polygons(labels: Labels, valid: NDArray[np.bool_], *, reach: int, conf
     notes = [f"{len(size)} polygons: " + ", ".join(f"{(best == n).sum()} {PART_NAMES[n]}" for n in numbers)]
     notes += check_parts(parts, index, labels.classes, [n for n in numbers if n != TRAIN], reach)
     return Split(parts, block_side(*valid.shape, reach=reach), tuple(notes))
+
+
+def split_random(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config: SplitConfig, seed: int) -> Split:
+    """Deal the labelled pixels of every class to the parts one by one, by their shares; other ground trains.
+
+    No guard, and nothing is hidden: training sees the test pixels around its own. Raises InputError for a class with
+    too few labelled pixels or none left to train.
+    """
+    index = np.where(valid, labels.index, -1)
+    totals = check_counts(index, labels.classes)
+    wanted = {TEST: config.test, VALIDATION: config.validation if totals.min() >= FEWEST_TO_VALIDATE else 0.0}
+    parts = np.where(valid, TRAIN, UNUSED).astype(np.uint8)
+    rng = np.random.default_rng(seed)
+    for k, total in enumerate(totals.tolist()):
+        places = rng.permutation(np.flatnonzero(index == k))
+        for number, share in wanted.items():
+            dealt, places = np.split(places, [round(share * total)])
+            parts.flat[dealt] = number
+    notes = check_parts(parts, index, labels.classes, [n for n, share in wanted.items() if share > 0], reach)
+    return Split(parts, block_side(*valid.shape, reach=reach), tuple(notes), hides_test=False)
 
 
 def _losses(number: NDArray[np.int64], polygons: int, reach: int) -> NDArray[np.float64]:

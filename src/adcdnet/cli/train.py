@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from adcdnet import alignment, inputs
-from adcdnet.checkpoint import Model
+from adcdnet import alignment, claims, inputs
+from adcdnet.checkpoint import Model, Run
+from adcdnet.claims import Claim
 from adcdnet.cli.console import (
     ColumnOption,
     DeviceOption,
@@ -23,6 +24,7 @@ from adcdnet.cli.console import (
     bands_of,
     err,
     out_console,
+    print_table,
     progress_bars,
     say,
 )
@@ -31,6 +33,8 @@ from adcdnet.errors import InputError
 from adcdnet.material import LabelledScene
 from adcdnet.scenes import SceneFiles, read_scenes
 from adcdnet.training import train
+
+_LEAKS = "that says how well the scene is remembered, not how well new ground is mapped"
 
 
 def train_command(
@@ -56,7 +60,11 @@ def train_command(
     stage1: Annotated[bool, typer.Option("--stage1/--no-stage1", help="Self-supervised prior network.")] = True,
     steps: Annotated[int | None, typer.Option(help="Training steps of stage II.")] = None,
     split: Annotated[
-        str | None, typer.Option(help="What stays in one part: blocks (squares of ground), or polygons of the labels.")
+        str | None,
+        typer.Option(
+            help="What stays in one part: blocks (squares of ground), polygons of the labels, "
+            "or random: single pixels, as many papers do; leaks."
+        ),
     ] = None,
     split_raster: Annotated[
         Path | None, typer.Option(help="A split of your own on the MS grid: 1 train, 2 validation, 3 test, 0 unused.")
@@ -67,6 +75,10 @@ def train_command(
     init: Annotated[
         Path | None, typer.Option(help="Run or model to begin from; --no-stage1 then keeps its prior as it is.")
     ] = None,
+    compare_random: Annotated[
+        bool,
+        typer.Option("--compare-random", help="Train twice, to show what a split by random pixels would have claimed."),
+    ] = False,
     fix_shift: FixShiftOption = False,
     device: DeviceOption = "auto",
 ) -> None:
@@ -97,10 +109,12 @@ def train_command(
         changes["stage2"] = {"steps": steps}
         changes["passes"] = 0.0  # exactly so many
     if split is not None:
-        if split not in ("blocks", "polygons"):
-            raise typer.BadParameter(f"{split!r} is neither 'blocks' nor 'polygons'", param_hint="--split")
+        if split not in ("blocks", "polygons", "random"):
+            raise typer.BadParameter(f"{split!r} is not 'blocks', 'polygons' or 'random'", param_hint="--split")
         changes["split"] = {"unit": split}
     settings = settings.replace(changes)
+    if compare_random and settings.split.unit == "random":
+        raise typer.BadParameter("the split is of random pixels already", param_hint="--compare-random")
     if (scenes is None) == (not ms and not pan and labels is None):
         raise typer.BadParameter("name a file of scenes, or --ms, --pan and --labels of one", param_hint="SCENES")
     if scenes is not None:
@@ -124,11 +138,22 @@ def train_command(
         opened = [_open(files, stack, chosen, fine=fine, fix_shift=fix_shift) for files in wanted]
         with progress_bars() as report:
             run = train(opened, out=out, config=settings, init=model, device=device, progress=report)
+        files, of_polygons, _ = inputs.read(run.folder)
+        inputs.write(run.folder, files, of_polygons, sys.argv[1:])
+        said = {note for one in opened for note in one.notes}
+        say([n for n in run.model.record["notes"] if n not in said])
+        _print_run(run)
+        if compare_random and not run.model.record["interrupted"]:
+            with progress_bars() as report:
+                _print_claims(*claims.compare_random(run, opened, init=model, device=device, progress=report))
+    out_console.print(f"run: {run.folder}   report of it: adcdnet report {run.folder}", markup=False)
+
+
+def _print_run(run: Run) -> None:
     record = run.model.record
-    said = {note for one in opened for note in one.notes}
-    say([n for n in record["notes"] if n not in said])
     pixels = ", ".join(f"{n} {c}" for n, c in record["labelled_pixels"].items() if c)
-    blocks = f" (blocks of {record['block']} MS pixels)" if len(opened) == 1 else ""
+    by_blocks = record["settings"]["split"]["unit"] == "blocks" and "scenes" not in record
+    blocks = f" (blocks of {record['block']} MS pixels)" if by_blocks else ""
     out_console.print(f"labelled pixels: {pixels}{blocks}")
     for name, known in record.get("scenes", {}).items():
         pixels = ", ".join(f"{n} {c}" for n, c in known["labelled_pixels"].items() if c)
@@ -141,9 +166,26 @@ def train_command(
         out_console.print(f"validation: OA {v['oa']:.3f}, AA {v['aa']:.3f}, kappa {v['kappa']:.3f}")
     if record["interrupted"]:
         err.print("stopped early; the run holds the best model so far", style="yellow")
-    files, of_polygons, _ = inputs.read(run.folder)
-    inputs.write(run.folder, files, of_polygons, sys.argv[1:])
-    out_console.print(f"run: {run.folder}   report of it: adcdnet report {run.folder}", markup=False)
+    holding = record["leakage"]["holding"]
+    if record["settings"]["split"]["unit"] == "random" and holding is not None:
+        out_console.print(
+            f"random pixels: {holding:.0%} of the test pixels have a training pixel in their window; {_LEAKS}"
+        )
+
+
+def _print_claims(own: Claim, random: Claim) -> None:
+    rows: list[tuple[str, ...]] = [("on the test part", "own split", "random pixels")]
+    for tau in own.scores:
+        for name, label in (("oa", "OA"), ("aa", "AA"), ("kappa", "kappa")):
+            values = (f"{getattr(claim.scores[tau], name):.3f}" for claim in (own, random))
+            rows.append((f"{label} at tau {tau:g}", *values))
+    rows.append(("labelled test pixels", str(own.pixels), str(random.pixels)))
+    rows.append(("with a training pixel in their window", f"{own.holding:.0%}", f"{random.holding:.0%}"))
+    rows.append(("with a window that overlaps a training one", f"{own.overlapping:.0%}", f"{random.overlapping:.0%}"))
+    print_table(rows)
+    gain = random.scores[1.0].oa - own.scores[1.0].oa
+    by = f"{abs(gain):.3f} {'higher' if gain > 0 else 'lower'}"
+    out_console.print(f"a split by random pixels would have claimed an OA {by}; {_LEAKS}; its model was not kept")
 
 
 def _open(
