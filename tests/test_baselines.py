@@ -8,6 +8,7 @@ import pytest
 
 from adcdnet.baselines import METHODS, BandRoles, Classifier, Fit
 from adcdnet.baselines.cnn import TWO_BRANCH_CNN
+from adcdnet.baselines.dbaf import DBAF
 from adcdnet.baselines.features import features
 from adcdnet.baselines.loop import Recipe
 from adcdnet.baselines.mft import MFT_METHOD
@@ -98,6 +99,7 @@ QUICK: dict[str, Fit] = {
     "two-branch-cnn": partial(replace(TWO_BRANCH_CNN, batch=8).fit, steps=8),
     "dual-resnet": partial(replace(DUAL_RESNET, batch=16, recipe=Recipe(20, 3e-3)).fit),
     "mft": partial(replace(MFT_METHOD, batch=16, recipe=Recipe(40, 5e-3)).fit),
+    "dbaf": partial(replace(DBAF, batch=8, recipe=Recipe(15, 3e-3)).fit),
     "unet": partial(METHODS["unet"], steps=12, side=12),
 }
 HEIGHT, WIDTH, RATIO = 39, 79, 2

@@ -8,6 +8,7 @@ from torch import nn
 from adcdnet.bands import BandStatistics
 from adcdnet.baselines import BandRoles
 from adcdnet.baselines.cnn import TwoBranchCNN
+from adcdnet.baselines.dbaf import DBAFNet, _ChannelAttention, _HourGlass
 from adcdnet.baselines.loop import Recipe, parameter_count, train
 from adcdnet.baselines.mft import MFT
 from adcdnet.baselines.patches import PatchMethod
@@ -31,6 +32,7 @@ LAYOUT = Layout(ms_bands=4, pan_bands=1, ratio=4, classes=5)
         (lambda: DualResNet(LAYOUT), 1.42),
         (lambda: DualResNet(LAYOUT, width=64), 22.6),
         (lambda: MFT(LAYOUT), 0.252),
+        (lambda: DBAFNet(LAYOUT), 4.28),
         (lambda: UNet(5, 5), 7.85),
     ],
 )
@@ -46,7 +48,7 @@ def test_resnet_18_by_hand():
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 3, 5, 8])
-@pytest.mark.parametrize(("build", "side"), [(TwoBranchCNN, 8), (DualResNet, 16), (MFT, 16)])
+@pytest.mark.parametrize(("build", "side"), [(TwoBranchCNN, 8), (DualResNet, 16), (MFT, 16), (DBAFNet, 16)])
 def test_networks_take_any_ratio_and_every_weight_learns(build, side, ratio):
     torch.manual_seed(ratio)
     network = build(Layout(ms_bands=3, pan_bands=2, ratio=ratio, classes=4))
@@ -54,6 +56,25 @@ def test_networks_take_any_ratio_and_every_weight_learns(build, side, ratio):
     assert logits.shape == (2, 4)
     logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def weights_given(y: torch.Tensor, kept: torch.Tensor, *, axes: tuple[int, ...]) -> torch.Tensor:
+    """y / kept where kept is not 0, after a look that they are the same along these axes."""
+    weight = (y / kept).where(kept > 0, torch.nan)
+    known = ~weight.isnan()
+    mean = weight.nanmean(axes, keepdim=True).expand_as(weight)
+    assert torch.allclose(weight[known], mean[known])
+    return weight[known]
+
+
+def test_an_hour_glass_weighs_places_and_a_channel_attention_channels():
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 9, 14)
+    glass, channels = _HourGlass(6).eval(), _ChannelAttention(6, 8).eval()
+    of_places = weights_given(glass(x), glass.trunk(x), axes=(1,))
+    of_channels = weights_given(channels(x), channels.features(x), axes=(2, 3))
+    for weight, low in ((of_places, 1), (of_channels, 0)):
+        assert low < weight.min() < weight.max() - 1e-2 < low + 1
 
 
 @pytest.mark.parametrize("size", [(16, 16), (37, 50)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from adcdnet.baselines.classifier import Classifier, Fit
 from adcdnet.baselines.cnn import TWO_BRANCH_CNN
+from adcdnet.baselines.dbaf import DBAF
 from adcdnet.baselines.features import BandRoles
 from adcdnet.baselines.mft import MFT_METHOD
 from adcdnet.baselines.mlp import fit_mlp
@@ -24,6 +25,7 @@ METHODS: dict[str, Fit] = {
     "two-branch-cnn": TWO_BRANCH_CNN.fit,
     "dual-resnet": DUAL_RESNET.fit,
     "mft": MFT_METHOD.fit,
+    "dbaf": DBAF.fit,
     "unet": fit_unet,
 }
 

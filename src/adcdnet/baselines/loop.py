@@ -68,5 +68,15 @@ def train(
     network.eval()
 
 
+class TrainedNetwork:
+    """What every classifier that is a network says of itself; see `Classifier`."""
+
+    network: nn.Module
+
+    @property
+    def parameters(self) -> int:
+        return parameter_count(self.network)
+
+
 def parameter_count(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from adcdnet.baselines.classifier import BALANCE, kappa_at_tau_1, on_map, shares_drawn, to_classify
 from adcdnet.baselines.features import BandRoles, features
-from adcdnet.baselines.loop import Recipe, parameter_count, train
+from adcdnet.baselines.loop import Recipe, TrainedNetwork, train
 from adcdnet.sampling import TrainingArea
 from adcdnet.scene import Pixels
 
@@ -20,7 +20,7 @@ _BATCH = 256
 
 
 @dataclass(frozen=True)
-class MLP:
+class MLP(TrainedNetwork):
     """Linear layers on (x − mean) / deviation; mean and deviation (F,) are those of the training pixels."""
 
     network: nn.Module
@@ -28,10 +28,6 @@ class MLP:
     deviation: NDArray[np.float32]
     bands: BandRoles
     drawn_shares: tuple[float, ...]
-
-    @property
-    def parameters(self) -> int:
-        return parameter_count(self.network)
 
     @torch.inference_mode()
     def logits(self, pixels: Pixels, where: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from adcdnet.bands import BandStatistics
 from adcdnet.baselines.classifier import BALANCE, kappa_at_tau_1, on_map, shares_drawn, to_classify
 from adcdnet.baselines.features import BandRoles
-from adcdnet.baselines.loop import Recipe, parameter_count, train
+from adcdnet.baselines.loop import Recipe, TrainedNetwork, train
 from adcdnet.model import Layout
 from adcdnet.sampling import TrainingArea, with_border
 from adcdnet.scene import Pixels
@@ -77,17 +77,13 @@ class PatchMethod:
 
 
 @dataclass(frozen=True)
-class PatchClassifier:
+class PatchClassifier(TrainedNetwork):
     """A trained patch network with the statistics of its training area."""
 
     network: nn.Module
     side: int
     statistics: BandStatistics
     drawn_shares: tuple[float, ...]
-
-    @property
-    def parameters(self) -> int:
-        return parameter_count(self.network)
 
     @torch.inference_mode()
     def logits(self, pixels: Pixels, where: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:

@@ -39,27 +39,25 @@ def _trunk(bands: int, width: int) -> nn.Module:
     channels = width
     for stage in range(4):
         wider, stride = width * 2**stage, 1 if stage == 0 else 2
-        stages += [_Block(channels, wider, stride), _Block(wider, wider, 1)]
+        stages += [Block(channels, wider, stride), Block(wider, wider, 1)]
         channels = wider
-    return nn.Sequential(_convolution(bands, width, 3, 1), nn.ReLU(), *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(convolution(bands, width, 3, 1), nn.ReLU(), *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """y = ReLU(conv(ReLU(conv(x))) + shortcut(x))"""
 
     def __init__(self, channels: int, wider: int, stride: int) -> None:
         super().__init__()
-        self.change = nn.Sequential(
-            _convolution(channels, wider, 3, stride), nn.ReLU(), _convolution(wider, wider, 3, 1)
-        )
+        self.change = nn.Sequential(convolution(channels, wider, 3, stride), nn.ReLU(), convolution(wider, wider, 3, 1))
         same = channels == wider and stride == 1
-        self.shortcut = nn.Identity() if same else _convolution(channels, wider, 1, stride)
+        self.shortcut = nn.Identity() if same else convolution(channels, wider, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.change(x) + self.shortcut(x))
 
 
-def _convolution(channels: int, wider: int, kernel: int, stride: int) -> nn.Module:
+def convolution(channels: int, wider: int, kernel: int, stride: int) -> nn.Module:
     convolution = nn.Conv2d(channels, wider, kernel, stride, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(wider))
 

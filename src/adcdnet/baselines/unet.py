@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from adcdnet.bands import BandStatistics
 from adcdnet.baselines.classifier import BALANCE, kappa_at_tau_1, on_map, shares_drawn, to_classify
 from adcdnet.baselines.features import BandRoles
-from adcdnet.baselines.loop import Recipe, parameter_count, train
+from adcdnet.baselines.loop import Recipe, TrainedNetwork, train
 from adcdnet.sampling import TrainingArea, with_border
 from adcdnet.scene import Pixels
 
@@ -82,17 +82,13 @@ def _relative(x: Tensor, mean: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class UNetClassifier:
+class UNetClassifier(TrainedNetwork):
     """A trained U-Net with the statistics of its training area. border: MS pixels of mirrored ground around a scene."""
 
     network: UNet
     statistics: BandStatistics
     border: int
     drawn_shares: tuple[float, ...]
-
-    @property
-    def parameters(self) -> int:
-        return parameter_count(self.network)
 
     @torch.inference_mode()
     def logits(self, pixels: Pixels, where: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
