@@ -1,5 +1,8 @@
 """The fine grid: every PAN pixel a target, in prediction, training and evaluation."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -16,9 +19,10 @@ from adcdnet.inference import logits_of, predict, scene_logits
 from adcdnet.joined import JoinedArea
 from adcdnet.labels import Labels, read_labels
 from adcdnet.model import Layout
+from adcdnet.page.attention import masks
 from adcdnet.page.write import write_report
 from adcdnet.sampling import TEST, TRAIN, Split, TrainingArea, add_guard
-from adcdnet.scene import Pixels, Scene, read_map, sieve
+from adcdnet.scene import Pixels, Scene, read_band, read_map, sieve
 from adcdnet.training import train
 from conftest import PIXEL, QUICK, build_model, write_tif_file
 
@@ -244,11 +248,45 @@ def test_the_published_network_has_no_fine_grid():
         TrainConfig.of_profile("paper").replace({"network": {"grid": "fine"}})
 
 
-def test_explain_and_report_are_for_the_ms_grid(tiny_scene, tmp_path):
+def test_explain_is_for_the_ms_grid(tiny_scene):
     model = build_model(Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3), **FINE)
     labels = Labels(np.zeros((29, 37), np.int16), model.classes)
     with pytest.raises(InputError, match=r"maps PAN pixels, .* --grid coarse$"):
         explain(model, tiny_scene, labels)
-    model.save(tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match=r"maps PAN pixels, .* --grid coarse$"):
-        write_report(tmp_path, ms=tiny_scene.paths[0], pan=tiny_scene.paths[1])
+
+
+def test_a_report_counts_and_judges_pan_pixels(checkered, tmp_path, few_trials):
+    config = TrainConfig().replace(QUICK).replace({"network": FINE, "stage2": {"tile": 8}})
+    with Scene.open(checkered / "ms.tif", checkered / "pan.tif") as scene:
+        run = train(scene, read_labels(checkered / "labels.tif", scene.fine_grid), out=tmp_path / "run", config=config)
+        predict(run, scene, out=run.folder / "map.tif", probabilities=run.folder / "probabilities.tif")
+    text = write_report(run).read_text("utf-8")
+    found = evaluate(run.folder / "map.tif", checkered / "labels.tif", split=run.folder / "split.tif", part="test")
+    assert f"{found.scores.oa:.1%} are mapped right: overall accuracy {found.scores.oa:.3f}" in text
+    assert "2 classes on 12\u202f480 PAN pixels (45 ha)" in text  # 120 × 104, of 6 m
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+    assert [data[name] for name in ("height", "width", "step", "place")] == [120, 104, 1, [500_000, 5_000_000, 6, -6]]
+    assert "they are explained for MS pixels only" in text
+    assert text.count("DIA mask") == 4  # each in words and to those who cannot see it
+    part, _, _ = read_band(run.folder / "split.tif")
+    shown = [(int(row), int(col)) for row, col in re.findall(r"<small>row (\d+), column (\d+)", text)]
+    assert shown
+    assert all(part[row // 2, col // 2] == TEST for row, col in shown)
+
+
+@pytest.mark.parametrize("ratio", [2, 3])
+def test_masks_are_those_of_the_pan_pixel_in_the_middle(ratio, tiny_pair):
+    model = build_model(Layout(ms_bands=5, pan_bands=1, ratio=ratio, classes=3), **FINE)
+    with Scene.open(*tiny_pair(ratio, height=29, width=37)) as scene:
+        found = masks(model, scene)["DIA mask, PAN"]
+        pixels = scene.read(Window(17, 30, 1, 1).grow(9))
+    _, pan = model.statistics.standardise(*pixels)
+    first = (
+        9 * ratio + ratio // 2 - (8 * ratio + ratio // 2)
+    )  # as of the patch whose target is (ratio // 2, ratio // 2)
+    patch = torch.from_numpy(pan[None, :, first:, first:][:, :, : 17 * ratio, : 17 * ratio])
+    encoder = model.network.sensors.pan
+    with torch.inference_mode():
+        cells = encoder.backbone(patch)[-1]
+        mask = encoder.attention.mask_of(cells.mean(1, keepdim=True), cells.amax(1, keepdim=True))
+    assert found[17, 30] == pytest.approx(mask[0, 0, mask.shape[2] // 2, mask.shape[3] // 2].item(), abs=1e-5)

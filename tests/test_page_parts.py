@@ -67,7 +67,7 @@ def test_examples_are_the_surest_right_the_surest_wrong_and_the_least_sure():
     p = np.array([[0.9, 0.1], [0.8, 0.2], [0.95, 0.05], [0.3, 0.7], [0.45, 0.55], [0.2, 0.8]], np.float32)
     truth = np.array([0, 0, 0, 0, 0, 1])
     row, col = np.array([0, 50, 4, 70, 90, 0]), np.array([0, 0, 4, 0, 0, 50])
-    chosen = examples.choose(survey.Judged(row, col, truth, p), 0)
+    chosen = examples.choose(survey.Judged(row, col, truth, p), 0, 8)
     assert chosen == {"surest right": [2, 1], "surest wrong": [3, 4], "least sure": [4, 3]}  # 0 lies beside 2
 
 

@@ -18,7 +18,8 @@ _MOST = 512  # MS pixels a side; of a larger scene the middle is looked at
 
 def masks(model: Model, scene: Scene) -> dict[str, NDArray[np.float32]]:
     """Pictures (h, w) of values in 0..1, nan where the scene is invalid, by what they show; none for a network that
-    cannot be shared between pixels. The prior's masks are the mean over their channels."""
+    cannot be shared between pixels. The prior's masks are the mean over their channels. Of a network that maps PAN
+    pixels, those of the PAN pixel in the middle of each MS pixel."""
     network = model.network
     if not network.config.sharable:
         return {}
@@ -38,7 +39,12 @@ def masks(model: Model, scene: Scene) -> dict[str, NDArray[np.float32]]:
 def _masks_of(model: Model, scene: Scene, window: Window, step: int) -> dict[str, NDArray[np.float32]]:
     network, reach = model.network, model.network.config.reach
     pixels = scene.read(window.grow(reach))
-    ms, pan = (torch.from_numpy(x)[None] for x in model.statistics.standardise(*pixels))
+    margin, ratio = reach - network.config.before, network.layout.ratio
+    inner = Window(0, 0, *pixels.ms_valid.shape).grow(-margin)
+    ms, pan = (
+        torch.from_numpy(x[:, *part.slices])[None]
+        for x, part in zip(model.statistics.standardise(*pixels), (inner, inner.scale(ratio)), strict=True)
+    )
     row, col = np.mgrid[0 : window.height : step, 0 : window.width : step]
     targets = Targets(*(torch.from_numpy(i.ravel()) for i in (np.zeros_like(row), row, col)))
     found = {}

@@ -27,9 +27,10 @@ _CURVES = (  # name, stage, columns and what they are called, title
 
 def summary(found: Findings) -> list[str]:
     """What was mapped, from what, how well, and how that is known: one paragraph each."""
-    lines = [words.of_scene(found.scene, found.classes, int(found.survey.counts.sum()))]
+    mapped = int(found.survey.counts.sum())
+    lines = [words.of_scene(found.scene, found.classes, mapped, map_grid=found.grid, pixels=found.pixels)]
     if found.evaluation is not None:
-        lines += words.of_accuracy(found.evaluation)
+        lines += words.of_accuracy(found.evaluation, found.pixels)
     if found.split is not None:
         lines.append(words.of_split(found.files.divided, found.files.model.network.config.reach))
     if found.evaluation is not None and found.evaluation.leakage is not None:
@@ -66,7 +67,7 @@ def split(found: Findings) -> dict[str, Any] | None:
     """Where each part lies, and its pixels."""
     if found.split is None:
         return None
-    step = found.survey.step
+    step = max(1, found.survey.step // found.step)
     labelled = found.files.divided.get("labelled_pixels", {})
     parts = [
         {
@@ -78,7 +79,11 @@ def split(found: Findings) -> dict[str, Any] | None:
         for k, name in enumerate(PART_NAMES)
         if PART_COLORS[k]
     ]
-    return {"src": pictures.png_of_codes(found.split[::step, ::step], PART_COLORS), "parts": parts}
+    return {
+        "src": pictures.png_of_codes(found.split[::step, ::step], PART_COLORS),
+        "parts": parts,
+        "pixels": found.pixels,
+    }
 
 
 def accuracy(found: Findings, drawings: Drawings) -> dict[str, Any] | None:
@@ -118,7 +123,7 @@ def accuracy(found: Findings, drawings: Drawings) -> dict[str, Any] | None:
         "names": names,
         "confusion": [[words.number(c) for c in row] for row in e.confusion],
         "pixels": words.number(sum(s.support)),
-        "intervals": words.of_intervals(e),
+        "intervals": words.of_intervals(e, found.pixels),
         "test": found.split is not None,
         "calibration": _calibration(found, drawings),
     }

@@ -14,7 +14,7 @@ from adcdnet.page.survey import Judged
 from adcdnet.report import display_range, stretch
 
 _EACH = 2  # of a kind and class
-_AROUND = 8  # MS pixels shown on every side of the pixel; two of a kind lie further apart
+_AROUND = 8  # MS pixels shown on every side of that of the pixel; two of a kind lie further apart
 _SIDE = 256  # of the overview that the brightness is taken from
 
 
@@ -31,15 +31,16 @@ def write(found: Findings) -> list[dict[str, Any]]:
     ranges = display_range(view.ms[bands[0]], view.ms_valid), display_range(view.pan[bands[1]], view.pan_valid)
     rows = []
     for k, (name, color) in enumerate(zip(found.classes.names, found.classes.colors, strict=True)):
-        kinds = {kind: chosen for kind, chosen in choose(judged, k).items() if len(chosen)}
+        kinds = {kind: chosen for kind, chosen in choose(judged, k, _AROUND * found.step).items() if len(chosen)}
         if kinds:
             shown = {kind: [_show(found, judged, i, bands, ranges) for i in chosen] for kind, chosen in kinds.items()}
             rows.append({"name": name, "color": color, "kinds": shown})
     return rows
 
 
-def choose(judged: Judged, k: int) -> dict[str, list[int]]:
-    """Which of the judged pixels of true class k to show, by kind; at most _EACH, none in the window of another."""
+def choose(judged: Judged, k: int, apart: int) -> dict[str, list[int]]:
+    """Which of the judged pixels of true class k to show, by kind; at most _EACH, more than `apart` pixels away from
+    each other."""
     p = judged.probabilities
     answer, sure = p.argmax(1), p.max(1)
     own = judged.truth == k
@@ -48,14 +49,14 @@ def choose(judged: Judged, k: int) -> dict[str, list[int]]:
         "surest wrong": (own & (answer != k), -sure),
         "least sure": (own, sure),
     }
-    return {kind: _apart(judged, np.flatnonzero(where), order) for kind, (where, order) in kinds.items()}
+    return {kind: _apart(judged, np.flatnonzero(where), order, apart) for kind, (where, order) in kinds.items()}
 
 
-def _apart(judged: Judged, some: NDArray[np.int64], order: NDArray[np.float32]) -> list[int]:
+def _apart(judged: Judged, some: NDArray[np.int64], order: NDArray[np.float32], apart: int) -> list[int]:
     chosen: list[int] = []
     for i in some[np.argsort(order[some], kind="stable")].tolist():
         row, col = abs(judged.row[chosen] - judged.row[i]), abs(judged.col[chosen] - judged.col[i])
-        if (np.maximum(row, col) > _AROUND).all():
+        if (np.maximum(row, col) > apart).all():
             chosen.append(i)
         if len(chosen) == _EACH:
             break
@@ -70,7 +71,7 @@ def _show(
     ranges: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> dict[str, str]:
     row, col = int(judged.row[i]), int(judged.col[i])
-    pixels = found.scene.read(Window(row, col, 1, 1).grow(_AROUND))
+    pixels = found.scene.read(Window(row // found.step, col // found.step, 1, 1).grow(_AROUND))
     ms = stretch(pixels.ms[bands[0]], pixels.ms_valid, ranges[0])
     pan = stretch(pixels.pan[bands[1]], pixels.pan_valid, ranges[1])
     answer = int(judged.probabilities[i].argmax())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.evaluation import Evaluation, evaluate, labels_in_part
+from adcdnet.grid import Grid
 from adcdnet.inference import predict
 from adcdnet.labels import read_labels
 from adcdnet.page.sources import RunFiles
@@ -19,7 +20,7 @@ from adcdnet.page.survey import Survey, survey
 from adcdnet.scene import RasterReader, Scene
 
 Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, step, of how many, what is known
-PREDICTED = 1_000_000  # MS pixels up to which a map or probabilities that are lacking are made for the page
+PREDICTED = 1_000_000  # pixels up to which a map or probabilities that are lacking are made for the page
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,10 @@ class Product:
 
 @dataclass(frozen=True)
 class Findings:
-    """truth (H, W): class index of the pixels that judge the map, −1 elsewhere.
+    """truth (H, W): class index of the map's pixels that judge it, −1 elsewhere.
 
-    evaluation: by those; None without labels. split (H, W): None where the run's split is of another scene, and then
-    all labels judge. sample: evaluation by a probability sample, None without one. notes: one sentence each.
+    evaluation: by those; None without labels. split, on the MS grid: None where the run's is of another scene, and
+    then all labels judge. sample: evaluation by a probability sample, None without one. notes: one sentence each.
     """
 
     files: RunFiles
@@ -53,6 +54,21 @@ class Findings:
     def classes(self) -> ClassTable:
         return self.files.model.classes
 
+    @property
+    def step(self) -> int:
+        """Map pixels per MS pixel and axis: 1, or the ratio where PAN pixels are mapped."""
+        return self.files.model.network.config.step(self.scene.ratio)
+
+    @property
+    def grid(self) -> Grid:
+        """That of the map."""
+        return self.scene.grid.refine(self.step)
+
+    @property
+    def pixels(self) -> str:
+        """What a pixel of the map is one of: "MS pixels" or "PAN pixels"."""
+        return "MS pixels" if self.files.model.network.config.grid == "coarse" else "PAN pixels"
+
 
 def find_product(
     files: RunFiles, scene: Scene, named: Path | None, soft: Path | None, *, temp: Path, progress: Progress
@@ -66,7 +82,8 @@ def find_product(
         named = own
         beside = files.folder / "probabilities.tif"
         soft = soft or (beside if beside.exists() and not files.scene else None)
-    small = scene.grid.height * scene.grid.width <= PREDICTED
+    step = files.model.network.config.step(scene.ratio)
+    small = scene.grid.height * scene.grid.width * step**2 <= PREDICTED
     if named is not None and (soft is not None or not small):
         return Product(named, soft, made=False)
     if not small:
@@ -88,6 +105,7 @@ def find_product(
 def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None, sample: Path | None) -> Findings:
     """Judge the map by the labels of the test part; by all labels where the run's split is of another scene."""
     split, truth, evaluation = None, None, None
+    grid = scene.grid.refine(files.model.network.config.step(scene.ratio))
     notes = scene.notes + _which(files)
     if files.split is not None:
         with RasterReader(files.split) as raster:
@@ -96,9 +114,9 @@ def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None,
     source = files.sources.get("labels")
     if source is not None:
         cut, part = (None, None) if split is None else (files.split, "test")
-        labels = read_labels(source.path, scene.grid, classes=files.model.classes, column=column)
+        labels = read_labels(source.path, grid, classes=files.model.classes, column=column)
         notes += labels.notes
-        judging = labels_in_part(labels, scene.grid, f"the scene {scene.name}", cut, part)
+        judging = labels_in_part(labels, grid, f"the scene {scene.name}", cut, part)
         if (judging >= 0).any():
             truth, evaluation = judging, evaluate(product.map, source.path, split=cut, part=part, column=column)
         else:
@@ -108,7 +126,7 @@ def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None,
         files,
         scene,
         product,
-        survey(product.map, product.probabilities, scene.grid, files.model.classes, truth, rng=rng),
+        survey(product.map, product.probabilities, grid, files.model.classes, truth, rng=rng),
         split,
         truth,
         evaluation,

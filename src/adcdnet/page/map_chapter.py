@@ -25,7 +25,7 @@ def write(found: Findings) -> dict[str, Any]:
 
 def _legend(found: Findings) -> list[dict[str, Any]]:
     """One row a class, its area as mapped, and adjusted by a sample where there is one."""
-    classes, counts, grid = found.classes, found.survey.counts, found.scene.grid
+    classes, counts, grid = found.classes, found.survey.counts, found.grid
     total = max(1, int(counts.sum()))
     areas = found.sample.areas if found.sample else found.evaluation.areas if found.evaluation else None
     adjusted = areas.adjusted if areas else None
@@ -106,7 +106,7 @@ def _layer(name: str, label: str, source: str, text: str) -> dict[str, str]:
 
 def _viewer(found: Findings) -> dict[str, Any]:
     """What the script needs to draw the map and to say what lies under the pointer."""
-    seen, grid, classes = found.survey, found.scene.grid, found.classes
+    seen, grid, classes = found.survey, found.grid, found.classes
     t = grid.transform
     return {
         "height": grid.height,

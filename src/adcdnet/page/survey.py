@@ -113,7 +113,7 @@ def _thinned(truth: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np
     wanted = truth >= 0
     count = int(wanted.sum())
     if count > _JUDGED:
-        wanted[wanted] = rng.random(count) < _JUDGED / count
+        wanted[wanted] = rng.random(count, np.float32) < _JUDGED / count
     return wanted
 
 

@@ -38,6 +38,7 @@ def write(found: Findings, drawings: dict[str, str]) -> dict[str, Any]:
         source = pictures.heat(scaled, np.isfinite(values), _SHADES)
         rows.append({"name": name, "src": source, "range": f"{low:.2f} (dark) to {high:.2f} (light)"})
     return {
+        "missing": _missing(found, bool(rows)),
         "heads": shown,
         "pixels": words.number(explained.pixels[-1]) if explained else "0",
         "explained": EXPLAINED,
@@ -47,11 +48,36 @@ def write(found: Findings, drawings: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def _missing(found: Findings, masks: bool) -> list[str]:
+    """Why a part of the chapter is not there; nothing where the network has nothing that it would show."""
+    network = found.files.model.network
+    notes = []
+    if network.dtm and (why := _silent(found)):
+        notes.append(f"Nothing is said of the decisions of the DTM heads: {why}.")
+    if (network.config.attention != "none" or network.prior is not None) and not masks:
+        notes.append(
+            "No masks are shown: this network ties its values to each patch (zero padding or squeeze-excite), and they "
+            "make no picture of the scene."
+        )
+    return notes
+
+
+def _silent(found: Findings) -> str:
+    """Why the DTM heads cannot be explained; "" where they can."""
+    config = found.files.model.network.config
+    if config.grid == "fine":
+        return "the map is of PAN pixels, and they are explained for MS pixels only"
+    if config.reader != "mamba":
+        return f"their tokens are read by {config.reader!r}, and only Mamba's way can be followed"
+    return "no labelled pixel judges the map" if found.truth is None else ""
+
+
 def _explain(found: Findings) -> SceneExplanation | None:
     """The judged pixels of some tiles, so that the time does not grow with the scene."""
     network = found.files.model.network
-    if found.truth is None or not network.dtm or network.config.reader != "mamba":
+    if not network.dtm or _silent(found):
         return None
+    assert found.truth is not None
     rng = np.random.default_rng(0)
     index = np.full_like(found.truth, -1)
     held = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (found.truth[w.slices] >= 0).any()]

@@ -1,6 +1,6 @@
 "use strict";
 // Image and map on one canvas: a border that wipes between them, or both side by side; zoom, pan, and a reading of what
-// lies under the pointer. Coordinates of the ground are MS pixels: x to the right, y down, (0, 0) the upper left corner.
+// lies under the pointer. Coordinates of the ground are map pixels: x to the right, y down, (0, 0) the upper left corner.
 (async () => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
@@ -34,7 +34,7 @@
     map.getContext("2d").putImageData(pixels, 0, 0);
   }
 
-  // the view: which ground lies in the middle, and how many canvas pixels an MS pixel takes
+  // the view: which ground lies in the middle, and how many canvas pixels a map pixel takes
   let scale = 1, x = data.width / 2, y = data.height / 2;
   let cross = null; // the ground that is read, [x, y]
   let beside = false;

@@ -61,12 +61,12 @@ def hectares(pixels: float, grid: Grid) -> str | None:
     return None if size is None else f"{number(pixels * size)} ha"
 
 
-def of_scene(scene: Scene, classes: ClassTable, mapped: int) -> str:
-    """What was mapped, from what."""
+def of_scene(scene: Scene, classes: ClassTable, mapped: int, *, map_grid: Grid, pixels: str) -> str:
+    """What was mapped, from what; pixels: what those of the map are called."""
     grid = scene.grid
-    area = hectares(mapped, grid)
+    area = hectares(mapped, map_grid)
     return (
-        f"{len(classes)} classes on {number(mapped)} MS pixels{f' ({area})' if area else ''}, mapped from a "
+        f"{len(classes)} classes on {number(mapped)} {pixels}{f' ({area})' if area else ''}, mapped from a "
         f"multispectral image ({_bands(scene.ms_bands)}, {grid.height} × {grid.width} pixels{_side(grid)}) and a "
         f"panchromatic image ({_bands(scene.pan_bands)}, {scene.ratio} × {scene.ratio} pixels on each of those)."
     )
@@ -87,13 +87,15 @@ def _side(grid: Grid) -> str:
     return f" of {grid.transform.a:.4g} " + {"metre": "m", "degree": "degrees"}.get(unit, unit)
 
 
-def of_accuracy(found: Evaluation) -> list[str]:
-    """How often the map is right, and which classes it confuses most."""
+def of_accuracy(found: Evaluation, pixels: str) -> list[str]:
+    """How often the map is right, and which classes it confuses most; pixels: what those of the map are called."""
     s, ends = found.scores, found.intervals
     judged = "labelled pixels of the test part" if found.part else "labelled pixels"
     named = (("overall accuracy", "oa"), ("mean accuracy of the classes", "aa"), ("kappa", "kappa"))
     figures = ", ".join(f"{name} {share(getattr(s, key), getattr(ends, key, None))}" for name, key in named)
-    lines = [f"Of {number(sum(s.support))} {judged}, {s.oa:.1%} are mapped right: {figures}. {of_intervals(found)}"]
+    lines = [
+        f"Of {number(sum(s.support))} {judged}, {s.oa:.1%} are mapped right: {figures}. {of_intervals(found, pixels)}"
+    ]
     pairs = most_confused(found.confusion, found.classes.names)
     if pairs:
         said = "; ".join(f"{p.true} mapped as {p.mapped} ({number(p.pixels)} pixels, {p.share:.0%})" for p in pairs)
@@ -101,7 +103,7 @@ def of_accuracy(found: Evaluation) -> list[str]:
     return lines
 
 
-def of_intervals(found: Evaluation) -> str:
+def of_intervals(found: Evaluation, pixels: str) -> str:
     """What stands in square brackets, or why nothing does."""
     if found.intervals is None:
         return (
@@ -112,7 +114,7 @@ def of_intervals(found: Evaluation) -> str:
         return f"Intervals of {found.intervals.level:.0%} in square brackets follow from the sampling design."
     return (
         f"In square brackets, intervals of {found.intervals.level:.0%} from drawing whole blocks of {found.block} × "
-        f"{found.block} MS pixels again and again, since neighbouring pixels are right or wrong together."
+        f"{found.block} {pixels} again and again, since neighbouring pixels are right or wrong together."
     )
 
 

@@ -53,11 +53,6 @@ def write_report(
         raise InputError(f"{out} must end in .html; name the page to write")
     files = read_run(folder, {"ms": _path(ms), "pan": _path(pan), "labels": _path(labels)}, scene)
     page = folder / (f"report-{files.scene}.html" if files.scene else "report.html") if out is None else Path(out)
-    if files.model.network.config.grid == "fine":
-        raise InputError(
-            f"the run {folder} maps PAN pixels, and a report is of a map of MS pixels; judge its map with "
-            "adcdnet evaluate, or train with --grid coarse"
-        )
     tell = progress or (lambda stage, step, steps, known: None)
     with files.open() as opened, tempfile.TemporaryDirectory() as temp:
         check_scene(files.model, opened)
