@@ -68,6 +68,25 @@ def texts(report):
 # ---- the images
 
 
+def test_files_of_one_band_and_chosen_bands_are_taken_as_train_takes_them(call, pair, ground, write_tif, tmp_path):
+    ms, pan = pair()
+    stack = [write_tif(f"B{k}.tif", ground.ms[k]) for k in range(6)]
+    several = [argument for path in stack for argument in ("--ms", path)]
+    code, out, _ = call(*several, "--pan", pan, "--ms-bands", "B4,1", "--json", tmp_path / "all.json")
+    assert code == 0
+    assert "B0.tif and 5 more" in out
+    found = json.loads((tmp_path / "all.json").read_text())
+    assert found["ms"]["paths"] == [str(path) for path in stack]
+    assert [band["name"] for band in found["ms"]["bands"]] == ["B4", "B0"]
+    assert [band["mean"] for band in found["ms"]["bands"]] == pytest.approx([ground.ms[4].mean(), ground.ms[0].mean()])
+    one = check(ms, pan, ms_bands=["5", "1"])
+    assert found["registration"]["row"] == pytest.approx(one.registration.row)
+    assert found["registration"]["row"] != pytest.approx(check(ms, pan).registration.row)
+    code, _, err = call("--ms", ms)
+    assert code == 2
+    assert "both --ms and --pan are needed" in err
+
+
 def test_a_good_pair_is_fine_and_its_figures_are_right(pair, ground):
     found = check(*pair())
     assert (found.verdict, found.findings, found.notes) == ("fine", (), ())

@@ -22,7 +22,7 @@ from adcdnet.grid import Grid, Window, tiles
 from adcdnet.labels import Labels, read_labels
 from adcdnet.register import Registration, measure
 from adcdnet.sampling import FEWEST_LABELS, FEWEST_TO_VALIDATE
-from adcdnet.scene import Scene
+from adcdnet.scene import Files, Scene
 
 _SIDE, _MOST = 256, 64  # MS pixels of a window, and how many of them are looked at
 _CLIPPED = 0.01  # share of pixels at the lowest or highest value from which that is no chance
@@ -51,9 +51,10 @@ class Band:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """One file. height, width: pixels; pixel: height and width of one, in units of the system; invalid: share."""
+    """One image, of one file or several. height, width: pixels; pixel: height and width of one, in units of the system;
+    invalid: share."""
 
-    path: str
+    paths: tuple[str, ...]
     height: int
     width: int
     pixel: tuple[float, float]
@@ -105,20 +106,22 @@ class CheckReport:
 
 
 def check(
-    ms: Path | str,
-    pan: Path | str,
+    ms: Files,
+    pan: Files,
     labels: Path | str | None = None,
     *,
     classes: ClassTable | None = None,
     column: str | None = None,
     mask: Path | str | None = None,
+    ms_bands: Sequence[str] | None = None,
+    pan_bands: Sequence[str] | None = None,
 ) -> CheckReport:
     """What two images and their labels are, how they lie on each other, and what stands in the way of their use.
 
-    classes, column: as for `read_labels`; mask: as for `Scene.open`. InputError where the images do not make a scene
-    at all; labels that cannot be used are a finding.
+    classes, column: as for `read_labels`; the others: as for `Scene.open`. InputError where the images do not make a
+    scene at all; labels that cannot be used are a finding.
     """
-    with Scene.open(ms, pan, mask=mask) as scene:
+    with Scene.open(ms, pan, mask=mask, ms_bands=ms_bands, pan_bands=pan_bands) as scene:
         ms_facts, pan_facts, seen = _images(scene)
         findings = [*_about_bands("MS", ms_facts), *_about_bands("PAN", pan_facts)]
         registration = measure(scene.read, *scene.grid.shape)
@@ -198,15 +201,16 @@ def _images(scene: Scene) -> tuple[ImageFacts, ImageFacts, float]:
         ms.add(pixels.ms, pixels.ms_valid)
         pan.add(pixels.pan, pixels.pan_valid)
 
-    def facts(path: Path, grid: Grid, tally: _Tally, bands: tuple[Band, ...]) -> ImageFacts:
+    def facts(what: str, grid: Grid, tally: _Tally, bands: tuple[Band, ...]) -> ImageFacts:
         pixel = (abs(grid.transform.e), abs(grid.transform.a))
         name = grid.crs and grid.crs.split('"')[1] if grid.crs and '"' in grid.crs else grid.crs
-        return ImageFacts(str(path), *grid.shape, pixel, name, 1 - tally.valid / tally.pixels, bands)
+        paths = tuple(str(path) for name, path in scene.files.items() if name.split()[0] == what)  # "ms", or "ms 1"
+        return ImageFacts(paths, *grid.shape, pixel, name, 1 - tally.valid / tally.pixels, bands)
 
     seen = ms.pixels / (scene.grid.height * scene.grid.width)
     return (
-        facts(scene.paths[0], scene.ms_full, ms, ms.bands(scene.ms_descriptions, scene.ms_types)),
-        facts(scene.paths[1], scene.pan_full, pan, pan.bands(scene.pan_descriptions, scene.pan_types)),
+        facts("ms", scene.ms_full, ms, ms.bands(scene.ms_descriptions, scene.ms_types)),
+        facts("pan", scene.pan_full, pan, pan.bands(scene.pan_descriptions, scene.pan_types)),
         seen,
     )
 
@@ -224,7 +228,7 @@ def _about_bands(image: str, facts: ImageFacts) -> Iterator[Finding]:
     for band in facts.bands:
         if band.lowest == band.highest:
             yield Finding(
-                f"{image} {band.name} is {band.lowest:g} everywhere", "leave it out, e.g. with gdal_translate -b"
+                f"{image} {band.name} is {band.lowest:g} everywhere", f"leave it out: --{image.lower()}-bands"
             )
             continue
         if band.at_highest > _CLIPPED:

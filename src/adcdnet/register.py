@@ -11,6 +11,9 @@ pixels p comes from cubic splines). The second opinion is the slope of the phase
 of its fit, over low frequencies (Stone et al., doi:10.1109/36.957286), which uses neither R² nor any resampling.
 Over the scene, t + D·place is fitted to the windows' corrections, robustly: t the correction in the middle, D what
 rotation and stretch add from there to the edges.
+
+At ratio 1 both images are smoothed first: p(s) between whole pixels is then interpolated from PAN's own aliases, which
+no more fit those of MS there, and the correction would be pulled to whole pixels, alike in all windows.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ _SIDE, _PER_AXIS = 96, 5  # MS pixels of the largest window, and how many window
 _FEWEST = 400  # usable MS pixels below which a window says nothing
 _LEAST_FIT = 0.1  # R² below which MS does not explain PAN at all
 _CORRELATED = 4  # neighbouring residuals that count as one, for the error of a window
+_SMOOTH = 1.0  # pixels: Gaussian by which images at ratio 1 are smoothed; 4π of its square then count as one
 _LOW = 0.25  # cycles per MS pixel: frequencies above it are aliased in one image or the other
 
 Floats = NDArray[np.float64]
@@ -138,6 +142,8 @@ def shift_between(
         raise ValueError(f"pan {pan.shape} is no whole multiple of ms {ms.shape}")
     ms_valid = np.ones((height, width), bool) if ms_valid is None else ms_valid
     pan_valid = np.ones(pan.shape[1:], bool) if pan_valid is None else pan_valid
+    if ratio == 1:
+        (ms, ms_valid), (pan, pan_valid) = _smoothed(ms, ms_valid), _smoothed(pan, pan_valid)
     blocks = pan_valid.reshape(height, ratio, width, ratio).all(axis=(1, 3))
     near = ndimage.minimum_filter(blocks, 2 * REACH + 3)  # whatever a trial looks at is valid
     inner = (slice(_MARGIN, -_MARGIN),) * 2
@@ -145,6 +151,13 @@ def shift_between(
     if usable.sum() < _FEWEST:
         return None
     return _Trials(ms[:, *inner], pan, pan_valid, usable, ratio).best()
+
+
+def _smoothed(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Bands (n, h, w) by a Gaussian, and where it met valid pixels only, up to three deviations off."""
+    clean = np.where(valid, values, 0).astype(np.float64)
+    smooth = ndimage.gaussian_filter(clean, (0, _SMOOTH, _SMOOTH), truncate=3).astype(np.float32)
+    return smooth, ndimage.minimum_filter(valid, 2 * round(3 * _SMOOTH) + 1)
 
 
 class _Trials:
@@ -183,7 +196,8 @@ class _Trials:
         (row_s, col_s), curvature = climbed
         fit = self.fit(*self._at(row_s, col_s))
         # least squares: covariance = 2 σ² (Hessian of the sum of squares)⁻¹, both over the variance of p
-        covariance = 2 * (1 - fit) / (self.usable.sum() / _CORRELATED) * np.linalg.inv(curvature)
+        alike = _CORRELATED if self.ratio > 1 else 4 * np.pi * _SMOOTH**2
+        covariance = 2 * (1 - fit) / (self.usable.sum() / alike) * np.linalg.inv(curvature)
         phase_row, phase_col = self._by_phase(row_s, col_s)
         errors = np.sqrt(np.diag(covariance)).tolist()
         as_given = self.fit(*self._at_whole(0, 0))

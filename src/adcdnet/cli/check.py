@@ -9,28 +9,52 @@ from typing import Annotated
 
 import typer
 
-from adcdnet.checking import CheckReport, check
+from adcdnet.checking import CheckReport, ImageFacts, check
 from adcdnet.checkpoint import write_whole
 from adcdnet.classes import ClassTable
-from adcdnet.cli.console import ColumnOption, MaskOption, MsOption, PanOption, out_console, print_table, say
+from adcdnet.cli.console import (
+    ColumnOption,
+    MaskOption,
+    MsBandsOption,
+    MsFilesOption,
+    PanBandsOption,
+    PanFilesOption,
+    bands_of,
+    out_console,
+    print_table,
+    say,
+)
 from adcdnet.register import Registration
 
 
 def check_command(
-    ms: MsOption,
-    pan: PanOption,
+    ms: MsFilesOption = None,
+    pan: PanFilesOption = None,
     labels: Annotated[Path | None, typer.Option(help="Raster or polygons, if there are any yet.")] = None,
     classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
     column: ColumnOption = None,
     mask: MaskOption = None,
+    ms_bands: MsBandsOption = None,
+    pan_bands: PanBandsOption = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write all figures as JSON.")] = None,
 ) -> None:
     """Whether these images can be used together: what they are, how they lie on each other, what to mend.
 
     Example: adcdnet check --ms ms.tif --pan pan.tif --labels polygons.gpkg
     """
+    if not ms or not pan:
+        raise typer.BadParameter("both --ms and --pan are needed", param_hint="--ms")
     table = ClassTable.read(classes) if classes else None
-    found = check(ms, pan, labels, classes=table, column=column, mask=mask)
+    found = check(
+        ms,
+        pan,
+        labels,
+        classes=table,
+        column=column,
+        mask=mask,
+        ms_bands=bands_of(ms_bands),
+        pan_bands=bands_of(pan_bands),
+    )
     if json_path is not None:
         write_whole(json_path, (json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
     say(found.notes)
@@ -44,7 +68,7 @@ def print_report(found: CheckReport) -> None:
     print_table(
         [
             ("", "MS", "PAN"),
-            ("file", Path(ms.path).name, Path(pan.path).name),
+            ("file", _file(ms), _file(pan)),
             ("pixels, rows × columns", f"{ms.height}×{ms.width}", f"{pan.height}×{pan.width}"),
             ("size of a pixel", *(f"{p[0]:.6g} × {p[1]:.6g}" for p in (ms.pixel, pan.pixel))),
             ("coordinate system", ms.crs or "none", pan.crs or "none"),
@@ -72,6 +96,11 @@ def print_report(found: CheckReport) -> None:
         mend = f"; {finding.mend}" if finding.mend else ""
         out_console.print(f"{word}: {finding.what}{mend}", markup=False)
     out_console.print(f"verdict: {found.verdict}")
+
+
+def _file(facts: ImageFacts) -> str:
+    first, *more = (Path(path).name for path in facts.paths)
+    return f"{first} and {len(more)} more" if more else first
 
 
 def _print_registration(found: Registration) -> None:
