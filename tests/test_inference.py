@@ -347,6 +347,31 @@ def test_tiles_of_another_tau_are_not_resumed(tiny_model, tiny_scene, tmp_path, 
     assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "plain.tif").read_bytes()
 
 
+def test_tiles_of_other_bands_are_refused_and_stay(tiny_model, tiny_scene, tmp_path, monkeypatch):
+    monkeypatch.setattr("adcdnet.budget.LARGEST_TILE", 16)
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    def mapped(bands, **more):
+        ms, pan = tiny_scene.paths
+        with Scene.open(ms, pan, ms_bands=bands and bands.split(",")) as scene:
+            predict(tiny_model, scene, out=tmp_path / "map.tif", **more)
+
+    with pytest.raises(KeyboardInterrupt):
+        mapped("2,1,3,4,5", resume=True, progress=stop)
+    kept = {path: path.read_bytes() for path in (tmp_path / ".map.tif.tiles").iterdir()}
+    for bands, named in (("1,2,3,4,5", "MS bands 1,2,3,4,5"), (None, "all bands")):
+        with pytest.raises(InputError, match=f"made from MS bands 2,1,3,4,5, and {named} are asked for now") as caught:
+            mapped(bands, resume=True)
+        assert "\n" not in str(caught.value)
+        assert {path: path.read_bytes() for path in (tmp_path / ".map.tif.tiles").iterdir()} == kept
+    mapped("2,1,3,4,5", resume=True)
+    resumed = (tmp_path / "map.tif").read_bytes()
+    mapped("2,1,3,4,5")
+    assert (tmp_path / "map.tif").read_bytes() == resumed
+
+
 def test_a_map_does_not_overwrite_an_image(tiny_scene, tiny_model):
     before = tiny_scene.paths[0].read_bytes()
     with pytest.raises(InputError, match="is an image of the scene"):

@@ -27,7 +27,7 @@ from adcdnet.journal import Journal, clear, fingerprint
 from adcdnet.memory import resident
 from adcdnet.model import CORE, ADCDNet, Shared
 from adcdnet.nn.shared import Targets
-from adcdnet.posterior import posterior
+from adcdnet.posterior import posterior, smooth
 from adcdnet.scene import Pixels, RasterWriter, Scene, sieve
 
 Precision = Literal["float32", "bf16"]
@@ -69,16 +69,19 @@ def logits_of(
     """Main logits (K, h, w) of a window, from its pixels with a halo of the network's reach; nan where invalid.
 
     h, w: MS pixels, or PAN pixels where those are the targets of the network. batch: patches at once of engine `patch`.
+    The logits of neighbours are averaged as the settings of the network say.
     """
     network = model.network.to(device)
-    reach, step = network.config.reach, network.config.step(network.layout.ratio)
+    config = network.config
+    step, halo = config.step(network.layout.ratio), config.reach - config.margin
     ms, pan = (torch.from_numpy(x).to(device) for x in model.statistics.standardise(*pixels))
-    inside = (slice(reach * step, -reach * step),) * 2
-    valid = pixels.valid_targets(step)[inside]
+    valid = pixels.valid_targets(step)[(slice(halo * step, -halo * step),) * 2]
     row, col = np.nonzero(valid)
+    around = config.margin * step
+    inside = tuple(slice(around, size - around) for size in valid.shape)
     logits = np.full((network.layout.classes, *valid.shape), np.nan, np.float32)
     if not len(row):
-        return logits
+        return logits[:, *inside]
     with (
         torch.inference_mode(),
         torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"),
@@ -90,7 +93,7 @@ def logits_of(
         else:
             raise ValueError(f"engine is {engine!r}, must be 'dense' or 'patch'")
     logits[:, row, col] = found.float().cpu().numpy().T
-    return logits
+    return smooth(logits, config.smooth)[:, *inside]
 
 
 def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64]) -> Tensor:
@@ -100,7 +103,7 @@ def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], co
     convolved once for every phase, MS once for all.
     """
     config, ratio = network.config, network.layout.ratio
-    step, margin = config.step(ratio), config.reach - config.before
+    step, margin = config.step(ratio), config.reach - config.margin - config.before
     window = Window(margin, margin, ms.shape[1] - 2 * margin, ms.shape[2] - 2 * margin)
     shared: Shared | None = None
     parts, places = [], []
@@ -129,7 +132,8 @@ def _patch_by_patch(
 ) -> Tensor:
     """Logits (n, K), one patch per target: the definition."""
     config, ratio = network.config, network.layout.ratio
-    step, first, size = config.step(ratio), config.reach - config.before, config.before + 1 + config.after
+    step, size = config.step(ratio), config.before + 1 + config.after
+    first = config.reach - config.margin - config.before
     parts = []
     for start in range(0, len(row), batch):
         some_ms, some_pan = [], []
@@ -206,7 +210,7 @@ def predict(
 
     memory: bytes of resident memory, all of the process included, that tile and batch are chosen for.
     resume: keep finished tiles beside the map until it is whole, and go on from those that an earlier call with the
-    same model, scene and settings left; the file is the same as from one uninterrupted call.
+    same model, scene, bands and settings left; the file is the same as from one uninterrupted call.
     sieved: give patches of the map of fewer of its pixels than this to their largest neighbour (0: none). Probabilities
     stay as they are. The whole map is held for it, some 10 bytes a pixel on top of `memory`.
     device: "auto" is the GPU if there is one; afterwards the network is back where it was.
@@ -230,7 +234,7 @@ def predict(
     step = model.network.config.step(scene.ratio)
     grid = scene.grid.refine(step)
     settings = (engine, tau, precision, probabilities is not None, step, where.type)
-    journal = Journal(Path(out), fingerprint(model, scene, settings)) if resume else None
+    journal = Journal(Path(out), fingerprint(model, scene, settings), scene.chosen) if resume else None
     if journal is not None:
         sizes = journal.begin(sizes)
     values = np.asarray((*model.classes.values, 0), np.uint8)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +22,31 @@ from adcdnet.scene import Scene
 
 
 class Journal:
-    """The tiles of the prediction that `fingerprint` stands for. finished: windows that need no more work."""
+    """The tiles of the prediction that `fingerprint` stands for. finished: windows that need no more work.
 
-    def __init__(self, out: Path, fingerprint: str) -> None:
+    chosen: the bands asked for, of "ms" and "pan", where they were.
+    """
+
+    def __init__(self, out: Path, fingerprint: str, chosen: Mapping[str, Sequence[str]]) -> None:
         self.folder = _folder(out)
         self.fingerprint = fingerprint
+        self.chosen = {image: list(bands) for image, bands in chosen.items()}
         self.finished: set[Window] = set()
 
     def begin(self, sizes: Sizes) -> Sizes:
         """Find what an earlier call left, or begin anew; returns the sizes to go on with.
 
-        InputError where the folder cannot be written.
+        InputError where the folder cannot be written, and where all is as it was but the bands that are asked for.
         """
         head = self.folder / "head.json"
         if head.exists():
             left = json.loads(head.read_text())
             if left["fingerprint"] == self.fingerprint:
+                if (before := left.get("chosen", {})) != self.chosen:
+                    raise InputError(
+                        f"{self.folder} holds tiles made from {_words(before)}, and {_words(self.chosen)} are "
+                        "asked for now; ask for those again, or leave out --resume to begin anew"
+                    )
                 for file in self.folder.glob("*.npz"):
                     self.finished.add(Window(*(int(part) for part in file.stem.split("_"))))
                 sizes = Sizes(left["tile"], left["batch"])
@@ -47,7 +56,7 @@ class Journal:
             self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.folder} cannot be written: {error.strerror}") from error
-        content = {"fingerprint": self.fingerprint, "owner": owner(), **sizes._asdict()}
+        content = {"fingerprint": self.fingerprint, "chosen": self.chosen, "owner": owner(), **sizes._asdict()}
         write_whole(head, json.dumps(content).encode())
         return sizes
 
@@ -87,6 +96,11 @@ def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str
     known = (model.statistics, model.classes, shares, images, scene.grid, scene.pan_shift, settings)
     digest.update(repr(known).encode())
     return digest.hexdigest()
+
+
+def _words(chosen: Mapping[str, Sequence[str]]) -> str:
+    """'MS bands 4,1 and PAN bands 1'."""
+    return " and ".join(f"{image.upper()} bands {','.join(bands)}" for image, bands in chosen.items()) or "all bands"
 
 
 def _folder(out: Path) -> Path:
