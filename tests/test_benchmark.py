@@ -161,6 +161,16 @@ def test_what_is_wrong_is_said_before_anything_is_computed(scene, tmp_path, chan
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("own", [{"part": "test"}, {"split": "split.tif"}])
+def test_a_scene_with_a_division_of_its_own_is_refused(scene, tmp_path, own):
+    with pytest.raises(
+        InputError, match=f"'pair' has a {next(iter(own))} of its own, but a benchmark divides"
+    ) as caught:
+        benchmark([scene.model_copy(update=own)], methods=["mlp"], reference="mlp", out=tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_killed_training_is_one_line(scene, quick, tmp_path, monkeypatch):
     def killed(self, *_):
         future = Future()

@@ -227,6 +227,20 @@ def test_points_without_a_class_are_left_out_and_said_to_be(map_path, tmp_path):
     assert any("180 points with a class stand for the 20 without one" in note for note in found.notes)
 
 
+def test_a_class_that_few_points_are_of_is_named(map_path, tmp_path):
+    """Water is drawn whole and known; outside it, three points of it are too few to say how much hides there."""
+    drawn = sample(map_path, tmp_path / "p.gpkg", n=400, min_per_class=100)
+    names = truth_at(drawn, make_map())
+    strange = np.flatnonzero(names == "meadow")[:3]
+    names[strange] = "water"
+    fill(tmp_path / "p.gpkg", names)
+    (note,) = evaluate(map_path, tmp_path / "p.gpkg").notes
+    assert "turned out to be of water (3): intervals" in note
+    names[np.flatnonzero(names == "meadow")[:7]] = "water"
+    fill(tmp_path / "p.gpkg", names)
+    assert evaluate(map_path, tmp_path / "p.gpkg").notes == ()
+
+
 def test_another_map_of_the_same_ground_may_be_judged_by_it(map_path, tmp_path):
     drawn = sample(map_path, tmp_path / "points.gpkg", n=400)
     fill(tmp_path / "points.gpkg", truth_at(drawn, noisy()))

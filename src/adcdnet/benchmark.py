@@ -75,13 +75,21 @@ def benchmark(
     """Compute what is missing and write results.csv, results.md and results.png into `out`. Returns the rows.
 
     Cells that an earlier call left in `out` are taken as they are if scene files, settings and version are the same.
-    Raises InputError for an unknown method, a reference that is not among the methods, and scenes that cannot be split.
+    Every scene is divided into folds of its own. Raises InputError for an unknown method, a reference that is not among
+    the methods, scenes that cannot be split, and scenes with a part or a split of their own.
     """
     out = Path(out)
     if reference not in methods:
         raise InputError(f"reference {reference!r} is not among the methods {', '.join(methods)}; add it to them")
     if folds < 2:
         raise InputError(f"{folds} folds leave nothing to train on or to test; ask for 2 or more")
+    for one in scenes:
+        if one.part is not None or one.split is not None:
+            what = "part" if one.split is None else "split"
+            raise InputError(
+                f"scene {one.name!r} has a {what} of its own, but a benchmark divides every scene into folds, "
+                "all of which are tested in turn; take that line out of the file of scenes"
+            )
     cells = [
         Cell(scene, method, repeat, fold, seed, folds, protocol, labels)
         for scene, labels, repeat, seed, fold, method in product(

@@ -27,6 +27,7 @@ from adcdnet.sampling import PART_NAMES, Leakage, block_numbers, block_side, lea
 from adcdnet.scene import RasterReader, read_band, read_classes, read_map
 
 _Z = 1.959964  # standard errors on each side of an estimate that make 95 %
+_FEW_POINTS = 10  # of a class, below which its intervals hold the truth less often than they say
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ def _on_sample(
             f"this is not the map that the sample was drawn from: {strangers} of {points} points have another class in "
             "it; the estimates hold all the same, with somewhat larger errors",
         )
+    notes += _few_points(n, drawn.pixels, labels.classes)
     found = estimate(n, drawn.pixels)
     confusion = n.sum(axis=0).T
     support = tuple(confusion.sum(axis=1).tolist())
@@ -211,6 +213,19 @@ def _on_sample(
         notes,
         intervals,
         areas=replace(areas, adjusted=adjusted),
+    )
+
+
+def _few_points(n: NDArray[np.int64], pixels: NDArray[np.int64], classes: ClassTable) -> tuple[str, ...]:
+    """A note on classes that few points turned out to be of; those of a stratum drawn whole leave nothing to doubt."""
+    some = n[n.sum(axis=(1, 2)) < pixels]
+    counts = some.sum(axis=(0, 1)).tolist()
+    few = [f"{name} ({c})" for name, c in zip(classes.names, counts, strict=True) if c < _FEW_POINTS]
+    if not len(some) or not few:
+        return ()
+    return (
+        f"fewer than {_FEW_POINTS} points, classes drawn whole not counted, turned out to be of {', '.join(few)}: "
+        "intervals of so rare a class hold the truth less often than 95 %; draw more points, or trust them less",
     )
 
 

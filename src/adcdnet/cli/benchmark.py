@@ -31,6 +31,8 @@ def benchmark_command(
 ) -> None:
     """Compare methods on your own scenes by repeated spatial cross-validation.
 
+    Every scene is divided into folds by itself; one with `part` or `split` in scenes.toml is refused.
+
     Example: adcdnet benchmark scenes.toml --methods adcdnet,forest,boosting --seeds 3 --out runs/benchmark
     """
     if split not in ("blocks", "random"):
