@@ -10,8 +10,9 @@ from adcdnet.errors import InputError
 
 
 def test_reach_by_hand():
-    assert NetworkConfig().reach == 12  # 8 pixels of patch and 4 of halo
-    assert NetworkConfig(patch=9).reach == 8
+    assert NetworkConfig().reach == 13  # 8 pixels of patch, 4 of halo and the neighbour that is averaged
+    assert NetworkConfig(smooth=0).reach == 12
+    assert NetworkConfig(patch=9, smooth=0).reach == 8
     paper = TrainConfig.of_profile("paper").network
     assert (paper.before, paper.after, paper.reach) == (7, 8, 8)  # the target is at index 7 of 16
 
@@ -114,3 +115,13 @@ def test_toml_holds_every_setting():
     written = tomllib.loads(TrainConfig().to_toml())
     assert set(written) == set(TrainConfig.model_fields)
     assert set(written["network"]) == set(NetworkConfig.model_fields)
+
+
+@pytest.mark.parametrize(("dia", "attention"), [(True, "dia"), (False, "none")])
+def test_settings_of_earlier_files_say_dia(tmp_path, dia, attention):
+    path = tmp_path / "config.toml"
+    path.write_text(f"[network]\ndia = {str(dia).lower()}\n")
+    assert TrainConfig.read(path).network.attention == attention
+    path.write_text("[network]\ndia = 3\n")
+    with pytest.raises(InputError, match=r"network\.dia: Extra inputs"):
+        TrainConfig.read(path)

@@ -26,7 +26,7 @@ from adcdnet.scene import Pixels, Scene, read_band, read_map, sieve
 from adcdnet.training import train
 from conftest import PIXEL, QUICK, build_model, write_tif_file
 
-FINE = {"grid": "fine", "patch": 9}  # 9: half = 4 and halo 4, so 8 MS pixels before and after the target's
+FINE = {"smooth": 0, "grid": "fine", "patch": 9}  # 9: half = 4 and halo 4, so 8 MS pixels before and after the target's
 
 
 def random_pixels(ratio, height=5, width=7, *, border=9):
@@ -125,7 +125,7 @@ def numbered_area(ratio, *, part=None, height=33, width=38):
     labels = Labels((pan[0] % 3).astype(np.int16), ClassTable.numbered(["a", "b", "c"]))
     split = Split(np.full((height, width), TRAIN, np.uint8) if part is None else part, 8, (), hides_test=False)
     as_is = BandStatistics((0.0,), (1.0,), (0.0,), (1.0,))
-    network = NetworkConfig(patch=9, grid="fine")
+    network = NetworkConfig(patch=9, grid="fine", smooth=0)
     return TrainingArea(pixels, labels, split, network=network, ratio=ratio, statistics=as_is)
 
 
@@ -175,7 +175,7 @@ def test_what_is_looked_at_for_a_target_is_cut_as_prediction_cuts_it():
 
 @pytest.mark.parametrize("ratio", [2, 3, 4])
 def test_the_guard_keeps_test_ground_out_of_the_windows_of_training_targets(ratio):
-    network = NetworkConfig(patch=9, grid="fine")
+    network = NetworkConfig(patch=9, grid="fine", smooth=0)
     assert network.reach == 9
     blocks = np.full((33, 38), TRAIN, np.uint8)
     blocks[12:20, 15:22] = TEST

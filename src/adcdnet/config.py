@@ -45,6 +45,7 @@ class NetworkConfig(_Settings):
     prior: bool = True  # stage I serves stage II
     prior_mask: Literal["standardised", "raw"] = "standardised"
     learn_prior_token: bool = True  # False leaves it a random projection, as published
+    smooth: float = Field(0.5, ge=0, le=1)  # deviation, in targets, of the Gaussian that averages neighbours' logits
 
     @model_validator(mode="before")
     @classmethod
@@ -89,11 +90,18 @@ class NetworkConfig(_Settings):
 
     @property
     def reach(self) -> int:
-        """How far from the MS pixel of its target the network sees, in MS pixels: 12 for `default`, 8 for `paper`.
+        """How far from the MS pixel of its target an answer depends on pixels, in MS pixels: 13 for `default`, 8 for
+        `paper`.
 
-        One more on the fine grid, where PAN is centred on a PAN pixel and not on an MS pixel.
+        One more than the network sees on the fine grid, where PAN is centred on a PAN pixel and not on an MS pixel; and
+        one more where neighbours' logits are averaged.
         """
-        return max(self.before, self.after) + (self.grid == "fine")
+        return max(self.before, self.after) + (self.grid == "fine") + self.margin
+
+    @property
+    def margin(self) -> int:
+        """MS pixels around a window whose logits are needed as well: those of the neighbours that are averaged."""
+        return int(self.smooth > 0)
 
     def step(self, ratio: int) -> int:
         """Targets per MS pixel and axis: 1, or `ratio` where they are PAN pixels."""
@@ -180,6 +188,7 @@ class TrainConfig(_Settings):
                 shared_decision=True,
                 prior_mask="raw",
                 learn_prior_token=False,
+                smooth=0.0,
             ),
             # the published 5 and 20 epochs over a few thousand training pixels, batch 32
             stage1=StageConfig(

@@ -38,10 +38,10 @@ from adcdnet.checkpoint import Model, write_whole
 from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.evaluation import labels_in_part
-from adcdnet.grid import tiles
+from adcdnet.grid import Window, tiles
 from adcdnet.inference import check_scene
 from adcdnet.labels import Labels
-from adcdnet.model import ADCDNet, Decision, Outputs
+from adcdnet.model import ADCDNet, Decision, Outputs, Shared
 from adcdnet.nn.dtm import DeepTemporalMamba, Explanation
 from adcdnet.nn.shared import Targets
 from adcdnet.report import EXPLAINED, HeadSummary, explanation_figure
@@ -245,7 +245,7 @@ def _answers(
         inside = (slice(reach, -reach),) * 2
         row, col = np.nonzero((index[window.slices] >= 0) & pixels.valid[inside])
         ms, pan = (torch.from_numpy(x) for x in model.statistics.standardise(*pixels))
-        shared = network.share(ms[None], pan[None]) if config.sharable and len(row) else None
+        shared = _share(network, ms, pan) if config.sharable and len(row) else None
         for start in range(0, len(row), few):
             r, c = row[start : start + few], col[start : start + few]
             if shared is not None:
@@ -255,6 +255,13 @@ def _answers(
                 outputs = network(*_patches(network, ms, pan, r, c), branches=True)
             yield index[window.slices][r, c], outputs
         progress(done, len(windows))
+
+
+def _share(network: ADCDNet, ms: Tensor, pan: Tensor) -> Shared:
+    """What the targets of a tile have in common; its halo may be wider than what one of them sees."""
+    margin, ratio = network.config.reach - network.config.before, network.layout.ratio
+    seen = Window(margin, margin, ms.shape[1] - 2 * margin, ms.shape[2] - 2 * margin)
+    return network.share(ms[None, :, *seen.slices], pan[None, :, *seen.scale(ratio).slices])
 
 
 def _patches(

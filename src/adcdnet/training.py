@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ from adcdnet.model import ADCDNet, Layout, PriorNet
 from adcdnet.nn.mamba import Mamba
 from adcdnet.nn.shared import Targets
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
-from adcdnet.posterior import fit_temperature, posterior
+from adcdnet.posterior import fit_temperature, posterior, smooth
 from adcdnet.sampling import PART_NAMES, Drawn, Split, TrainingArea, training_statistics
 from adcdnet.scene import Scene, write_raster
 from adcdnet.transfer import begin_from, notes_of
@@ -138,6 +137,7 @@ def _train(
         "ms_bands": list(first.ms_descriptions),
         "pan_bands": list(first.pan_descriptions),
         "chosen_bands": first.chosen,
+        "pan_shift": list(first.pan_shift),
         "labelled_pixels": {part: sum(known[part] for known in counts.values()) for part in PART_NAMES},
         "block": splits[0].block,
         "leakage": total_leakage([one.labels for one in coarse], splits, reach=reach).to_dict(),
@@ -147,7 +147,12 @@ def _train(
     }
     if len(scenes) > 1:
         record["scenes"] = {
-            one.name: {"labelled_pixels": counts[one.name], "block": split.block, "part": one.part}
+            one.name: {
+                "labelled_pixels": counts[one.name],
+                "block": split.block,
+                "part": one.part,
+                "pan_shift": list(one.scene.pan_shift),
+            }
             for one, split in zip(scenes, splits, strict=True)
         }
     shares = trainer.label_shares, trainer.drawn_shares
@@ -368,24 +373,33 @@ class Trainer:
 
     @torch.inference_mode()
     def _validate(self, network: ADCDNet) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Class indices (n,) of the validation part and probabilities (K, n) at tau 1."""
+        """Class indices (n,) of the validation part and probabilities (K, n) at tau 1.
+
+        Logits are averaged with those of neighbours, as in a map, but only of neighbours that validate too.
+        """
         shares, step = (self.label_shares, self.drawn_shares), self.area.step
         height, width = self.area.split.part.shape
         truth, answer = [], []
-        for window, phase in product(tiles(height, width, 64), np.ndindex(step, step)):
-            label = self.area.validation_label[phase[0] :: step, phase[1] :: step][window.slices]
-            row, col = np.nonzero(label >= 0)
-            if not len(row):
+        for window in tiles(height, width, 64):
+            label = self.area.validation_label[window.scale(step).slices]
+            known = label >= 0
+            if not known.any():
                 continue
-            if self.dense:
-                ms, pan = (torch.from_numpy(x.copy())[None].to(self.device) for x in self.area.tile(window, phase))
-                places = (torch.from_numpy(i).to(self.device) for i in (np.zeros_like(row), row, col))
-                logits = network.on_tile(ms, pan, Targets(*places)).main
-            else:
-                at = (row + window.row) * step + phase[0], (col + window.col) * step + phase[1]
-                logits = self._classify_patches(network, *at)
-            answer.append(posterior(logits.float().cpu().numpy().T, *shares, tau=1.0))
-            truth.append(label[row, col])
+            logits = np.full((len(self.label_shares), *label.shape), np.nan, np.float32)
+            for phase in np.ndindex(step, step):
+                row, col = np.nonzero(known[phase[0] :: step, phase[1] :: step])
+                if not len(row):
+                    continue
+                if self.dense:
+                    ms, pan = (torch.from_numpy(x.copy())[None].to(self.device) for x in self.area.tile(window, phase))
+                    places = (torch.from_numpy(i).to(self.device) for i in (np.zeros_like(row), row, col))
+                    found = network.on_tile(ms, pan, Targets(*places)).main
+                else:
+                    at = (row + window.row) * step + phase[0], (col + window.col) * step + phase[1]
+                    found = self._classify_patches(network, *at)
+                logits[:, row * step + phase[0], col * step + phase[1]] = found.float().cpu().numpy().T
+            answer.append(posterior(smooth(logits, self.config.network.smooth)[:, known], *shares, tau=1.0))
+            truth.append(label[known])
         return np.concatenate(truth), np.concatenate(answer, axis=1)
 
     def _calibrate(self, truth: NDArray[np.int64], p: NDArray[np.float32]) -> None:
