@@ -58,7 +58,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "gate-fusion": {"network": {"head": "flatten", "fusion": "gate"}},
     "concat-fusion": {"network": {"head": "flatten", "fusion": "concat"}},
     "halo": {"network": {"head": "flatten"}, "sampling": "patch"},  # what zeros is to be compared with
-    "zeros": {"network": {"padding": "zeros", "patch": 16, "head": "flatten"}},
+    "zeros": {"network": {"padding": "zeros", "patch": 16, "head": "flatten"}, "sampling": "patch"},
     "ms-only": {"network": {"sensors": "ms"}},
     "pan-only": {"network": {"sensors": "pan"}},
 }

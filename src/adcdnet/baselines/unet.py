@@ -121,7 +121,8 @@ def fit_unet(
         def loss() -> Tensor:
             drawn = area.draw_tiles(rng, 1, side, labelled=True, augment=True)
             stack = brovey(torch.from_numpy(drawn.ms), torch.from_numpy(drawn.pan), area.statistics)
-            logits = _without_border(network(stack), border * area.ratio)
+            halo = (drawn.ms.shape[-1] - side) // 2  # may be less than the border of the area
+            logits = _without_border(network(stack), halo * area.ratio)
             label = torch.from_numpy(drawn.label.repeat(area.ratio, 1).repeat(area.ratio, 2))
             return F.cross_entropy(logits, label, weight, ignore_index=-1)
 

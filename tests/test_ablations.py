@@ -1,0 +1,88 @@
+"""The variants that a benchmark compares: each builds, answers and is what its name says."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adcdnet.cells import ABLATIONS
+from adcdnet.config import TrainConfig
+from adcdnet.errors import InputError
+from adcdnet.explain import explain
+from adcdnet.labels import Labels
+from adcdnet.model import ADCDNet, Layout
+from conftest import build_model
+
+METHOD = Path(__file__).parents[1] / "docs" / "method.md"
+
+
+def settings(name: str) -> TrainConfig:
+    return TrainConfig().replace(ABLATIONS[name])
+
+
+def network(name: str) -> ADCDNet:
+    torch.manual_seed(0)
+    return ADCDNet(settings(name).network, Layout(ms_bands=3, pan_bands=2, ratio=2, classes=4)).eval()
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_each_answers_as_asked(name):
+    found, config = network(name), settings(name).network
+    side = config.before + 1 + config.after
+    ms, pan = torch.randn(5, 3, side, side), torch.randn(5, 2, 2 * side, 2 * side)
+    with torch.inference_mode():
+        outputs = found(ms, pan, branches=True)
+    assert outputs.main.shape == (5, 4)
+    assert (outputs.ms is None) == (not config.dtm)
+    assert config.sharable == (name != "zeros")
+
+
+def test_no_two_are_the_same():
+    assert len({settings(name).model_dump_json() for name in ABLATIONS}) == len(ABLATIONS)
+
+
+def test_parts_that_are_exchanged_have_their_sizes():
+    """Two sensors, in PriorNet and in the network that answers: four attentions; two DTM heads; one fusion."""
+    count = {name: sum(p.numel() for p in network(name).parameters()) for name in ABLATIONS}
+    assert count["adcdnet"] - count["no-dia"] == 4 * 59
+    assert count["cbam"] - count["no-dia"] == 4 * 2 * 7 * 7
+    mamba = 64 * 128 + 64 * 5 + 64 * (4 + 32) + (4 * 64 + 64) + 64 * 16 + 64 + 64 * 64
+    assert count["gru"] - count["adcdnet"] == 2 * (3 * (64 * 64 + 64 * 64 + 64 + 64) - mamba)
+    assert count["attention"] - count["adcdnet"] == 2 * (4 * 64 * 64 - mamba)
+    assert count["gate-fusion"] - count["flatten-head"] == 128 * 64 + 64
+    assert count["concat-fusion"] - count["flatten-head"] == 128 * 64
+    assert count["zeros"] - count["halo"] == 64 * 64 * (8**2 - 9**2)
+
+
+def test_what_is_compared_differs_in_its_part_alone():
+    def differing(one: str, other: str) -> set[str]:
+        first, second = settings(one).model_dump(), settings(other).model_dump()
+        assert {k for k in first if first[k] != second[k]} == {"network"}
+        return {k for k in first["network"] if first["network"][k] != second["network"][k]}
+
+    assert differing("cbam", "adcdnet") == {"attention"}
+    assert differing("gru", "adcdnet") == differing("attention", "adcdnet") == {"reader"}
+    assert differing("gate-fusion", "flatten-head") == differing("concat-fusion", "flatten-head") == {"fusion"}
+    assert differing("zeros", "halo") == {"padding", "patch"}
+
+
+def test_the_document_names_methods_that_there_are():
+    chapter = METHOD.read_text("utf-8").split("## Others in their place")[1].split("\n## ")[0]
+    rows = [line.split("|") for line in chapter.splitlines() if line.startswith("| ") and "`" in line]
+    assert {row[4].strip(" `") for row in rows} == {"cbam", "gru", "attention", "gate-fusion", "concat-fusion", "zeros"}
+    for row in rows:
+        method = row[4].strip(" `")
+        assert set(re.findall(r"`([^`]+)`", row[5])) <= set(ABLATIONS)
+        for setting in re.findall(r"`([^`]+)`", row[2]):
+            ((key, value),) = tomllib.loads(setting).items()
+            assert getattr(settings(method).network, key) == value
+
+
+@pytest.mark.parametrize("reader", ["gru", "attention"])
+def test_only_mamba_can_be_explained(reader, tiny_scene):
+    model = build_model(Layout(ms_bands=3, pan_bands=2, ratio=2, classes=4), reader=reader)
+    with pytest.raises(InputError, match=f"read by '{reader}', and only Mamba's way"):
+        explain(model, tiny_scene, Labels(np.zeros(tiny_scene.grid.shape, np.int16), model.classes))
