@@ -95,22 +95,45 @@ def predict_command(
             raise
         return scene
 
+    def named(files: SceneFiles, out: Path, probabilities: Path | None) -> None:
+        if model.is_dir():
+            words = _report_words(model, loaded, files, out, probabilities, (ms_bands, pan_bands), fix_shift)
+            out_console.print(f"report of it: {shlex.join(words)}", markup=False)
+
     if scenes is not None and not ms and not pan and mask is None:
-        _map_all(mapped, opened, scenes, out, probabilities)
+        _map_all(mapped, opened, named, scenes, out, probabilities)
         return
     if scenes is not None or not ms or not pan:
         raise typer.BadParameter("name a file of scenes, or --ms and --pan of one", param_hint="SCENES")
-    _map(mapped, opened, SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask), out, probabilities)
-    plain = len(ms) == len(pan) == 1 and mask is None and bands == (None, None)  # what a report can open
-    if model.is_dir() and plain:
-        words = ("adcdnet", "report", model, "--map", out, "--ms", ms[0], "--pan", pan[0])
-        line = shlex.join(map(str, (*words, *(["--fix-shift"] if fix_shift else []))))
-        out_console.print(f"report of it: {line}", markup=False)
+    files = SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask)
+    _map(mapped, opened, files, out, probabilities)
+    named(files, out, probabilities)
+
+
+def _report_words(
+    run: Path,
+    model: Model,
+    files: SceneFiles,
+    out: Path,
+    probabilities: Path | None,
+    bands: tuple[str | None, str | None],
+    fix_shift: bool,
+) -> list[str]:
+    """The command that makes a report of a map: with all that the scene was opened with."""
+    options: list[tuple[str, Path | str | None]] = [("--map", out), ("--probabilities", probabilities)]
+    if files.name in model.record.get("scenes", {}):
+        options.append(("--scene", files.name))
+    for option, image in (("--ms", files.ms), ("--pan", files.pan)):
+        options += [(option, file) for file in ((image,) if isinstance(image, Path) else image)]
+    options += [("--mask", files.mask), ("--ms-bands", bands[0]), ("--pan-bands", bands[1])]
+    given = [str(word) for option, value in options if value is not None for word in (option, value)]
+    return ["adcdnet", "report", str(run), *given, *(["--fix-shift"] if fix_shift else [])]
 
 
 def _map_all(
     mapped: Callable[..., list[str]],
     opened: Callable[[SceneFiles], Scene],
+    named: Callable[[SceneFiles, Path, Path | None], None],
     scenes: Path,
     out: Path,
     probabilities: Path | None,
@@ -128,6 +151,7 @@ def _map_all(
         file = f"{files.name}.tif"
         try:
             _map(mapped, opened, files, out / file, probabilities and probabilities / file)
+            named(files, out / file, probabilities and probabilities / file)
         except InputError as error:
             failed += 1
             err.print(f"error: {files.name}: {error}", markup=False, style="red")

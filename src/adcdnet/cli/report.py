@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from adcdnet.cli.console import ColumnOption, FixShiftOption, out_console, progress_bars
+from adcdnet.cli.console import (
+    ColumnOption,
+    FixShiftOption,
+    MaskOption,
+    MsBandsOption,
+    MsFilesOption,
+    PanBandsOption,
+    PanFilesOption,
+    bands_of,
+    out_console,
+    progress_bars,
+)
 from adcdnet.page import write_report
 
 
@@ -17,8 +28,11 @@ def report_command(
         Path | None, typer.Option("--map", help="Map of the scene; else map.tif of the run, else one is made.")
     ] = None,
     probabilities: Annotated[Path | None, typer.Option(help="Probabilities of the map (GeoTIFF).")] = None,
-    ms: Annotated[Path | None, typer.Option(help="Coarse image, if not the one of training.")] = None,
-    pan: Annotated[Path | None, typer.Option(help="Fine image, if not the one of training.")] = None,
+    ms: MsFilesOption = None,
+    pan: PanFilesOption = None,
+    mask: MaskOption = None,
+    ms_bands: MsBandsOption = None,
+    pan_bands: PanBandsOption = None,
     labels: Annotated[Path | None, typer.Option(help="Raster or polygons, if not those of training.")] = None,
     column: ColumnOption = None,
     scene: Annotated[
@@ -32,6 +46,8 @@ def report_command(
 ) -> None:
     """One page of a run and its map, to read, sign and hand on: a single HTML file that needs no network.
 
+    Images, mask, bands and labels are those that the run was trained with, where no others are named.
+
     Example: adcdnet report runs/first --map map.tif
     """
     with progress_bars() as report:
@@ -41,6 +57,9 @@ def report_command(
             probabilities=probabilities,
             ms=ms,
             pan=pan,
+            mask=mask,
+            ms_bands=bands_of(ms_bands),
+            pan_bands=bands_of(pan_bands),
             labels=labels,
             column=column,
             scene=scene,

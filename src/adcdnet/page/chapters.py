@@ -184,7 +184,7 @@ def repeat(found: Findings) -> dict[str, Any]:
     config = files.folder / "config.toml"
     named = {"version": "adcdnet", "torch": "PyTorch", "python": "Python"}
     return {
-        "command": files.command,
+        "command": words.of_command(files.command),
         "settings": config.read_text("utf-8") if config.exists() else "",
         "versions": [(name, record[key]) for key, name in named.items() if key in record],
         "seed": record.get("settings", {}).get("seed"),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,12 @@ from adcdnet.checkpoint import Model
 from adcdnet.errors import InputError
 from adcdnet.scene import Scene
 
-_MOVED = re.compile(r"PAN is read moved by ([+-]\d+) rows and ([+-]\d+) columns")  # as Scene.correct_pan says it
+_OTHER = "other files"  # in the place of a SHA-256: the run was trained with more or fewer of them
 
 
 @dataclass(frozen=True)
 class Source:
-    """One input file. known: the SHA-256 that the run recorded, "" for none.
+    """One input file. known: the SHA-256 that the run recorded in its place, "" for none.
 
     role: "ms", "pan", "mask" or "labels"; "ms 1", "ms 2" where an image has several files.
     """
@@ -42,7 +40,8 @@ class RunFiles:
     """A run folder, read. history: rows of history.csv as they are; timing: seconds by stage, and memory.
 
     scene: the name of the one that is looked at in a run of several, "" where there is one only.
-    column: which column of a polygon file held the class. command: the line that made the run, "" where not known.
+    column: which column of a polygon file held the class. command: the words that made the run, none where not known.
+    bands: to use of "ms" and "pan", as `Scene.open` takes them, of an image that is missing here all.
     pan_shift: the correction of PAN that the run was trained with, none where the images are others.
     """
 
@@ -50,9 +49,10 @@ class RunFiles:
     model: Model
     scene: str
     sources: Mapping[str, Source]
+    bands: Mapping[str, Sequence[str]]
     pan_shift: tuple[int, int]
     column: str | None
-    command: str
+    command: tuple[str, ...]
     history: tuple[dict[str, str], ...]
     timing: Mapping[str, float]
     metrics: Mapping[str, Any]
@@ -71,24 +71,29 @@ class RunFiles:
     def open(self) -> Scene:
         """The images as the run was trained on them: their mask, chosen bands and correction. Raises InputError."""
         paths = {role: [self.sources[key].path for key in _files_of(role, self.sources)] for role in ("ms", "pan")}
-        mask, bands = self.sources.get("mask"), self.model.record.get("chosen_bands", {})
+        mask = self.sources.get("mask")
         scene = Scene.open(
             paths["ms"],
             paths["pan"],
             mask=mask.path if mask else None,
-            ms_bands=bands.get("ms"),
-            pan_bands=bands.get("pan"),
+            ms_bands=self.bands.get("ms"),
+            pan_bands=self.bands.get("pan"),
         )
         if self.pan_shift != (0, 0):
             scene.correct_pan(*self.pan_shift)
         return scene
 
 
-def read_run(folder: Path, given: Mapping[str, Path | None], scene: str | None = None) -> RunFiles:
+def read_run(
+    folder: Path,
+    given: Mapping[str, Sequence[Path]],
+    scene: str | None = None,
+    bands: Mapping[str, Sequence[str]] | None = None,
+) -> RunFiles:
     """The run in a folder; `given` (by role) goes before the files it was trained with. InputError without images.
 
-    scene: which one of a run of several, by default the first. The labels of training are left out where the images
-    are others, unless they are given; its mask and its correction of PAN always are.
+    scene: which one of a run of several, by default the first. bands: go before those it was trained with. Labels and
+    mask of training are left out where the images are others, unless they are given; its correction of PAN always is.
     """
     if not (folder / "model.safetensors").exists():
         raise InputError(
@@ -102,22 +107,23 @@ def read_run(folder: Path, given: Mapping[str, Path | None], scene: str | None =
     recorded = {what.removeprefix(before): file for what, file in recorded.items() if what.startswith(before)}
     sources: dict[str, Source] = {}
     for role in ("ms", "pan", "labels", "mask"):
-        sources |= _found(role, folder, recorded, given.get(role))
+        sources |= _found(role, folder, recorded, given.get(role, ()))
     if any(sources[key].changed for role in ("ms", "pan") for key in _files_of(role, sources)):
-        sources.pop("mask", None)  # what lies on the scene of training does not lie on another
-        if given.get("labels") is None:
-            sources.pop("labels", None)
-        shift = (0, 0)
+        for role in ("mask", "labels"):  # what lies on the scene of training does not lie on another
+            if not given.get(role):
+                sources.pop(role, None)
+        rows = cols = 0
     else:
-        shift = _pan_shift(model.record.get("notes", []), before)
+        rows, cols = (model.record["scenes"][name] if name else model.record).get("pan_shift", (0, 0))
     return RunFiles(
         folder,
         model,
         name,
         sources,
-        shift,
+        {**model.record.get("chosen_bands", {}), **(bands or {})},
+        (rows, cols),
         column,
-        shlex.join(["adcdnet", *command]) if command else "",
+        command,
         tuple(_rows(folder / "history.csv")),
         _json(folder / "timing.json"),
         _json(folder / "metrics.json"),
@@ -136,11 +142,16 @@ def _choose(names: Sequence[str], wanted: str | None, folder: Path) -> str:
     return wanted
 
 
-def _found(role: str, folder: Path, recorded: Mapping[str, inputs.Input], given: Path | None) -> dict[str, Source]:
+def _found(role: str, folder: Path, recorded: Mapping[str, inputs.Input], given: Sequence[Path]) -> dict[str, Source]:
     """The files of an image, of labels or of a mask, by what they are. InputError where one that is needed is gone."""
-    if given is not None:
-        known = next((recorded[key].sha256 for key in _files_of(role, recorded)), "")
-        return {role: Source(role, given, inputs.sha256(given), known)}
+    if given:
+        known = [recorded[key].sha256 for key in _files_of(role, recorded)]
+        if len(known) != len(given):
+            known = [_OTHER if known else ""] * len(given)
+        keys = [role] if len(given) == 1 else [f"{role} {k}" for k in range(1, len(given) + 1)]
+        return {
+            key: Source(key, path, inputs.sha256(path), sha) for key, path, sha in zip(keys, given, known, strict=True)
+        }
     sources = {}
     for key in _files_of(role, recorded):
         path = recorded[key].found(beside=folder)
@@ -162,12 +173,6 @@ def _found(role: str, folder: Path, recorded: Mapping[str, inputs.Input], given:
 def _files_of(role: str, known: Iterable[str]) -> list[str]:
     """Which of the known files make up an image: "ms", or "ms 1", "ms 2" in their order."""
     return [key for key in known if key.split(" ")[0] == role]
-
-
-def _pan_shift(notes: Sequence[str], before: str) -> tuple[int, int]:
-    """The correction of PAN that the notes of a run say, those of one of several scenes behind its name."""
-    moves = [found for note in notes if note.startswith(before) and (found := _MOVED.match(note, len(before)))]
-    return sum(int(found[1]) for found in moves), sum(int(found[2]) for found in moves)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

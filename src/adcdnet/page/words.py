@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,6 +117,13 @@ def of_intervals(found: Evaluation, pixels: str) -> str:
         f"In square brackets, intervals of {found.intervals.level:.0%} from drawing whole blocks of {found.block} × "
         f"{found.block} {pixels} again and again, since neighbouring pixels are right or wrong together."
     )
+
+
+def of_command(arguments: Sequence[str]) -> str:
+    """The command line, each option on a line of its own; nothing where it is not known."""
+    if not arguments:
+        return ""
+    return "adcdnet " + " ".join(f"\\\n  {word}" if word.startswith("--") else word for word in map(quote, arguments))
 
 
 def of_split(divided: Mapping[str, Any], reach: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib import resources
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from adcdnet.page import chapters, examples, map_chapter, use_chapter
 from adcdnet.page.findings import Findings, Progress, find_product, look
 from adcdnet.page.pictures import within_page
 from adcdnet.page.sources import read_run
+from adcdnet.scene import Files
 
 
 def write_report(
@@ -28,8 +29,11 @@ def write_report(
     *,
     map_path: Path | str | None = None,
     probabilities: Path | str | None = None,
-    ms: Path | str | None = None,
-    pan: Path | str | None = None,
+    ms: Files | None = None,
+    pan: Files | None = None,
+    mask: Path | str | None = None,
+    ms_bands: Sequence[str] | None = None,
+    pan_bands: Sequence[str] | None = None,
     labels: Path | str | None = None,
     column: str | None = None,
     scene: str | None = None,
@@ -41,17 +45,20 @@ def write_report(
     """Write one self-contained HTML page of a run and a map, by default report.html in the run's folder; its path.
 
     map_path, probabilities: as `predict` wrote them; by default map.tif and probabilities.tif of the run's folder, and
-    where there are none the scene is mapped for the page. ms, pan, labels, column: by default what the run was trained
-    on, with the correction of PAN that it was trained with. scene: which one of a run of several, by default the first;
-    map and page are then by default called as it is, NAME.tif and report-NAME.html. fix_shift: measure the correction
-    of PAN in images that the run was not trained with. sample: a probability sample of the map, for adjusted areas.
+    where there are none the scene is mapped for the page. ms, pan, mask, ms_bands, pan_bands as of `Scene.open`, labels
+    and their column: by default what the run was trained on, with the correction of PAN that it had. scene: which one
+    of a run of several, by default the first; map and page are then by default called as it is, NAME.tif and
+    report-NAME.html. fix_shift: measure the correction of PAN in images that the run was not trained with. sample: a
+    probability sample of the map, for adjusted areas.
     The drawings also go, as SVG, into a folder of the page's name beside it. InputError where a file is lacking or
     does not fit the run, or the page cannot be written.
     """
     folder = run.folder if isinstance(run, Run) else Path(run)
     if out is not None and Path(out).suffix != ".html":
         raise InputError(f"{out} must end in .html; name the page to write")
-    files = read_run(folder, {"ms": _path(ms), "pan": _path(pan), "labels": _path(labels)}, scene)
+    given = {"ms": _paths(ms), "pan": _paths(pan), "mask": _paths(mask), "labels": _paths(labels)}
+    bands = {"ms": ms_bands, "pan": pan_bands}
+    files = read_run(folder, given, scene, {image: wanted for image, wanted in bands.items() if wanted is not None})
     page = folder / (f"report-{files.scene}.html" if files.scene else "report.html") if out is None else Path(out)
     tell = progress or (lambda stage, step, steps, known: None)
     with files.open() as opened, tempfile.TemporaryDirectory() as temp:
@@ -110,3 +117,9 @@ def _render(content: Mapping[str, Any], drawings: Mapping[str, str]) -> str:
 
 def _path(given: Path | str | None) -> Path | None:
     return None if given is None else Path(given)
+
+
+def _paths(given: Files | None) -> list[Path]:
+    if given is None:
+        return []
+    return [Path(given)] if isinstance(given, Path | str) else [Path(file) for file in given]
