@@ -109,18 +109,19 @@ def test_a_model_of_a_later_version(saved):
 
 
 def test_a_model_of_format_2(tmp_path):
-    """Written when `dia` was a switch, PAN's stem went with the padding, and two parts had other names."""
+    """Written when `dia` was a switch, PAN's stem went with the padding, no logits were averaged, and two parts had
+    other names."""
     layout = Layout(ms_bands=3, pan_bands=1, ratio=4, classes=4)
     for dia, changes in (
         (True, {}),
         (False, {"attention": "none", "padding": "zeros", "patch": 16, "stem": False, "head": "flatten"}),
     ):
-        model, path = build_model(layout, **changes), tmp_path / "m.safetensors"
+        model, path = build_model(layout, smooth=0.0, **changes), tmp_path / "m.safetensors"
         model.save(path)
 
         def header(content, dia=dia):
             content["format"] = 2
-            for name in ("attention", "stem", "fusion", "reader"):
+            for name in ("attention", "stem", "fusion", "reader", "smooth"):
                 del content["network"][name]
             content["network"]["dia"] = dia
 

@@ -107,8 +107,9 @@ class Model:
 
 
 def _of_format_2(header: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by their names of today; the header's network settings are told what padding once meant for PAN."""
-    header["network"]["stem"] = header["network"]["padding"] == "valid"
+    """The weights by their names of today. The header's network settings are told what went without saying: padding
+    decided on PAN's stem, and no logits were averaged, neither in maps nor in the scores of the record."""
+    header["network"] |= {"stem": header["network"]["padding"] == "valid", "smooth": 0.0}
     for old, new in _RENAMED:
         weights = {name.replace(old, new): value for name, value in weights.items()}
     return weights
