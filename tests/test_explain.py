@@ -188,7 +188,7 @@ def to_answer(model: Model, logits: torch.Tensor) -> np.ndarray:
 
 def by_patches(model: Model, scene: Scene, places: list) -> tuple[dict, dict]:
     """Answers and token sequences of both DTM branches, each pixel from its own patch."""
-    network, reach = model.network, model.network.config.reach
+    network, reach = model.network, model.network.config.before
     pixels = scene.read(scene.grid.window.grow(reach))
     ms, pan = (torch.from_numpy(x) for x in model.statistics.standardise(*pixels))
     side = 2 * reach + 1

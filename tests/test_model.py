@@ -39,7 +39,7 @@ def draw(network: ADCDNet, count: int, height: int, width: int, seed: int = 0) -
 
 def cut(network: ADCDNet, ms, pan, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
     """The patches around the targets of tiles."""
-    side, r = 2 * network.config.reach + 1, network.layout.ratio
+    side, r = 2 * network.config.before + 1, network.layout.ratio
     places = list(zip(*(i.tolist() for i in targets), strict=True))
     some_ms = [ms[t, :, i : i + side, j : j + side] for t, i, j in places]
     some_pan = [pan[t, :, i * r : (i + side) * r, j * r : (j + side) * r] for t, i, j in places]
@@ -76,7 +76,7 @@ def test_a_tile_gives_the_numbers_of_its_patches(ratio, pan_bands, changes, seed
     if changes.get("head", "centre") == "centre":
         changes = changes | {"fusion": "sum"}  # that head has no other
     network = liven(build(small(**changes), pan_bands=pan_bands, ratio=ratio, seed=seed), seed).double()
-    reach = network.config.reach
+    reach = network.config.before
     ms, pan = (x.double() for x in draw(network, 2, 2 * reach + 5, 2 * reach + 4, seed))
     targets = Targets(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 4, 2, 3]), torch.tensor([0, 3, 1, 0]))
     some = Targets(*(i[1:3] for i in targets))
@@ -104,7 +104,7 @@ def test_a_tile_gives_the_numbers_of_its_patches(ratio, pan_bands, changes, seed
 def test_a_tile_gives_the_gradients_of_its_patches(changes):
     """Loss of all three heads, BatchNorm in eval mode, float64: backward is shared as exactly as forward."""
     network = liven(build(small(**changes), ratio=2)).double().eval()
-    ms, pan = (x.double() for x in draw(network, 2, 2 * network.config.reach + 5, 2 * network.config.reach + 4))
+    ms, pan = (x.double() for x in draw(network, 2, 2 * network.config.before + 5, 2 * network.config.reach + 4))
     targets = Targets(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 4, 2, 3]), torch.tensor([0, 3, 1, 0]))
     truth = torch.tensor([0, 2, 1, 3])
     gradients = []
@@ -148,7 +148,7 @@ def test_the_branches_run_only_when_asked_for():
 @pytest.mark.parametrize("patch", [9, 17])
 def test_a_network_sees_its_reach_and_not_a_pixel_more(ratio, patch):
     network = liven(build(small(patch=patch), ratio=ratio)).double()
-    reach = network.config.reach
+    reach = network.config.before
     side = 2 * reach + 3  # one pixel more than the window on every side
     ms, pan = (x.double().requires_grad_() for x in draw(network, 1, side, side))
     target = Targets(*(torch.full((1,), i) for i in (0, 1, 1)))
@@ -196,7 +196,7 @@ def test_a_silenced_sensor_is_ignored(sensors, ignored):
 def training_loss(network: ADCDNet) -> torch.Tensor:
     """L = L_main + 0.8 (L_ms + L_pan) on random input."""
     if network.config.sharable:
-        ms, pan = draw(network, 3, 2 * network.config.reach + 6, 2 * network.config.reach + 6)
+        ms, pan = draw(network, 3, 2 * network.config.before + 6, 2 * network.config.before + 6)
         places = torch.cartesian_prod(torch.arange(3), torch.arange(6), torch.arange(6)).T
         outputs = network.on_tile(ms, pan, Targets(*places), branch_targets=Targets(*places))
     else:

@@ -135,7 +135,7 @@ def test_reliability_by_hand():
 def test_masks_are_those_of_the_patch_around_each_pixel(tiny_model, tiny_scene):
     found = attention.masks(tiny_model, tiny_scene)
     assert set(found) == {"DIA mask, MS", "DIA mask, PAN", "prior mask, MS", "prior mask, PAN"}
-    network, reach = tiny_model.network, tiny_model.network.config.reach
+    network, reach = tiny_model.network, tiny_model.network.config.before
     row, col = 17, 30
     pixels = tiny_scene.read(Window(row, col, 1, 1).grow(reach))
     ms, pan = (torch.from_numpy(x)[None] for x in tiny_model.statistics.standardise(*pixels))

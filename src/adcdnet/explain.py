@@ -39,7 +39,7 @@ from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.evaluation import labels_in_part
 from adcdnet.grid import Window, tiles
-from adcdnet.inference import check_scene
+from adcdnet.inference import check_scene, default_engine, logits_of
 from adcdnet.labels import Labels
 from adcdnet.model import ADCDNet, Decision, Outputs, Shared
 from adcdnet.nn.dtm import DeepTemporalMamba, Explanation
@@ -236,7 +236,7 @@ class _Head:
 def _answers(
     model: Model, scene: Scene, index: NDArray[np.int16], few: int, progress: Callable[[int, int], None]
 ) -> Iterator[tuple[NDArray[np.int16], Outputs]]:
-    """Class indices (b,) and logits of all heads, `few` labelled pixels at a time."""
+    """Class indices (b,) and logits of all heads, `few` labelled pixels at a time; of the main head as in a map."""
     network, config = model.network, model.network.config
     reach = config.reach
     windows = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (index[w.slices] >= 0).any()]
@@ -245,6 +245,7 @@ def _answers(
         inside = (slice(reach, -reach),) * 2
         row, col = np.nonzero((index[window.slices] >= 0) & pixels.valid[inside])
         ms, pan = (torch.from_numpy(x) for x in model.statistics.standardise(*pixels))
+        mapped = logits_of(model, pixels, engine=default_engine(network)) if config.smooth and len(row) else None
         shared = _share(network, ms, pan) if config.sharable and len(row) else None
         for start in range(0, len(row), few):
             r, c = row[start : start + few], col[start : start + few]
@@ -253,6 +254,8 @@ def _answers(
                 outputs = Outputs(network.classify(shared, targets), *network.classify_branches(shared, targets))
             else:
                 outputs = network(*_patches(network, ms, pan, r, c), branches=True)
+            if mapped is not None:
+                outputs = outputs._replace(main=torch.from_numpy(mapped[:, r, c].T))
             yield index[window.slices][r, c], outputs
         progress(done, len(windows))
 
