@@ -1,5 +1,6 @@
 """Every command of the tutorial runs, in its order, on a small pair; only training is made short."""
 
+import hashlib
 import re
 import shlex
 from pathlib import Path
@@ -64,4 +65,7 @@ def test_its_commands_run_as_they_stand(folder, labelled_pair, monkeypatch, caps
     assert "test part: OA" in printed[4]
     assert "adjusted" in printed[6]
     assert (folder / "map.qml").exists()
-    assert "±" in (folder / "runs" / "first" / "report.html").read_text("utf-8")
+    report = (folder / "runs" / "first" / "report.html").read_text("utf-8")
+    assert "±" in report
+    assert "By a probability sample of" in report
+    assert hashlib.sha256((folder / "points.gpkg").read_bytes()).hexdigest() in report

@@ -136,17 +136,14 @@ def reliability_diagram(
     axes.set_axisbelow(True)
 
 
-def training_curve(
-    axes: Axes, steps: Sequence[float], values: Mapping[str, Sequence[float]], title: str, *, log: bool = False
-) -> None:
+def training_curve(axes: Axes, steps: Sequence[float], values: Mapping[str, Sequence[float]], title: str) -> None:
     """One or two figures over the training steps, under a title."""
     for (name, line), shade in zip(values.items(), (BLUE, ORANGE), strict=False):
         axes.plot(steps, line, color=shade, marker="o", markersize=2.5, linewidth=1.4, label=name)
-    if log:
-        axes.set_yscale("log")
     axes.set_title(title, fontsize=9.5, loc="left")
     axes.grid()
-    axes.set_ylim(bottom=None if log else min(0.0, *(min(line) for line in values.values())))
+    low, high = min(0.0, *map(min, values.values())), max(map(max, values.values()))
+    axes.set_ylim(low, high + 0.08 * ((high - low) or 1))
     axes.tick_params(labelsize=8)
     if len(values) > 1:
         axes.legend(fontsize=8)

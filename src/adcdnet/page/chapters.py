@@ -31,6 +31,8 @@ def summary(found: Findings) -> list[str]:
     lines = [words.of_scene(found.scene, found.classes, mapped, map_grid=found.grid, pixels=found.pixels)]
     if found.evaluation is not None:
         lines += words.of_accuracy(found.evaluation, found.pixels)
+    if found.sample is not None:
+        lines.append(words.of_sample(found.sample))
     if found.split is not None:
         lines.append(words.of_split(found.files.divided, found.files.model.network.config.reach))
     if found.evaluation is not None and found.evaluation.leakage is not None:
@@ -41,7 +43,7 @@ def summary(found: Findings) -> list[str]:
 def warnings(found: Findings) -> list[str]:
     """What the reader must know before trusting the page."""
     record, product = found.files.model.record, found.product
-    notes = [*found.notes, *record.get("notes", [])]
+    notes = [*found.notes, *record.get("notes", []), *(found.sample.notes if found.sample else ())]
     for source in found.files.sources.values():
         if source.changed:
             notes.append(f"{source.path.name} is not the file that the run was trained with: its SHA-256 differs")
@@ -129,6 +131,26 @@ def accuracy(found: Findings, drawings: Drawings) -> dict[str, Any] | None:
     }
 
 
+def sample(found: Findings) -> dict[str, Any] | None:
+    """Scores by class that a probability sample gives for the whole map."""
+    e = found.sample
+    if e is None:
+        return None
+    s, spread = e.scores, e.intervals
+    users, producers = (spread.precision, spread.recall) if spread else ((None,) * len(e.classes),) * 2
+    rows = [
+        {
+            "name": name,
+            "color": e.classes.colors[k],
+            "points": words.number(s.support[k]),
+            "users": words.share(s.precision[k], users[k]),
+            "producers": words.share(s.recall[k], producers[k]),
+        }
+        for k, name in enumerate(e.classes.names)
+    ]
+    return {"rows": rows, "text": words.of_sample(e), "intervals": words.of_intervals(e, found.pixels)}
+
+
 def _calibration(found: Findings, drawings: Drawings) -> dict[str, Any] | None:
     judged = found.survey.judged
     if judged is None:
@@ -181,6 +203,8 @@ def repeat(found: Findings) -> dict[str, Any]:
     hashes.append(("model", "model.safetensors", sha256(files.folder / "model.safetensors")))
     if not found.product.made:
         hashes.append(("map", found.product.map.name, sha256(found.product.map)))
+    if found.sample_file is not None:
+        hashes.append(("sample", found.sample_file.name, sha256(found.sample_file)))
     config = files.folder / "config.toml"
     named = {"version": "adcdnet", "torch": "PyTorch", "python": "Python"}
     return {

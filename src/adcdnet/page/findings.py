@@ -37,7 +37,8 @@ class Findings:
     """truth (H, W): class index of the map's pixels that judge it, −1 elsewhere.
 
     evaluation: by those; None without labels. split, on the MS grid: None where the run's is of another scene, and
-    then all labels judge. sample: evaluation by a probability sample, None without one. notes: one sentence each.
+    then all labels judge. sample: evaluation by the probability sample in sample_file, None without one. notes: one
+    sentence each.
     """
 
     files: RunFiles
@@ -48,6 +49,7 @@ class Findings:
     truth: NDArray[np.int16] | None
     evaluation: Evaluation | None
     sample: Evaluation | None
+    sample_file: Path | None
     notes: tuple[str, ...]
 
     @property
@@ -130,9 +132,20 @@ def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None,
         split,
         truth,
         evaluation,
-        None if sample is None else evaluate(product.map, sample),
+        None if sample is None else _by_sample(product.map, sample),
+        sample,
         notes,
     )
+
+
+def _by_sample(map_path: Path, sample: Path) -> Evaluation:
+    """InputError for points that were not drawn by `adcdnet sample`: they say nothing of the whole map."""
+    found = evaluate(map_path, sample)
+    if not found.of_sample:
+        raise InputError(
+            f"{sample} is no probability sample; fill in a file of `adcdnet sample`, or leave --sample out"
+        )
+    return found
 
 
 def _which(files: RunFiles) -> tuple[str, ...]:

@@ -104,6 +104,16 @@ def of_accuracy(found: Evaluation, pixels: str) -> list[str]:
     return lines
 
 
+def of_sample(found: Evaluation) -> str:
+    """How often the whole map is right, as a probability sample says."""
+    points, oa = number(sum(found.scores.support)), found.scores.oa
+    figure = share(oa, found.intervals.oa if found.intervals else None)
+    return (
+        f"By a probability sample of {points} points, {oa:.1%} of the whole map is right: overall accuracy {figure}. "
+        "Unlike labels that somebody chose, these points stand for all ground."
+    )
+
+
 def of_intervals(found: Evaluation, pixels: str) -> str:
     """What stands in square brackets, or why nothing does."""
     if found.intervals is None:

@@ -88,6 +88,7 @@ def _chapters(found: Findings, drawings: dict[str, str]) -> dict[str, Any]:
         "warnings": chapters.warnings(found),
         "map": map_chapter.write(found),
         "split": chapters.split(found),
+        "sample": chapters.sample(found),
         "accuracy": chapters.accuracy(found, drawings),
         "training": chapters.training(found, drawings),
         "use": use_chapter.write(found, drawings),
