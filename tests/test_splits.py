@@ -69,6 +69,10 @@ def test_a_class_of_one_polygon_trains():
     split = split_polygons(labels, np.ones((61, 73), bool), reach=2, config=SplitConfig(), seed=0)
     assert (split.part[labels.polygons == 14] == TRAIN).any()
     assert "not in the test part: c" in split.notes
+    few = np.where(index == 2, np.where(np.cumsum(index == 2).reshape(index.shape) <= 29, 2, -1), index)
+    labels = Labels(few.astype(np.int16), CLASSES, polygons=labels.polygons)
+    split = split_polygons(labels, np.ones((61, 73), bool), reach=2, config=SplitConfig(), seed=0)
+    assert split.notes[0] == "class 'c' has only 29 labelled pixels: split into train and test only"
 
 
 def test_random_pixels_keep_the_shares_of_every_class_and_leak():
@@ -94,7 +98,9 @@ def test_five_labels_of_a_class_dealt_by_hand():
     index = np.full((7, 9), -1, np.int16)
     index[0, :5], index[6, :9] = 0, 1
     labels = Labels(index, ClassTable.numbered(["a", "b"]))
-    part = split_random(labels, np.ones((7, 9), bool), reach=2, config=SplitConfig(), seed=0).part
+    split = split_random(labels, np.ones((7, 9), bool), reach=2, config=SplitConfig(), seed=0)
+    part = split.part
+    assert split.notes[0] == "class 'a' has only 5 labelled pixels: split into train and test only"
     assert [(part[index == 0] == n).sum() for n in (TRAIN, VALIDATION, TEST)] == [4, 0, 1]  # too few to validate
     assert [(part[index == 1] == n).sum() for n in (TRAIN, VALIDATION, TEST)] == [7, 0, 2]
 

@@ -49,12 +49,7 @@ def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
     """
     index = np.where(valid, labels.index, -1)
     totals = check_counts(index, labels.classes)
-    notes = []
-    wanted = {TEST: config.test, VALIDATION: config.validation}
-    if config.validation > 0 and totals.min() < FEWEST_TO_VALIDATE:
-        scarce = labels.classes.names[int(totals.argmin())]
-        notes.append(f"class '{scarce}' has only {totals.min()} labelled pixels: split into train and test only")
-        wanted[VALIDATION] = 0.0
+    wanted, notes = shares_wanted(totals, labels.classes, config)
     height, width = valid.shape
     largest = config.block or block_side(height, width, reach=reach)
     sides = [largest] if config.block else [max(1, largest), max(1, largest * 2 // 3)]
@@ -105,6 +100,16 @@ def check_parts(
         if missing:
             notes.append(f"not in the {PART_NAMES[number]} part: {', '.join(missing)}")
     return notes
+
+
+def shares_wanted(
+    totals: NDArray[np.int64], classes: ClassTable, config: SplitConfig
+) -> tuple[dict[int, float], list[str]]:
+    """Shares of the test and the validation part, and a note where a class has too few pixels for the latter."""
+    if config.validation == 0 or totals.min() >= FEWEST_TO_VALIDATE:
+        return {TEST: config.test, VALIDATION: config.validation}, []
+    scarce = f"class '{classes.names[int(totals.argmin())]}' has only {totals.min()} labelled pixels"
+    return {TEST: config.test, VALIDATION: 0.0}, [f"{scarce}: split into train and test only"]
 
 
 def check_counts(index: NDArray[np.integer], classes: ClassTable) -> NDArray[np.int64]:

@@ -18,7 +18,6 @@ from adcdnet.errors import InputError
 from adcdnet.grid import Grid, Window, match
 from adcdnet.labels import Labels
 from adcdnet.sampling import (
-    FEWEST_TO_VALIDATE,
     GUARD,
     PART_NAMES,
     TEST,
@@ -32,6 +31,7 @@ from adcdnet.sampling import (
     check_parts,
     draw_parts,
     near,
+    shares_wanted,
 )
 from adcdnet.scene import read_band, same_crs
 
@@ -49,7 +49,7 @@ def split_polygons(labels: Labels, valid: NDArray[np.bool_], *, reach: int, conf
         raise InputError("labels are a raster, which knows no polygons; use --split blocks, or label with polygons")
     index = np.where(valid, labels.index, -1)
     totals = check_counts(index, labels.classes)
-    wanted = {TEST: config.test, VALIDATION: config.validation if totals.min() >= FEWEST_TO_VALIDATE else 0.0}
+    wanted, notes = shares_wanted(totals, labels.classes, config)
     number = np.full(index.shape, -1)  # polygons that label a pixel, counted anew
     number[index >= 0] = np.unique(labels.polygons[index >= 0], return_inverse=True)[1]
     size = np.bincount(number[index >= 0]).astype(float)
@@ -78,7 +78,7 @@ def split_polygons(labels: Labels, valid: NDArray[np.bool_], *, reach: int, conf
         if (found := cost(tried)) <= lowest:
             best, lowest = tried, found
     parts = add_guard(np.where(number >= 0, best[number], TRAIN).astype(np.uint8), valid, reach)
-    notes = [f"{len(size)} polygons: " + ", ".join(f"{(best == n).sum()} {PART_NAMES[n]}" for n in numbers)]
+    notes += [f"{len(size)} polygons: " + ", ".join(f"{(best == n).sum()} {PART_NAMES[n]}" for n in numbers)]
     notes += check_parts(parts, index, labels.classes, [n for n in numbers if n != TRAIN], reach)
     return Split(parts, block_side(*valid.shape, reach=reach), tuple(notes))
 
@@ -91,7 +91,7 @@ def split_random(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
     """
     index = np.where(valid, labels.index, -1)
     totals = check_counts(index, labels.classes)
-    wanted = {TEST: config.test, VALIDATION: config.validation if totals.min() >= FEWEST_TO_VALIDATE else 0.0}
+    wanted, notes = shares_wanted(totals, labels.classes, config)
     parts = np.where(valid, TRAIN, UNUSED).astype(np.uint8)
     rng = np.random.default_rng(seed)
     for k, total in enumerate(totals.tolist()):
@@ -99,7 +99,7 @@ def split_random(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
         for number, share in wanted.items():
             dealt, places = np.split(places, [round(share * total)])
             parts.flat[dealt] = number
-    notes = check_parts(parts, index, labels.classes, [n for n, share in wanted.items() if share > 0], reach)
+    notes += check_parts(parts, index, labels.classes, [n for n, share in wanted.items() if share > 0], reach)
     return Split(parts, block_side(*valid.shape, reach=reach), tuple(notes), hides_test=False)
 
 

@@ -142,17 +142,16 @@ def train_command(
         inputs.write(run.folder, files, of_polygons, sys.argv[1:])
         said = {note for one in opened for note in one.notes}
         say([n for n in run.model.record["notes"] if n not in said])
-        _print_run(run)
+        _print_run(run, by_blocks=settings.split.unit == "blocks" and len(wanted) == 1 and wanted[0].split is None)
         if compare_random and not run.model.record["interrupted"]:
             with progress_bars() as report:
                 _print_claims(*claims.compare_random(run, opened, init=model, device=device, progress=report))
     out_console.print(f"run: {run.folder}   report of it: adcdnet report {run.folder}", markup=False)
 
 
-def _print_run(run: Run) -> None:
+def _print_run(run: Run, *, by_blocks: bool) -> None:
     record = run.model.record
     pixels = ", ".join(f"{n} {c}" for n, c in record["labelled_pixels"].items() if c)
-    by_blocks = record["settings"]["split"]["unit"] == "blocks" and "scenes" not in record
     blocks = f" (blocks of {record['block']} MS pixels)" if by_blocks else ""
     out_console.print(f"labelled pixels: {pixels}{blocks}")
     for name, known in record.get("scenes", {}).items():
