@@ -164,6 +164,7 @@ def test_the_keyboard_moves_the_cross_and_zooms(open_page):
 def test_side_by_side_shows_both(open_page, folder):
     page = open_page()
     page.locator("#beside").click()
+    page.locator("#canvas").scroll_into_view_if_needed()
     box = page.locator("#canvas").bounding_box()
     page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + box["height"] / 2)
     left = page.locator("#readout").inner_text()
