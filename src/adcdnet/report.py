@@ -14,6 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from PIL import Image
 
 from adcdnet.classes import ClassTable
 from adcdnet.metrics import Scores
@@ -100,7 +101,10 @@ def demo_figure(
         ncols=min(5, len(classes)),
         frameon=False,
     )
-    figure.savefig(path, dpi=110)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=110)
+    # a palette takes a third of the bytes, and is not seen
+    Image.open(content).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, "png", optimize=True)
 
 
 def score_table(found: Scores, names: tuple[str, ...]) -> list[tuple[str, ...]]:
