@@ -390,6 +390,30 @@ def test_a_demo_that_has_a_file_in_its_way(refused, tmp_path):
         assert "cannot be made a folder" in refused("demo", "--out", out, "--size", 120, "--ratio", 2)
 
 
+# ---- outputs that are inputs, shifts and lists that leave nothing
+
+
+def test_figures_do_not_overwrite_what_they_are_of(refused, labelled_pair, write_tif):
+    map_ = write_tif("map.tif", labelled_pair.truth)
+    says = "is one of the files that are read; name another one"
+    assert says in refused("evaluate", "--map", map_, "--labels", labelled_pair.labels, "--json", map_)
+    pair = "--ms", labelled_pair.ms, "--pan", labelled_pair.pan
+    assert says in refused("check", *pair, "--mask", map_, "--json", map_.parent / "." / "map.tif")
+
+
+def test_a_shift_beyond_the_image_leaves_no_empty_copy(refused, labelled_pair, tmp_path):
+    pair = "--ms", labelled_pair.ms, "--pan", labelled_pair.pan
+    message = refused("align", *pair, "--shift", "1e9,0", "--out", tmp_path / "out.tif")
+    assert "empty: give a smaller --shift" in message
+
+
+def test_a_scene_of_no_file(refused, tmp_path):
+    (tmp_path / "scenes.toml").write_text('[[scene]]\nms = []\npan = "p.tif"\nlabels = "l.tif"\n')
+    assert "each [[scene]] needs ms, pan and labels" in refused(
+        "train", tmp_path / "scenes.toml", "--out", tmp_path / "r"
+    )
+
+
 # ---- wrong use
 
 
@@ -404,6 +428,10 @@ def test_a_demo_that_has_a_file_in_its_way(refused, tmp_path):
         ["predict", "m", "--ms", "a", "--pan", "b", "--out", "c", "--engine", "fast"],
         ["predict", "m", "--ms", "a", "--pan", "b", "--out", "c", "--tau", "-1"],
         ["train", "--ms", "a", "--pan", "b", "--labels", "c", "--out", "d", "--steps", "many"],
+        ["train", "--ms", "a", "--pan", "b", "--labels", "c", "--out", "d", "--steps", "0"],
+        ["train", "--ms", "a", "--pan", "b", "--labels", "c", "--out", "d", "--seed", "-1"],
+        ["sample", "--map", "a", "--n", "9", "--out", "b.gpkg", "--seed", "-1"],
+        ["check", "--ms", "a"],
         ["demo", "--size", "5"],
         ["--unknown"],
     ],

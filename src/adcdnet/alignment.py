@@ -196,8 +196,16 @@ class _Pair:
             descriptions=names if any(names) else None,
             tags={"ALIGNED": f"{text}, PAN corrected by {row:+.3f} rows and {col:+.3f} columns"},
         ) as writer:
+            seen = False
             for window in tiles(*self.target.shape, _TILE):
-                writer.write(self._resample(window, row, col), window)
+                found = self._resample(window, row, col)
+                seen = seen or bool(np.isfinite(found).any())
+                writer.write(found, window)
+            if not seen:
+                raise InputError(
+                    f"a copy of {self.moved.path.name} with PAN corrected by {row:g} rows and {col:g} columns would be "
+                    "empty: give a smaller --shift, and check its nodata value"
+                )
 
     def _resample(self, window: Window, row: float, col: float) -> NDArray[np.float32]:
         """(bands, h, w) of a window of the target, nan where the source says nothing."""

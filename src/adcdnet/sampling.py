@@ -119,7 +119,7 @@ def check_counts(index: NDArray[np.integer], classes: ClassTable) -> NDArray[np.
         if total < FEWEST_LABELS:
             raise InputError(
                 f"class '{name}' has {total} labelled pixels on valid ground; at least {FEWEST_LABELS} are needed; "
-                "label more of it or take it out of the labels and the class table"
+                "label more of it or take it out of labels and class table, or see what mask and nodata values hide"
             )
     return totals
 

@@ -18,9 +18,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adcdnet.classes import ClassTable
 from adcdnet.config import one_line
@@ -36,8 +36,8 @@ class SceneFiles(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = ""
-    ms: Path | tuple[Path, ...]
-    pan: Path | tuple[Path, ...]
+    ms: Path | Annotated[tuple[Path, ...], Field(min_length=1)]
+    pan: Path | Annotated[tuple[Path, ...], Field(min_length=1)]
     mask: Path | None = None
     labels: Path | None = None
     classes: Path | None = None

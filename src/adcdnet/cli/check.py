@@ -22,6 +22,7 @@ from adcdnet.cli.console import (
     bands_of,
     out_console,
     print_table,
+    refuse_overwriting,
     say,
 )
 from adcdnet.register import Registration
@@ -44,6 +45,7 @@ def check_command(
     """
     if not ms or not pan:
         raise typer.BadParameter("both --ms and --pan are needed", param_hint="--ms")
+    refuse_overwriting(json_path, (*ms, *pan, labels, classes, mask))
     table = ClassTable.read(classes) if classes else None
     found = check(
         ms,

@@ -15,6 +15,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from adcdnet.errors import InputError
+
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 out_console = Console(soft_wrap=True, highlight=False)
 
@@ -39,6 +41,12 @@ ColumnOption = Annotated[str | None, typer.Option(help="Column of a polygon file
 FixShiftOption = Annotated[
     bool, typer.Option("--fix-shift", help="Measure how PAN lies on MS and move it by the whole pixels of that.")
 ]
+
+
+def refuse_overwriting(out: Path | None, inputs: Iterable[Path | None]) -> None:
+    """InputError where a file to write is one of those that are read."""
+    if out is not None and out.resolve() in {path.resolve() for path in inputs if path is not None}:
+        raise InputError(f"{out} is one of the files that are read; name another one to write")
 
 
 def bands_of(text: str | None) -> list[str] | None:

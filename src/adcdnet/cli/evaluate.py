@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from adcdnet.checkpoint import write_whole
-from adcdnet.cli.console import ColumnOption, out_console, print_table, say
+from adcdnet.cli.console import ColumnOption, out_console, print_table, refuse_overwriting, say
 from adcdnet.evaluation import Evaluation, evaluate
 from adcdnet.intervals import FEWEST_BLOCKS, Interval
 from adcdnet.report import score_table
@@ -33,6 +33,7 @@ def evaluate_command(
 
     Example: adcdnet evaluate --map map.tif --labels labels.tif --split runs/first/split.tif --part test
     """
+    refuse_overwriting(json_path, (map_path, labels, split))
     found = evaluate(map_path, labels, split=split, part=part, column=column, block=block)
     say(found.notes)
     print_evaluation(found)

@@ -24,7 +24,7 @@ def sample_command(
     simple: Annotated[
         bool, typer.Option("--simple", help="A simple random sample of the whole map, not one class by class.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
 ) -> None:
     """Draw points at random whose true class you find out, so that areas and accuracies can be signed.
 

@@ -56,9 +56,9 @@ def train_command(
         str | None, typer.Option(help="default, or paper (as published; ratio 4 only). Not with --config.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML with settings, e.g. a run's config.toml.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the split, the first weights and all draws.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the split, the first weights and all draws.")] = None,
     stage1: Annotated[bool, typer.Option("--stage1/--no-stage1", help="Self-supervised prior network.")] = True,
-    steps: Annotated[int | None, typer.Option(help="Training steps of stage II.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of stage II.")] = None,
     split: Annotated[
         str | None,
         typer.Option(
