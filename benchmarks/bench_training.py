@@ -40,7 +40,7 @@ def step_cost(area: TrainingArea, layout: Layout, config: TrainConfig, repeats: 
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
-        parts = trainer._supervised(drawn, trainer.network, config.teacher)
+        parts = trainer._supervised(drawn)
         (parts[0] + 0.8 * sum(parts[1:], torch.zeros_like(parts[0]))).backward()
         times.append(time.perf_counter() - started)
     return min(times[1:]), labels

@@ -199,9 +199,8 @@ def tiny_model() -> Model:
 QUICK = {  # settings of a training that takes a second
     "network": {**SMALL, "patch": 9},
     "split": {"block": 16},
-    "stage1": {"steps": 3, "tiles": 4, "batch": 16},
-    "stage2": {"steps": 6, "tiles": 4, "batch": 16},
-    "branch_targets": 32,
+    "stage1": {"steps": 3, "tiles": 4, "batch": 16, "targets": 64},
+    "stage2": {"steps": 6, "tiles": 4, "batch": 16, "targets": 512},
     "validations": 3,
 }
 

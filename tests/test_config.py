@@ -10,9 +10,9 @@ from adcdnet.errors import InputError
 
 
 def test_reach_by_hand():
-    assert NetworkConfig().reach == 13  # 8 pixels of patch, 4 of halo and the neighbour that is averaged
-    assert NetworkConfig(smooth=0).reach == 12
-    assert NetworkConfig(patch=9, smooth=0).reach == 8
+    assert NetworkConfig().reach == 9  # 4 pixels of patch, 4 of halo and the neighbour that is averaged
+    assert NetworkConfig(smooth=0).reach == 8
+    assert NetworkConfig(patch=17).reach == 13
     paper = TrainConfig.of_profile("paper").network
     assert (paper.before, paper.after, paper.reach) == (7, 8, 8)  # the target is at index 7 of 16
 

@@ -233,8 +233,8 @@ def test_guard_pixels_are_seen_but_never_targets(network, labels, split):
         if batch.label.shape[1] == 1:
             assert np.abs(batch.ms[:, :, *centre]).max() < 100
         else:
-            reach = network.reach
-            inner = np.abs(batch.ms[:, :, reach:-reach, reach:-reach]).max(1)
+            halo = network.before
+            inner = np.abs(batch.ms[:, :, halo:-halo, halo:-halo]).max(1)
             assert inner[batch.label >= 0].max() < 100
     assert seen
 
@@ -255,7 +255,8 @@ def test_invalid_values_are_the_training_mean(labels, split):
     pixels = make_pixels(64, 71, 2)
     pixels.ms[:, 30:40], pixels.ms_valid[30:40] = 9e9, False
     area = TrainingArea(pixels, labels, split, network=NETWORK, ratio=2)
-    inner = area.ms[:, 8:-8, 8:-8]
+    reach = NETWORK.reach
+    inner = area.ms[:, reach:-reach, reach:-reach]
     assert not inner[:, 30:40].any()
     assert np.abs(inner).max() < 100
 

@@ -28,7 +28,7 @@ class NetworkConfig(_Settings):
     squeeze_excite: bool = False  # mobilenetv3 only; pools over the patch, so the network runs patch by patch only
     widths: tuple[int, int, int] = (32, 64, 64)  # channels of the three depths, both sensors
     padding: Literal["valid", "zeros"] = "valid"
-    patch: int = Field(17, ge=2)  # MS pixels per side, halo not counted
+    patch: int = Field(9, ge=2)  # MS pixels per side, halo not counted
     grid: Literal["coarse", "fine"] = "coarse"  # of the targets and the map: that of MS, or of PAN
     stem: bool = True  # PAN reaches the MS grid at once; False: by strides 2, 2, 2 (zeros, ratio 4 only)
     head: Literal["centre", "flatten"] = "centre"
@@ -90,7 +90,7 @@ class NetworkConfig(_Settings):
 
     @property
     def reach(self) -> int:
-        """How far from the MS pixel of its target an answer depends on pixels, in MS pixels: 13 for `default`, 8 for
+        """How far from the MS pixel of its target an answer depends on pixels, in MS pixels: 9 for `default`, 8 for
         `paper`.
 
         One more than the network sees on the fine grid, where PAN is centred on a PAN pixel and not on an MS pixel; and
@@ -121,9 +121,10 @@ class StageConfig(_Settings):
     weight_decay: float = Field(0.01, ge=0)
     optimizer: Literal["adamw", "adam"] = "adamw"
     schedule: Literal["one-cycle", "exponential"] = "one-cycle"
-    batch: int = Field(128, ge=2)
-    tiles: int = Field(16, ge=1)
+    batch: int = Field(64, ge=2)
+    tiles: int = Field(8, ge=1)
     tile: int = Field(16, ge=1)  # target MS pixels per side of a training tile
+    targets: int = Field(128, ge=2)  # pixels of the tiles of a step that count
 
 
 class SplitConfig(_Settings):
@@ -151,22 +152,19 @@ class TrainConfig(_Settings):
     seed: int = Field(0, ge=0)
     network: NetworkConfig = NetworkConfig()
     split: SplitConfig = SplitConfig()
-    stage1: StageConfig = StageConfig(steps=100, learning_rate=1e-3, tiles=8)
-    stage2: StageConfig = StageConfig(steps=300, learning_rate=2e-3)
+    stage1: StageConfig = StageConfig(steps=100, learning_rate=1e-3)
+    stage2: StageConfig = StageConfig(steps=1200, learning_rate=2e-3)
     passes: float = Field(60.0, ge=0)  # stage II ends when it has seen each label so often on average; 0: only by steps
     initialisation: Literal["pytorch", "xavier"] = "pytorch"  # xavier: Xavier-uniform on Conv2d and Linear
-    sampling: Literal["auto", "dense", "patch"] = "auto"  # auto: tiles where labels lie close together
+    sampling: Literal["auto", "dense", "patch"] = "auto"  # auto: tiles where labels lie close and patches miss many
     stage1_labelled: bool = False  # stage I on the labelled pixels only patch sampling
     spread: float = Field(10.0, ge=0)  # weight of the variance-covariance term of stage I; 0: as published
-    branch_targets: int = Field(128, ge=1)  # labelled pixels of a dense step that the DTM branches classify
     branch_weight: float = Field(0.2, ge=0)  # λ of L = L_main + λ (L_ms + L_pan)
     class_balance: float = Field(0.5, ge=0, le=1)  # classes weigh in as (frequency)^-class_balance
     label_smoothing: float = Field(0.05, ge=0, lt=1)
-    teacher: float = Field(0.5, ge=0, lt=1)  # share of the moving average's answers in the main head's targets; 0: none
     average: float = Field(0.99, ge=0, lt=1)  # decay of the moving average of the weights; 0: none
     augment: bool = True  # flips and quarter turns
     validations: int = Field(10, ge=1)  # how often the validation part is looked at
-    patience: int = Field(10, ge=1)  # stop after so many looks without a better kappa
     precision: Literal["float32", "bf16"] = "float32"
 
     @classmethod
@@ -205,7 +203,6 @@ class TrainConfig(_Settings):
             label_smoothing=0.0,
             passes=0.0,
             branch_weight=0.8,
-            teacher=0.0,
             average=0.0,
             augment=False,
         )

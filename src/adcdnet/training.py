@@ -1,8 +1,10 @@
 """Both stages: the prior network without labels, then ADCDNet with them. One loop for all, two short step functions.
 
 Randomness: one seed gives the split, the draws of each stage and the first weights; two runs with it give the same
-files. Validation is looked at a few times; the moving average of the weights that did best there is the model, or the
-last one where there is no validation part. Nothing of the test part is read after the split has been written.
+files. The moving average of the weights at the end is the model. The validation part shows on the way what it is worth
+and gives the temperature; it chooses nothing, for it is too small for that: where few labels validate, the look that
+did best there was a tenth of kappa worse than the end (docs/evidence.md). Nothing of the test part is read after the
+split has been written.
 """
 
 from __future__ import annotations
@@ -47,7 +49,6 @@ from adcdnet.transfer import begin_from, notes_of
 
 DENSE_FROM = 9.0  # labelled targets a tile must hold to be cheaper than patches (benchmarks/bench_training.py)
 COLLAPSED = 1.5  # effective rank below which the features of stage I are useless
-_TARGETS_PER_TILE = 16  # stage I looks at so many pixels of each tile: neighbours say nearly the same
 
 Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, step, of how many, what is known
 
@@ -68,7 +69,7 @@ def train(
     differ in size and coordinate system. Labels must be on their scene's grid (`read_labels`): `scene.grid`, or
     `scene.fine_grid` where the settings of the network say grid "fine". Raises InputError for
     settings or labels that cannot be used, for a collapse in stage I and for a folder that cannot be written.
-    KeyboardInterrupt in stage II ends it early: the run is then complete with the best weights so far, and says so.
+    KeyboardInterrupt in stage II ends it early: the run is then complete with the weights so far, and says so.
     init: a model, a run or its folder to begin from: its weights, prior and band statistics are taken over, and its
     network settings where no config is given. Stage I goes on from its prior, or keeps it where its steps are 0.
     """
@@ -193,8 +194,9 @@ class Trainer:
         if config.initialisation == "xavier":
             _xavier(self.network)
         labels = area.labels_per_tile(config.stage2.tile)
+        missed = len(area.labelled) > config.stage2.steps * config.stage2.batch
         self.dense = config.network.sharable and (
-            config.sampling == "dense" or (config.sampling == "auto" and labels >= DENSE_FROM)
+            config.sampling == "dense" or (config.sampling == "auto" and labels >= DENSE_FROM and missed)
         )
         self.found: dict[str, Any] = {"sampling": "dense" if self.dense else "patch", "labels_per_tile": labels}
         self.label_shares = _shares(area.class_counts)
@@ -213,8 +215,7 @@ class Trainer:
     def run(self) -> ADCDNet:
         if self.network.prior is not None:
             self._stage1(self.network.prior)
-        best = self._stage2()
-        return best.cpu().eval()
+        return self._stage2().cpu().eval()
 
     # Stage I ---------------------------------------------------------------------------------------------------------
 
@@ -262,10 +263,7 @@ class Trainer:
             return features
         drawn = self.area.draw_tiles(rng, stage.tiles, stage.tile, labelled=False, augment=augment)
         ms, pan, _ = self._tensors(drawn)
-        places = np.argwhere(drawn.label >= 0)
-        count = min(len(places), _TARGETS_PER_TILE * stage.tiles)
-        chosen = places[rng.permutation(len(places))[:count]]
-        targets = Targets(*(torch.from_numpy(i).to(self.device) for i in chosen.T.copy()))
+        targets = self._some(drawn.label, stage.targets, rng)
         maps = prior.share(ms, pan)
         return prior.features(maps, prior.ms.around(maps[0], targets), core=False)
 
@@ -284,14 +282,13 @@ class Trainer:
         started = time.perf_counter()
         stage, network = self.stage2, self.network
         average = copy.deepcopy(network).eval()
-        best, best_kappa, looks = average, -math.inf, 0
         optimizer, schedule = _optimizer([p for _, p in network.trained_parameters()], stage)
         interval = max(1, stage.steps // self.config.validations)
         rng = self.rngs[1]
         try:
             for step in range(1, stage.steps + 1):
                 network.train()
-                parts = self._supervised(rng, average, self._teacher_weight(step))
+                parts = self._supervised(rng)
                 loss = parts[0] + self.config.branch_weight * sum(parts[1:], torch.zeros_like(parts[0]))
                 _step(loss, optimizer, schedule)
                 _move_average(average, network, min(self.config.average, step / (step + 9)))
@@ -307,67 +304,38 @@ class Trainer:
                     truth, p = self._validate(average)
                     found = scores(confusion_matrix(truth, p.argmax(0), len(p)))
                     known |= {"validation_kappa": found.kappa, "validation_aa": found.aa, "validation_oa": found.oa}
-                    looks += 1
-                    if found.kappa > best_kappa:
-                        best, best_kappa, looks = copy.deepcopy(average), found.kappa, 0
-                        self.found["best_step"] = step
-                        self.found["validation"] = found.to_dict()
-                        self._calibrate(truth, p)
+                    self.found["validation"] = found.to_dict()
+                    self._calibrate(truth, p)
                 self._note("stage2", step, stage.steps, **known)
-                if looks >= self.config.patience:
-                    break
         except KeyboardInterrupt:
             self.interrupted = True
             self.found["interrupted_at_step"] = step
         self.seconds["stage2"] = time.perf_counter() - started
-        return best
+        return average
 
-    def _teacher_weight(self, step: int) -> float:
-        """Rises over the second sixth to the half of stage II, when the moving average has learnt something."""
-        done = step / self.stage2.steps
-        return self.config.teacher * min(1.0, max(0.0, 3 * done - 0.5))
-
-    def _supervised(self, rng: np.random.Generator, average: ADCDNet, teacher: float) -> list[Tensor]:
-        """Cross-entropy of the main head and of the DTM heads on one draw.
-
-        teacher: share of the moving average's answers in the targets of the main head.
-        """
+    def _supervised(self, rng: np.random.Generator) -> list[Tensor]:
+        """Cross-entropy of the main head and of the DTM heads on one draw."""
         stage, augment = self.stage2, self.config.augment
         network, branches = self.network, self.config.branch_weight > 0
         if self.dense:
             drawn = self.area.draw_tiles(rng, stage.tiles, stage.tile, labelled=True, augment=augment)
             ms, pan, label = self._tensors(drawn)
-            tile, row, col = torch.nonzero(label >= 0, as_tuple=True)
+            targets = self._some(drawn.label, stage.targets, rng)
             with self._precision():
-                targets = Targets(tile, row, col)
-                some = torch.from_numpy(rng.permutation(len(row))[: self.config.branch_targets]).to(self.device)
-                outputs = network.on_tile(
-                    ms, pan, targets, branch_targets=Targets(*(i[some] for i in targets)) if branches else None
-                )
-                if teacher:
-                    with torch.no_grad():
-                        taught = average.on_tile(ms, pan, targets).main
-            truth, weight = label[tile, row, col], self.class_weight
-            truths = (truth, truth[some], truth[some])
+                outputs = network.on_tile(ms, pan, targets, branch_targets=targets if branches else None)
+            truth, weight = label[targets], self.class_weight
         else:
             drawn = self.area.draw_patches(rng, stage.batch, balance=self.config.class_balance, augment=augment)
             ms, pan, label = self._tensors(drawn)
             with self._precision():
                 outputs = network(ms, pan, branches=branches)
-                if teacher:
-                    with torch.no_grad():
-                        taught = average(ms, pan).main
-            truths, weight = (label.flatten(),) * 3, torch.ones_like(self.class_weight)
+            truth, weight = label.flatten(), torch.ones_like(self.class_weight)
         losses: list[Tensor] = []
-        for logits, truth in zip(outputs, truths, strict=True):
+        for logits in outputs:
             if logits is not None:
                 each = F.cross_entropy(
                     logits.float(), truth, reduction="none", label_smoothing=self.config.label_smoothing
                 )
-                if teacher and not losses:  # the main head comes first
-                    each = torch.lerp(
-                        each, F.cross_entropy(logits.float(), taught.float().softmax(1), reduction="none"), teacher
-                    )
                 losses.append((weight[truth] * each).sum() / weight[truth].sum())
         return losses
 
@@ -425,6 +393,12 @@ class Trainer:
 
     # Both ------------------------------------------------------------------------------------------------------------
 
+    def _some(self, label: NDArray[np.int64], count: int, rng: np.random.Generator) -> Targets:
+        """At most `count` targets of tiles: neighbours say nearly the same, and each costs its masks and heads."""
+        places = np.argwhere(label >= 0)
+        chosen = places[rng.permutation(len(places))[:count]]
+        return Targets(*(torch.from_numpy(i).to(self.device) for i in chosen.T.copy()))
+
     def _tensors(self, drawn: Drawn) -> tuple[Tensor, Tensor, Tensor]:
         ms, pan, label = (torch.from_numpy(x).to(self.device) for x in (drawn.ms, drawn.pan, drawn.label))
         return ms, pan, label
@@ -449,7 +423,7 @@ class Trainer:
 def _within_passes(config: TrainConfig, labelled: int, labels_per_tile: float | None) -> StageConfig:
     """Stage II with no more steps than `passes` over the labelled pixels take; labels_per_tile: None patch by patch."""
     stage = config.stage2
-    each = stage.batch if labels_per_tile is None else stage.tiles * labels_per_tile
+    each = stage.batch if labels_per_tile is None else min(stage.targets, stage.tiles * labels_per_tile)
     enough = math.ceil(config.passes * labelled / each) if config.passes else stage.steps
     return stage.model_copy(update={"steps": min(stage.steps, enough)})
 

@@ -183,7 +183,7 @@ def training(found: Findings, drawings: Drawings) -> dict[str, Any]:
     ]
     if memory is not None:
         costs.append(("largest memory", f"{memory / 2**30:.2f} GiB"))
-    return {"drawings": shown, "costs": costs, "best_step": record.get("best_step")}
+    return {"drawings": shown, "costs": costs}
 
 
 def _curve(steps: Sequence[float], curves: Mapping[str, Sequence[float]], title: str) -> str:
