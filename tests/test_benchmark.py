@@ -17,6 +17,7 @@ from adcdnet.benchmark import benchmark, markdown
 from adcdnet.cells import ABLATIONS, Cell, settings_of
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
+from adcdnet.posterior import smooth
 from adcdnet.scenes import SceneFiles
 from conftest import QUICK
 
@@ -137,6 +138,25 @@ def test_means_and_deviations_are_over_repeats_and_seeds(scene):
     assert row.mean["oa"] == pytest.approx((0.9 + 1) / 2)
     assert row.deviation["oa"] == pytest.approx(0.1 / math.sqrt(2))
     assert row.difference["oa"] == pytest.approx(-0.05)
+
+
+def test_a_baseline_is_smoothed_as_the_network_is_where_its_name_says_so(scene, monkeypatch):
+    given = []
+
+    class Noise:
+        drawn_shares, parameters = (1 / 3,) * 3, 0
+
+        def logits(self, pixels, where):
+            drawn = np.random.default_rng(0).normal(0, 1, (3, *where.shape)).astype(np.float32)
+            given.append(np.where(where, drawn, np.nan))
+            return given[-1]
+
+    monkeypatch.setitem(cells.METHODS, "noise", lambda *_, **__: Noise())
+    for name, deviation in (("noise", 0.0), ("noise-smooth", TrainConfig().network.smooth)):
+        counts = np.array(cells.compute(Cell(scene, name, 0, 0, 0, 2))["confusions"]["0.0"]).sum(0)
+        logits = smooth(given[-1], deviation)
+        answers = logits[:, ~np.isnan(logits[0])].argmax(0)  # at tau 0, and as often trained on: the largest
+        assert counts.sum(0).tolist() == [*np.bincount(answers, minlength=3), 0]  # none without an answer
 
 
 def test_every_named_method_has_settings_that_differ():

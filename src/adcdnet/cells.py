@@ -37,7 +37,7 @@ from adcdnet.intervals import confusion_by_block
 from adcdnet.labels import Labels
 from adcdnet.metrics import expected_calibration_error
 from adcdnet.model import Layout
-from adcdnet.posterior import posterior
+from adcdnet.posterior import posterior, smooth
 from adcdnet.sampling import TEST, TRAIN, Split, TrainingArea, block_numbers, leakage
 from adcdnet.scene import Scene
 from adcdnet.scenes import SceneFiles
@@ -57,18 +57,24 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "flatten-head": {"network": {"head": "flatten"}},  # the sum of both sensors is here to be compared with
     "gate-fusion": {"network": {"head": "flatten", "fusion": "gate"}},
     "concat-fusion": {"network": {"head": "flatten", "fusion": "concat"}},
-    "halo": {"network": {"head": "flatten"}, "sampling": "patch"},  # what zeros is to be compared with
+    "halo": {"network": {"head": "flatten", "patch": 17}, "sampling": "patch"},  # what zeros is to be compared with
     "zeros": {"network": {"padding": "zeros", "patch": 16, "head": "flatten"}, "sampling": "patch"},
+    "no-smooth": {"network": {"smooth": 0.0}},
+    "tiles": {"sampling": "dense"},
     "ms-only": {"network": {"sensors": "ms"}},
     "pan-only": {"network": {"sensors": "pan"}},
 }
 PAPER = "paper"
+SMOOTHED = "-smooth"  # after the name of a baseline: its answers are averaged over neighbours as those of ADCD-Net are
 Protocol = Literal["blocks", "random"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training and its test. method: a name of METHODS or ABLATIONS, `paper`, or a TOML file of settings."""
+    """One training and its test.
+
+    method: a name of METHODS, as it is or with SMOOTHED behind it; of ABLATIONS; `paper`; or a TOML file of settings.
+    """
 
     scene: SceneFiles
     method: str
@@ -101,7 +107,7 @@ def method_name(method: str) -> str:
 
 def settings_of(method: str, seed: int) -> TrainConfig | None:
     """The settings of an ADCD-Net, None for the other methods. InputError for a method that is not known."""
-    if method in METHODS:
+    if method.removesuffix(SMOOTHED) in METHODS:
         return None
     if method.endswith(".toml"):
         return TrainConfig.read(Path(method)).replace({"seed": seed})
@@ -110,8 +116,8 @@ def settings_of(method: str, seed: int) -> TrainConfig | None:
     if method in ABLATIONS:
         return TrainConfig().replace({**ABLATIONS[method], "seed": seed})
     raise InputError(
-        f"method {method!r} is not known; choose from {', '.join((*ABLATIONS, PAPER, *METHODS))}, or name a TOML file "
-        "of settings"
+        f"method {method!r} is not known; choose from {', '.join((*ABLATIONS, PAPER, *METHODS))} (these with "
+        f"{SMOOTHED} behind them if wanted), or name a TOML file of settings"
     )
 
 
@@ -179,9 +185,10 @@ def compute(cell: Cell) -> dict[str, Any]:
         started = time.perf_counter()
         if settings is None:
             bands = BandRoles.of_descriptions(scene.ms_descriptions)
-            classifier = METHODS[cell.method](area, pixels, bands, seed=cell.seed)
+            name = cell.method.removesuffix(SMOOTHED)
+            classifier = METHODS[name](area, pixels, bands, seed=cell.seed)
             trained = time.perf_counter()
-            logits = classifier.logits(pixels, tested)
+            logits = smooth(classifier.logits(pixels, tested), config.network.smooth if name != cell.method else 0.0)
             drawn, parameters, classified = classifier.drawn_shares, classifier.parameters, int(tested.sum())
             temperature = 1.0
         else:

@@ -176,7 +176,7 @@ def training(found: Findings, drawings: Drawings) -> dict[str, Any]:
         if curves:
             drawings[name] = _curve(_column(rows, "step"), curves, title)
             shown.append({"name": name, "title": title})
-    record, timing = found.files.model.record, dict(found.files.timing)
+    timing = dict(found.files.timing)
     memory = timing.pop("peak_memory_bytes", None)
     costs = [
         (name.replace("stage1", "stage I").replace("stage2", "stage II"), f"{s:.1f} s") for name, s in timing.items()
