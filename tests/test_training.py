@@ -13,7 +13,8 @@ from adcdnet.checkpoint import Model
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.inference import predict
-from adcdnet.sampling import TEST, VALIDATION
+from adcdnet.model import Layout
+from adcdnet.sampling import TEST, VALIDATION, TrainingArea, split_blocks
 from adcdnet.scene import Scene, read_band
 from adcdnet.training import Trainer, train
 from conftest import PIXEL, QUICK
@@ -228,6 +229,27 @@ def test_few_labels_are_not_passed_over_for_ever():
     assert training._within_passes(config, 20_000, 100.0).steps == 300
     assert training._within_passes(config, 250, None).steps == 235  # ceil(60 · 250 / 64)
     assert training._within_passes(config.replace({"passes": 0.0}), 250, None).steps == 300
+
+
+def test_tiles_are_taken_where_labels_lie_close_and_patches_would_miss_some(labelled_pair):
+    with labelled_pair.open() as scene:
+        labels, pixels = labelled_pair.read_labels(scene), scene.read(scene.grid.window)
+
+    def sampling(steps, kept=1.0):
+        config = TrainConfig().replace(QUICK).replace({"stage2": {"steps": steps, "batch": 64}})
+        some = np.where(np.random.default_rng(0).random(labels.index.shape) < kept, labels.index, -1)
+        sparse = replace(labels, index=some.astype(np.int16))
+        split = split_blocks(sparse, pixels.valid, reach=config.network.reach, config=config.split, seed=0)
+        area = TrainingArea(pixels, sparse, split, network=config.network, ratio=2)
+        layout = Layout(ms_bands=4, pan_bands=1, ratio=2, classes=3)
+        found = Trainer(area, layout, config, torch.device("cpu"), None).found
+        assert (found["labels_per_tile"] > training.DENSE_FROM) == (kept == 1.0)
+        return found["sampling"], len(area.labelled)
+
+    labelled = sampling(1)[1]
+    assert sampling(labelled // 64)[0] == "dense"
+    assert sampling(labelled // 64 + 1)[0] == "patch"  # enough patches for every label
+    assert sampling(1, kept=0.02)[0] == "patch"  # few labels a tile
 
 
 # ---- the ways to run it
