@@ -63,7 +63,7 @@ def test_another_sensor_is_refused(layout, says):
 
 def test_another_network_is_refused():
     model, other = build_model(LAYOUT), build_model(LAYOUT, dia=False)
-    with pytest.raises(InputError, match="dia True against False"):
+    with pytest.raises(InputError, match="attention dia against none"):
         begin_from(fresh(LAYOUT, model), other, model.classes)
 
 
