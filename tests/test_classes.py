@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adcdnet.classes import PALETTE, ClassTable, _lab
+from adcdnet.classes import PALETTE, ClassTable, _lab, read_prior
 from adcdnet.errors import InputError
 
 
@@ -61,6 +61,27 @@ def test_a_file_that_is_missing_or_not_text_is_named(tmp_path):
         ClassTable.read(tmp_path / "none.csv")
     with pytest.raises(InputError, match=r"classes\.csv cannot be read"):
         read(tmp_path, "value,name\n1,Gewässer\n", encoding="latin-1")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("value,name\n1,a\n", "need the columns value,share"),
+        ("value,share\n1,many\n2,1\n", "need the columns value,share"),
+        ("value,share\n1,0\n2,1\n", r"name \[1, 2\], needed is one share above 0"),
+        ("value,share\n1,nan\n2,1\n", "one share above 0"),
+        ("value,share\n1,1\n3,1\n", r"name \[1, 3\], needed is one share above 0 for each of \[1, 2\]"),
+    ],
+)
+def test_shares_that_cannot_be_used(tmp_path, text, complaint):
+    (tmp_path / "shares.csv").write_text(text)
+    with pytest.raises(InputError, match=complaint):
+        read_prior(tmp_path / "shares.csv", ClassTable.numbered(["a", "b"]))
+
+
+def test_shares_are_read_in_any_unit_and_order(tmp_path):
+    (tmp_path / "shares.csv").write_text("value,share\n2,30\n1,10\n")
+    assert read_prior(tmp_path / "shares.csv", ClassTable.numbered(["a", "b"])) == (0.25, 0.75)
 
 
 def test_colours_that_a_reader_cannot_tell_apart_are_named():

@@ -108,6 +108,30 @@ def test_both_engines_and_tau(call, quick_run, labelled_pair, tmp_path):
     assert [tau for _, tau in maps] == ["1.0", "1.0", "0.0"]
 
 
+def test_classes_are_expected_as_the_user_says(call, quick_run, labelled_pair, tmp_path):
+    def mapped(*more):
+        code, _, err = call(
+            "predict", quick_run.folder, *pair_arguments(labelled_pair), "--out", tmp_path / "m.tif", *more
+        )
+        assert code == 0, err
+        return read_band(tmp_path / "m.tif")[0]
+
+    assert np.array_equal(mapped("--prior", "balanced"), mapped("--tau", "0"))
+    shares = tmp_path / "shares.csv"
+    shares.write_text("value,share\n1,50\n4,1e-9\n2,50\n")  # no water, half of the rest each
+    assert (mapped() == 4).any()
+    assert not (mapped("--prior", shares) == 4).any()
+    with rasterio.open(tmp_path / "m.tif") as dataset:
+        assert dataset.tags()["ADCDNET_PRIOR"].split()[:2] == ["0.5", "0.5"]
+    shares.write_text("value,share\n1,50\n2,50\n")
+    code, _, err = call(
+        "predict", quick_run.folder, *pair_arguments(labelled_pair), "--out", tmp_path / "n.tif", "--prior", shares
+    )
+    assert code == 1
+    assert "shares.csv name [1, 2], needed is one share above 0 for each of [1, 2, 4]" in err
+    assert not (tmp_path / "n.tif").exists()
+
+
 def test_the_python_interface_gives_the_same_map(call, quick_run, labelled_pair, tmp_path):
     assert call("predict", quick_run.folder, *pair_arguments(labelled_pair), "--out", tmp_path / "a.tif")[0] == 0
     with ad.Scene.open(labelled_pair.ms, labelled_pair.pan) as scene:

@@ -99,6 +99,25 @@ class ClassTable:
         return cls(tuple(values), tuple((row["name"] or "").strip() for _, row in numbered), colors)
 
 
+def read_prior(path: Path, classes: ClassTable) -> tuple[float, ...]:
+    """Shares of the classes (K,), summing to 1, from CSV with the columns value and share. Raises InputError.
+
+    Shares may be of any unit (hectares, percent); every class needs one, and it must be above 0.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            given = {int(row["value"]): float(row["share"]) for row in csv.DictReader(file)}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"class shares {path} cannot be read: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"class shares {path} need the columns value,share with a number in each row") from error
+    if set(given) != set(classes.values) or not all(0 < share < np.inf for share in given.values()):
+        raise InputError(
+            f"class shares {path} name {sorted(given)}, needed is one share above 0 for each of {list(classes.values)}"
+        )
+    return tuple(given[value] / sum(given.values()) for value in classes.values)
+
+
 def _lab(colors: Sequence[str], vision: NDArray[np.float64]) -> NDArray[np.float64]:
     """(K, 3) CIELAB under D65 of sRGB colours, seen through `vision` (3, 3)."""
     coded = np.array([list(bytes.fromhex(color[1:])) for color in colors]) / 255

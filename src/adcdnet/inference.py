@@ -197,6 +197,7 @@ def predict(
     probabilities: Path | str | None = None,
     engine: Engine | None = None,
     tau: float = 1.0,
+    prior: Sequence[float] | None = None,
     memory: int = DEFAULT_MEMORY,
     precision: Precision = "float32",
     resume: bool = False,
@@ -208,6 +209,7 @@ def predict(
     per class, nan where invalid), on the grid of the network's targets: that of MS or of PAN, on the common extent.
     `model` may be a run, its folder or a model file. Returns warnings.
 
+    prior: (K,) shares in which classes are expected in this scene; None: as they were labelled. tau is its exponent.
     memory: bytes of resident memory, all of the process included, that tile and batch are chosen for.
     resume: keep finished tiles beside the map until it is whole, and go on from those that an earlier call with the
     same model, scene, bands and settings left; the file is the same as from one uninterrupted call.
@@ -223,17 +225,19 @@ def predict(
     engine = engine or default_engine(model.network)
     check_scene(model, scene)
     _refuse_overwriting([p for p in (out, probabilities) if p is not None], scene)
+    expected = model.label_shares if prior is None else tuple(prior)
     tags = {
         "ADCDNET_VERSION": version("adcdnet"),
         "ADCDNET_MODEL": str(model.record.get("name", "")),
         "ADCDNET_TAU": str(tau),
+        "ADCDNET_PRIOR": "as labelled" if prior is None else " ".join(f"{share:.9g}" for share in expected),
         "ADCDNET_SIEVED": str(sieved),
     }
     where, home = pick_device(device), next(model.network.parameters()).device
     sizes = sizes_within(model.network, memory, used=resident(), engine=engine)
     step = model.network.config.step(scene.ratio)
     grid = scene.grid.refine(step)
-    settings = (engine, tau, precision, probabilities is not None, step, where.type)
+    settings = (engine, tau, expected, precision, probabilities is not None, step, where.type)
     journal = Journal(Path(out), fingerprint(model, scene, settings), scene.chosen) if resume else None
     if journal is not None:
         sizes = journal.begin(sizes)
@@ -268,7 +272,7 @@ def predict(
                 assert journal is not None
                 layers = journal.read(window)
             else:
-                p = posterior(logits, model.label_shares, model.drawn_shares, tau, model.temperature)
+                p = posterior(logits, expected, model.drawn_shares, tau, model.temperature)
                 best = np.where(pixels.valid_targets(step), p.argmax(0), len(values) - 1)
                 answer: list[NDArray[Any]] = [values[best], p]
                 layers = answer[: len(files)]

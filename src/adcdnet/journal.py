@@ -87,13 +87,14 @@ def clear(out: Path) -> None:
 
 
 def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str:
-    """What must be the same for finished tiles to be used again: weights, statistics, shares, images, settings."""
+    """What must be the same for finished tiles to be used again: network, statistics, shares, images, settings."""
     digest = hashlib.sha256()
     for name, weight in model.network.state_dict().items():
         digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
     images = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in scene.paths if p.exists()]
     shares = model.label_shares, model.drawn_shares, model.temperature
-    known = (model.statistics, model.classes, shares, images, scene.grid, scene.pan_shift, settings)
+    made = model.network.config, model.statistics, model.classes, shares
+    known = (*made, images, scene.grid, scene.pan_shift, settings)
     digest.update(repr(known).encode())
     return digest.hexdigest()
 

@@ -14,6 +14,7 @@ import typer
 
 from adcdnet import alignment
 from adcdnet.checkpoint import Model
+from adcdnet.classes import ClassTable, read_prior
 from adcdnet.cli.console import (
     DeviceOption,
     FixShiftOption,
@@ -50,6 +51,9 @@ def predict_command(
     tau: Annotated[
         float, typer.Option(min=0.0, help="1: classes as frequent as labelled; 0: all classes alike.")
     ] = 1.0,
+    prior: Annotated[
+        str, typer.Option(help="Classes expected: natural (as labelled), balanced, or a CSV file value,share.")
+    ] = "natural",
     memory: Annotated[str, typer.Option(help="Resident memory to stay within, e.g. 2GB or 800MB.")] = "2GB",
     precision: Annotated[str, typer.Option(help="float32, or bf16: faster on processors that have it.")] = "float32",
     resume: Annotated[
@@ -71,11 +75,13 @@ def predict_command(
         raise typer.BadParameter(f"{precision!r} is neither 'float32' nor 'bf16'", param_hint="--precision")
     budget = _bytes(memory)
     loaded = Model.load(model)
+    expected = None if prior == "natural" else _prior(prior, loaded.classes)
     mapped = partial(
         predict,
         loaded,
         engine=engine,  # type: ignore[arg-type]
         tau=tau,
+        prior=expected,
         memory=budget,
         precision=precision,  # type: ignore[arg-type]
         resume=resume,
@@ -108,6 +114,10 @@ def predict_command(
     files = SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask)
     _map(mapped, opened, files, out, probabilities)
     named(files, out, probabilities)
+
+
+def _prior(text: str, classes: ClassTable) -> tuple[float, ...]:
+    return (1 / len(classes),) * len(classes) if text == "balanced" else read_prior(Path(text), classes)
 
 
 def _report_words(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +99,7 @@ def find_product(
         scene,
         out=temp / "map.tif",
         probabilities=temp / "probabilities.tif",
-        tau=1.0 if named is None else _tau(named),
+        **({} if named is None else _operating_point(named)),
         progress=lambda done, of: progress("map", done, of, {}),
     )
     return Product(named or temp / "map.tif", temp / "probabilities.tif", made=named is None)
@@ -156,10 +157,12 @@ def _which(files: RunFiles) -> tuple[str, ...]:
     return (f"the run has several scenes; this page is of {files.scene}, --scene names another: {', '.join(others)}",)
 
 
-def _tau(map_path: Path) -> float:
-    """The operating point that a map says it was made at."""
+def _operating_point(map_path: Path) -> dict[str, Any]:
+    """tau and prior that a map says it was made with; none where it says nothing that can be read."""
     with RasterReader(map_path) as raster:
-        try:
-            return float(raster.tags.get("ADCDNET_TAU", "1"))
-        except ValueError:
-            return 1.0
+        tau, prior = (raster.tags.get(name, "") for name in ("ADCDNET_TAU", "ADCDNET_PRIOR"))
+    try:
+        shares = None if prior in ("", "as labelled") else tuple(float(share) for share in prior.split())
+        return {"tau": float(tau), "prior": shares}
+    except ValueError:
+        return {}
