@@ -159,6 +159,7 @@ class TrainConfig(_Settings):
     sampling: Literal["auto", "dense", "patch"] = "auto"  # auto: tiles where labels lie close and patches miss many
     stage1_labelled: bool = False  # stage I on the labelled pixels only patch sampling
     spread: float = Field(10.0, ge=0)  # weight of the variance-covariance term of stage I; 0: as published
+    branch_targets: int = Field(128, ge=1)  # of the targets of a step of tiles, those that the DTM heads classify too
     branch_weight: float = Field(0.2, ge=0)  # λ of L = L_main + λ (L_ms + L_pan)
     class_balance: float = Field(0.5, ge=0, le=1)  # classes weigh in as (frequency)^-class_balance
     label_smoothing: float = Field(0.05, ge=0, lt=1)

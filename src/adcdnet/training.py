@@ -47,7 +47,7 @@ from adcdnet.sampling import PART_NAMES, Drawn, Split, TrainingArea, training_st
 from adcdnet.scene import Scene, write_raster
 from adcdnet.transfer import begin_from, notes_of
 
-DENSE_FROM = 9.0  # labelled targets a tile must hold to be cheaper than patches (benchmarks/bench_training.py)
+DENSE_FROM = 11.0  # labelled targets a tile must hold to be cheaper than patches (benchmarks/bench_training.py)
 COLLAPSED = 1.5  # effective rank below which the features of stage I are useless
 
 Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, step, of how many, what is known
@@ -321,8 +321,9 @@ class Trainer:
             drawn = self.area.draw_tiles(rng, stage.tiles, stage.tile, labelled=True, augment=augment)
             ms, pan, label = self._tensors(drawn)
             targets = self._some(drawn.label, stage.targets, rng)
+            few = Targets(*(i[: self.config.branch_targets] for i in targets)) if branches else None
             with self._precision():
-                outputs = network.on_tile(ms, pan, targets, branch_targets=targets if branches else None)
+                outputs = network.on_tile(ms, pan, targets, branch_targets=few)
             truth, weight = label[targets], self.class_weight
         else:
             drawn = self.area.draw_patches(rng, stage.batch, balance=self.config.class_balance, augment=augment)
@@ -333,10 +334,11 @@ class Trainer:
         losses: list[Tensor] = []
         for logits in outputs:
             if logits is not None:
+                true = truth[: len(logits)]
                 each = F.cross_entropy(
-                    logits.float(), truth, reduction="none", label_smoothing=self.config.label_smoothing
+                    logits.float(), true, reduction="none", label_smoothing=self.config.label_smoothing
                 )
-                losses.append((weight[truth] * each).sum() / weight[truth].sum())
+                losses.append((weight[true] * each).sum() / weight[true].sum())
         return losses
 
     @torch.inference_mode()
