@@ -4,7 +4,8 @@
 
 The folder holds ms.tif, pan.tif, labels.tif and classes.csv. The left half trains one model on all its labels. Of the
 right half, the split's training part keeps so many labelled pixels of each class, drawn by the seed; there is no
-validation part, and the test part (the same for all) judges. The guard is that of every split.
+validation part, and the test part (the same for all) judges at tau 0. The guard is that of every split. Columns:
+trained from scratch, begun from the left half's model, and the same without stage I (its prior is kept as it is).
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from adcdnet import ClassTable, Labels, Scene, TrainConfig, predict, read_labels, train
-from adcdnet.config import SplitConfig
+from adcdnet.config import NetworkConfig, SplitConfig
 from adcdnet.material import LabelledScene
 from adcdnet.metrics import confusion_matrix, scores
 from adcdnet.sampling import TEST, TRAIN, split_blocks
 from adcdnet.scene import read_map, write_raster
 
-GAP = 24  # MS pixels between the halves: twice the reach, so that they share no ground
+REACH = NetworkConfig().reach
+GAP = 2 * REACH  # MS pixels between the halves, so that their windows share no ground
 
 
 def few(labels: Labels, part: np.ndarray, count: int, seed: int) -> Labels:
@@ -40,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--counts", type=int, nargs="+", default=[10, 25, 50, 100, 200])
     arguments = parser.parse_args()
@@ -54,7 +56,7 @@ def main() -> None:
         left = np.where(valid & (col < width // 2 - GAP), TRAIN, 0).astype(np.uint8)
         right_labels = replace(labels, index=np.where(col < width // 2, -1, labels.index).astype(np.int16))
         right = split_blocks(
-            right_labels, valid & (col >= width // 2), reach=12, config=SplitConfig(validation=0, test=0.4), seed=0
+            right_labels, valid & (col >= width // 2), reach=REACH, config=SplitConfig(validation=0, test=0.4), seed=0
         ).part
         parts = {}
         for name, part in (("left", left), ("right", right)):
@@ -63,16 +65,16 @@ def main() -> None:
         if not (out / "left" / "model.safetensors").exists():
             one = LabelledScene(scene, labels, split=parts["left"])
             train([one], out=out / "left", config=TrainConfig().replace(quick))
-        print("| labels a class | seed | OA scratch | OA init | AA scratch | AA init | kappa scratch | kappa init |")
+        columns = [f"{score} {start}" for score in ("OA", "AA", "kappa") for start in ("scratch", "init", "no stage I")]
+        print("|", " | ".join(["labels a class", "seed", *columns]), "|")
+        starts = ((None, {}), (out / "left", {}), (out / "left", {"stage1": {"steps": 0}}))
         for count in arguments.counts:
             for seed in range(arguments.seeds):
-                shown = few(labels, right, count, seed)
+                one = LabelledScene(scene, few(labels, right, count, seed), split=parts["right"])
                 found = []
-                for init in (None, out / "left"):
-                    config = TrainConfig().replace({**quick, "seed": seed})
-                    run = train(
-                        [LabelledScene(scene, shown, split=parts["right"])], out=out / "try", config=config, init=init
-                    )
+                for init, stage1 in starts:
+                    config = TrainConfig().replace({**quick, **stage1, "seed": seed})
+                    run = train([one], out=out / "try", config=config, init=init)
                     predict(run, scene, out=Path(temp, "map.tif"), tau=0.0)
                     values, _ = read_map(Path(temp, "map.tif"))
                     tested = (right == TEST) & (labels.index >= 0)
