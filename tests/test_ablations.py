@@ -40,6 +40,11 @@ def test_each_answers_as_asked(name):
     assert config.sharable == (name != "zeros")
 
 
+def test_none_reaches_further_than_the_default():
+    """Folds have the guard of the widest reach, so a wider one would be tested on other pixels than the rest."""
+    assert max(settings(name).network.reach for name in ABLATIONS) == TrainConfig().network.reach
+
+
 def test_no_two_are_the_same():
     assert len({settings(name).model_dump_json() for name in ABLATIONS}) == len(ABLATIONS)
 
@@ -54,7 +59,7 @@ def test_parts_that_are_exchanged_have_their_sizes():
     assert count["attention"] - count["adcdnet"] == 2 * (4 * 64 * 64 - mamba)
     assert count["gate-fusion"] - count["flatten-head"] == 128 * 64 + 64
     assert count["concat-fusion"] - count["flatten-head"] == 128 * 64
-    assert count["zeros"] - count["halo"] == 64 * 64 * (8**2 - 9**2)
+    assert count["zeros"] - count["halo"] == 64 * 64 * (4**2 - 5**2)
 
 
 def test_what_is_compared_differs_in_its_part_alone():

@@ -57,8 +57,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "flatten-head": {"network": {"head": "flatten"}},  # the sum of both sensors is here to be compared with
     "gate-fusion": {"network": {"head": "flatten", "fusion": "gate"}},
     "concat-fusion": {"network": {"head": "flatten", "fusion": "concat"}},
-    "halo": {"network": {"head": "flatten", "patch": 17}, "sampling": "patch"},  # what zeros is to be compared with
-    "zeros": {"network": {"padding": "zeros", "patch": 16, "head": "flatten"}, "sampling": "patch"},
+    "halo": {"network": {"head": "flatten"}, "sampling": "patch"},  # what zeros is to be compared with
+    "zeros": {"network": {"padding": "zeros", "patch": 8, "head": "flatten"}, "sampling": "patch"},
     "no-smooth": {"network": {"smooth": 0.0}},
     "tiles": {"sampling": "dense"},
     "ms-only": {"network": {"sensors": "ms"}},
@@ -116,8 +116,8 @@ def settings_of(method: str, seed: int) -> TrainConfig | None:
     if method in ABLATIONS:
         return TrainConfig().replace({**ABLATIONS[method], "seed": seed})
     raise InputError(
-        f"method {method!r} is not known; choose from {', '.join((*ABLATIONS, PAPER, *METHODS))} (these with "
-        f"{SMOOTHED} behind them if wanted), or name a TOML file of settings"
+        f"method {method!r} is not known; choose from {', '.join((*ABLATIONS, PAPER))}, from {', '.join(METHODS)} "
+        f"(with {SMOOTHED} behind it, if wanted), or name a TOML file of settings"
     )
 
 

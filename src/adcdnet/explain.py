@@ -38,10 +38,10 @@ from adcdnet.checkpoint import Model, write_whole
 from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.evaluation import labels_in_part
-from adcdnet.grid import Window, tiles
+from adcdnet.grid import tiles
 from adcdnet.inference import check_scene, default_engine, logits_of
 from adcdnet.labels import Labels
-from adcdnet.model import ADCDNet, Decision, Outputs, Shared
+from adcdnet.model import ADCDNet, Decision, Outputs
 from adcdnet.nn.dtm import DeepTemporalMamba, Explanation
 from adcdnet.nn.shared import Targets
 from adcdnet.report import EXPLAINED, HeadSummary, explanation_figure
@@ -242,37 +242,31 @@ def _answers(
     windows = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (index[w.slices] >= 0).any()]
     for done, window in enumerate(windows, start=1):
         pixels = scene.read(window.grow(reach), repeat_edge=config.padding == "valid")
-        inside = (slice(reach, -reach),) * 2
-        row, col = np.nonzero((index[window.slices] >= 0) & pixels.valid[inside])
-        ms, pan = (torch.from_numpy(x) for x in model.statistics.standardise(*pixels))
+        row, col = np.nonzero((index[window.slices] >= 0) & pixels.inner(reach).valid)
         mapped = logits_of(model, pixels, engine=default_engine(network)) if config.smooth and len(row) else None
-        shared = _share(network, ms, pan) if config.sharable and len(row) else None
+        seen = pixels.inner(reach - max(config.before, config.after))  # an answer may reach further than the network
+        ms, pan = (torch.from_numpy(x) for x in model.statistics.standardise(*seen))
+        shared = network.share(ms[None], pan[None]) if config.sharable and len(row) else None
         for start in range(0, len(row), few):
             r, c = row[start : start + few], col[start : start + few]
+            main = None if mapped is None else torch.from_numpy(mapped[:, r, c].T)
             if shared is not None:
                 targets = Targets(*(torch.from_numpy(i) for i in (np.zeros_like(r), r, c)))
-                outputs = Outputs(network.classify(shared, targets), *network.classify_branches(shared, targets))
+                own = network.classify(shared, targets) if main is None else main
+                outputs = Outputs(own, *network.classify_branches(shared, targets))
             else:
                 outputs = network(*_patches(network, ms, pan, r, c), branches=True)
-            if mapped is not None:
-                outputs = outputs._replace(main=torch.from_numpy(mapped[:, r, c].T))
+                outputs = outputs if main is None else outputs._replace(main=main)
             yield index[window.slices][r, c], outputs
         progress(done, len(windows))
-
-
-def _share(network: ADCDNet, ms: Tensor, pan: Tensor) -> Shared:
-    """What the targets of a tile have in common; its halo may be wider than what one of them sees."""
-    margin, ratio = network.config.reach - network.config.before, network.layout.ratio
-    seen = Window(margin, margin, ms.shape[1] - 2 * margin, ms.shape[2] - 2 * margin)
-    return network.share(ms[None, :, *seen.slices], pan[None, :, *seen.scale(ratio).slices])
 
 
 def _patches(
     network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor]:
-    """One patch per target of a tile."""
+    """One patch per target of a tile, around which there is as much as the network sees."""
     config, ratio = network.config, network.layout.ratio
-    first, size = config.reach - config.before, config.before + 1 + config.after
+    first, size = max(config.before, config.after) - config.before, config.before + 1 + config.after
     corners = list(zip(row + first, col + first, strict=True))
     fine = [(r * ratio, c * ratio) for r, c in corners]
     return (

@@ -181,12 +181,7 @@ def scene_logits(
             logits = None
             if window not in skip:
                 logits = logits_of(model, pixels, engine=engine, batch=batch, device=device, precision=precision)
-            yield window, _inner(pixels, config.reach, scene.ratio), logits
-
-
-def _inner(pixels: Pixels, reach: int, ratio: int) -> Pixels:
-    coarse, fine = (slice(reach, -reach),) * 2, (slice(reach * ratio, -reach * ratio),) * 2
-    return Pixels(pixels.ms[:, *coarse], pixels.pan[:, *fine], pixels.ms_valid[coarse], pixels.pan_valid[fine])
+            yield window, pixels.inner(config.reach), logits
 
 
 def predict(

@@ -52,6 +52,14 @@ class Pixels(NamedTuple):
     ms_valid: NDArray[np.bool_]  # (h, w)
     pan_valid: NDArray[np.bool_]  # (h·ratio, w·ratio)
 
+    def inner(self, border: int) -> Pixels:
+        """What lies at least so many MS pixels from the edges."""
+        if not border:
+            return self
+        ratio = self.pan_valid.shape[0] // self.ms_valid.shape[0]
+        coarse, fine = (slice(border, -border),) * 2, (slice(border * ratio, -border * ratio),) * 2
+        return Pixels(self.ms[:, *coarse], self.pan[:, *fine], self.ms_valid[coarse], self.pan_valid[fine])
+
     @property
     def valid(self) -> NDArray[np.bool_]:
         """(h, w): the MS pixel and all ratio² PAN pixels on it are valid."""

@@ -360,7 +360,7 @@ class Trainer:
                 row, col = np.nonzero(known[phase[0] :: step, phase[1] :: step])
                 if not len(row):
                     continue
-                if self.dense:
+                if network.config.sharable:  # the same numbers as patch by patch, however it trains
                     ms, pan = (torch.from_numpy(x.copy())[None].to(self.device) for x in self.area.tile(window, phase))
                     places = (torch.from_numpy(i).to(self.device) for i in (np.zeros_like(row), row, col))
                     found = network.on_tile(ms, pan, Targets(*places)).main

@@ -39,12 +39,8 @@ def masks(model: Model, scene: Scene) -> dict[str, NDArray[np.float32]]:
 def _masks_of(model: Model, scene: Scene, window: Window, step: int) -> dict[str, NDArray[np.float32]]:
     network, reach = model.network, model.network.config.reach
     pixels = scene.read(window.grow(reach))
-    margin, ratio = reach - network.config.before, network.layout.ratio
-    inner = Window(0, 0, *pixels.ms_valid.shape).grow(-margin)
-    ms, pan = (
-        torch.from_numpy(x[:, *part.slices])[None]
-        for x, part in zip(model.statistics.standardise(*pixels), (inner, inner.scale(ratio)), strict=True)
-    )
+    seen = pixels.inner(reach - network.config.before)
+    ms, pan = (torch.from_numpy(x)[None] for x in model.statistics.standardise(*seen))
     row, col = np.mgrid[0 : window.height : step, 0 : window.width : step]
     targets = Targets(*(torch.from_numpy(i.ravel()) for i in (np.zeros_like(row), row, col)))
     found = {}
@@ -58,6 +54,6 @@ def _masks_of(model: Model, scene: Scene, window: Window, step: int) -> dict[str
         around = network.prior.ms.around(shared[0], targets)
         for name, features in zip(("MS", "PAN"), network.prior.features(shared, around, core=True), strict=True):
             found[f"prior mask, {name}"] = torch.sigmoid(features).mean(1, keepdim=True)
-    valid = pixels.valid[reach:-reach, reach:-reach][::step, ::step]
+    valid = pixels.inner(reach).valid[::step, ::step]
     middle = {name: mask[:, 0, mask.shape[2] // 2, mask.shape[3] // 2] for name, mask in found.items()}
     return {name: np.where(valid, mask.reshape(row.shape).numpy(), np.nan) for name, mask in middle.items()}
