@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from adcdnet.cli import main
 from adcdnet.config import TrainConfig
+from adcdnet.inference import predict
 from conftest import CORNER, PIXEL, QUICK, LabelledPair, write_tif_file
 
 pytestmark = pytest.mark.usefixtures("few_trials")
@@ -442,3 +443,62 @@ def test_wrong_use_ends_with_2(call, arguments):
     assert code == 2
     assert out == ""
     assert "Usage: " in err
+
+
+# ---- what an interrupted prediction left
+
+
+@pytest.fixture
+def left_tiles(quick_run, labelled_pair, tmp_path, monkeypatch) -> Path:
+    """The folder of finished tiles beside a map that was stopped on the way, map.tif."""
+    monkeypatch.setattr("adcdnet.budget.LARGEST_TILE", 32)
+
+    def stop(done: int, total: int) -> None:
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with labelled_pair.open() as scene, pytest.raises(KeyboardInterrupt):
+        predict(quick_run, scene, out=tmp_path / "map.tif", resume=True, progress=stop)
+    return tmp_path / ".map.tif.tiles"
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"finger', "[]", "{}", '{"fingerprint": "a", "tile": "x", "batch": 1}', "\x00\x00", None]
+)
+def test_a_damaged_head_is_one_line_with_resume_and_nothing_without(
+    refused, call, quick_run, labelled_pair, tmp_path, left_tiles, content
+):
+    if content is None:
+        (left_tiles / "head.json").write_bytes(b"\xff\xfe")
+    else:
+        (left_tiles / "head.json").write_text(content)
+    arguments = predict_arguments(quick_run.folder, labelled_pair, tmp_path / "map.tif")
+    said = refused(*arguments, "--resume")
+    assert "head.json is damaged" in said
+    assert said.endswith("leave out --resume to begin anew")
+    assert call(*arguments)[0] == 0
+    assert not left_tiles.exists()
+
+
+def test_a_damaged_tile_is_one_line_and_computed_anew_once_it_is_gone(
+    refused, call, quick_run, labelled_pair, tmp_path, left_tiles
+):
+    file = min(left_tiles.glob("*.npz"))
+    arguments = predict_arguments(quick_run.folder, labelled_pair, tmp_path / "map.tif", "--resume")
+    for content in (b"", b"PK\x03\x04", file.read_bytes()[:-30]):
+        file.write_bytes(content)
+        assert f"{file} is damaged; remove it" in refused(*arguments)
+    file.unlink()
+    assert call(*arguments)[0] == 0
+
+
+def test_a_benchmark_that_cannot_write_says_so_before_it_trains(refused, labelled_pair, tmp_path, monkeypatch):
+    monkeypatch.setattr("adcdnet.cells.ProcessPoolExecutor", None)  # any training would need it
+    pair = labelled_pair
+    (tmp_path / "scenes.toml").write_text(
+        f'[[scene]]\nname = "a"\nms = "{pair.ms}"\npan = "{pair.pan}"\nlabels = "{pair.labels}"\n'
+    )
+    for place in (tmp_path / "scenes.toml", tmp_path / "scenes.toml" / "below", Path("/proc/none")):
+        said = refused("benchmark", tmp_path / "scenes.toml", "--out", place)
+        assert f"{place} cannot be written: " in said
+        assert said.endswith("choose another --out")

@@ -199,7 +199,7 @@ def test_small_classes_and_overlaps_are_found(pair, tmp_path):
     assert texts(found) == [
         "class 'c' has 4 labelled pixels on valid ground; at least 5 are needed",
         "few labelled pixels: d (20); there will be no validation part",
-        "25 MS pixels lie in polygons of different classes and stay unlabelled",
+        "25 pixels lie in polygons of different classes and stay unlabelled",
     ]
     assert [finding.fatal for finding in found.findings] == [True, False, False]
 

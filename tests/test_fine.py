@@ -237,6 +237,19 @@ def test_a_class_that_one_pan_pixel_tells_is_mapped_on_the_pan_grid(checkered, t
     assert np.array_equal(sieved, sieve(values, 2))
 
 
+def test_predict_counts_the_pixels_of_the_map(call, tiny_scene, tmp_path):
+    """29 × 37 MS pixels at ratio 2."""
+    for grid, said in (("coarse", "1073 MS pixels"), ("fine", "4292 PAN pixels")):
+        layout = Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3)
+        build_model(layout, **{**FINE, "grid": grid}).save(tmp_path / "model.safetensors")
+        ms, pan = tiny_scene.paths
+        code, out, _ = call(
+            "predict", tmp_path / "model.safetensors", "--ms", ms, "--pan", pan, "--out", tmp_path / "map.tif"
+        )
+        assert code == 0
+        assert f"map.tif ({said} in" in out
+
+
 def test_labels_coarser_than_the_pixels_to_be_labelled_are_refused(checkered, tiny_scene, write_tif):
     codes = write_tif("labels.tif", np.full((29, 37), 1, np.uint8))
     with pytest.raises(InputError, match=r"smaller than labels.tif pixels \(12\); .* a coarser grid$"):

@@ -199,18 +199,25 @@ def test_names_or_values_of_a_table_may_be_in_the_column(scene, write_shapes):
     by_name = read_labels(write_shapes([FOREST, WATER]), scene.grid, classes=TABLE)
     assert by_name.classes == TABLE
     assert np.array_equal(by_name.index, INDEX + (INDEX == 1))  # water is class 2 of the table
-    for numbers in ([1, 7], [1.0, 7.0], ["1", "7"]):
+    for numbers in ([1, 7], [1.0, 7.0], ["1", "7"], ["1.0", "7."]):
         rows = list(zip(numbers, (FOREST[1], WATER[1]), strict=True))
         by_value = read_labels(write_shapes(rows), scene.grid, classes=TABLE)
         assert np.array_equal(by_value.index, by_name.index)
 
 
 def test_numbers_without_a_table_keep_their_value_and_zero_is_no_class(scene, write_shapes):
-    rows = [("10", FOREST[1]), ("9", WATER[1]), ("0", block(10, 0, 2, 2))]
-    labels = read_labels(write_shapes(rows), scene.grid)
-    assert labels.classes == ClassTable.of((9, 10), ("9", "10"))
+    for ten, nine, zero in (("10", "9", "0"), (10.0, 9.0, 0.0), ("10.0", "9.00", "0")):
+        rows = [(ten, FOREST[1]), (nine, WATER[1]), (zero, block(10, 0, 2, 2))]
+        labels = read_labels(write_shapes(rows), scene.grid)
+        assert labels.classes == ClassTable.of((9, 10), ("9", "10"))
+        assert np.array_equal(labels.index, np.select([INDEX == 0, INDEX == 1], [1, 0], -1))
+        assert labels.polygons[10, 0] == -1
+
+
+def test_names_with_a_point_that_the_table_knows_are_names(scene, write_shapes):
+    table = ClassTable((5, 6), ("1.0", "2.0"), ("#00ff00", "#0000ff"))
+    labels = read_labels(write_shapes([("2.0", FOREST[1]), ("1.0", WATER[1])]), scene.grid, classes=table)
     assert np.array_equal(labels.index, np.select([INDEX == 0, INDEX == 1], [1, 0], -1))
-    assert labels.polygons[10, 0] == -1
 
 
 def test_the_class_column_is_found_by_name_by_kind_or_given(scene, write_shapes):
@@ -218,9 +225,13 @@ def test_the_class_column_is_found_by_name_by_kind_or_given(scene, write_shapes)
     for path, column in (
         (write_shapes(rows, "a.gpkg", column="Label", id=[5, 6]), None),
         (write_shapes(rows, "b.gpkg", column="what", area=[0.5, 0.7]), None),
+        (write_shapes(rows, "e.gpkg", column="what", area=[5.0, 7.0]), None),
         (write_shapes(rows, "c.gpkg", column="what", name=["x", "y"]), "what"),
     ):
         assert read_labels(path, scene.grid, column=column).classes.names == ("forest", "water")
+    numbers = [(1, FOREST[1]), (2, WATER[1]), (None, block(10, 0, 2, 2))]  # read as 1.0, 2.0 and nothing
+    found = read_labels(write_shapes(numbers, "f.gpkg", column="what", area=[0.5, 0.7, 0.2]), scene.grid)
+    assert found.classes.values == (1, 2)
     unclear = write_shapes(rows, "d.gpkg", column="what", also=["x", "y"])
     with pytest.raises(InputError, match=r"none of the columns \['what', 'also'\] is clearly the class"):
         read_labels(unclear, scene.grid)
@@ -245,7 +256,7 @@ def test_pixels_in_polygons_of_different_classes_stay_unlabelled(scene, write_sh
     expected[3:6, 4:10] = 1
     expected[3, 4:7] = -1  # in the first two and in the third
     assert np.array_equal(labels.index, expected)
-    assert labels.notes == ("3 MS pixels lie in polygons of different classes and stay unlabelled",)
+    assert labels.notes == ("3 pixels lie in polygons of different classes and stay unlabelled",)
     assert np.array_equal(labels.polygons >= 0, expected >= 0)
     assert (labels.polygons[2, 3], labels.polygons[2, 6], labels.polygons[0, 0]) == (1, 1, 0)
 
@@ -254,8 +265,8 @@ def test_a_class_that_holds_no_centre_stays_in_the_table_and_is_named(scene, wri
     labels = read_labels(write_shapes([FOREST, WATER, ("rock", block(11.6, 5, 0.3, 4))]), scene.grid)
     assert labels.classes.names == ("forest", "rock", "water")
     assert labels.notes == (
-        "1 of 3 shapes of shapes.gpkg label no MS pixel: they hold no centre of one, lie elsewhere or under others",
-        "no MS pixel has its centre in the polygons of rock alone",
+        "1 of 3 shapes of shapes.gpkg label no pixel: they hold no centre of one, lie elsewhere or under others",
+        "no pixel has its centre in the polygons of rock alone",
     )
 
 
@@ -290,7 +301,7 @@ def test_what_cannot_label_is_left_out_or_mended_and_said(scene, write_shapes):
         ([FOREST, ("water", block(50, 50, 2, 2))], {}, "only the class 'forest'"),
         ([("water", block(50, 50, 2, 2))], {}, "labels no pixel"),
         ([FOREST, ("water", LineString([at(0, 0), at(5, 5)]))], {}, "shapes of type LineString"),
-        ([("water", None)], {}, "no shape with a geometry and a class"),
+        ([("water", None)], {}, "none of its 1 shapes has a geometry and, in the column 'class', a class; fill that in"),
     ],
 )
 def test_shapes_that_are_no_labels_of_the_scene_are_refused(scene, write_shapes, rows, options, said):
@@ -367,4 +378,4 @@ def test_red_clover_valley_polygons(real_data):
     assert (counts.sum(), counts.min()) == (217, 5)
     assert (labels.polygons >= 0).sum() == 217
     assert np.unique(labels.polygons[labels.polygons >= 0]).size == 35
-    assert labels.notes[0].startswith("10 of 45 shapes of polygons.gpkg label no MS pixel")
+    assert labels.notes[0].startswith("10 of 45 shapes of polygons.gpkg label no pixel")

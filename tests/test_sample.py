@@ -355,7 +355,7 @@ def test_sample_and_evaluate_as_commands(call, map_path, tmp_path):
         assert (row[1], row[3]) == (str(pixels), str(count))
     code, _, err = call("evaluate", "--map", map_path, "--labels", points)
     assert code == 1
-    assert "no shape with a geometry and a class" in err
+    assert "none of its 200 shapes has a geometry and, in the column 'class', a class; fill that in" in err
     fill(points, truth_at(drawn, noisy()))
     code, out, err = call("evaluate", "--map", map_path, "--labels", points)
     assert (code, err) == (0, "")

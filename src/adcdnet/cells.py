@@ -12,6 +12,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -127,6 +128,7 @@ def run_cells(
     """Compute the cells that are not kept in `out` yet, each in a process of its own, `jobs` at a time."""
     for cell in cells:
         settings_of(cell.method, cell.seed)
+    _refuse_unwritable(out)
     missing = [cell for cell in cells if not _is_kept(cell, out)]
     done = len(cells) - len(missing)
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -153,6 +155,16 @@ def run_cells(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """InputError now, and not after the first training."""
+    try:
+        (folder / "cells").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder / "cells"):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}; choose another --out") from error
 
 
 def _is_kept(cell: Cell, out: Path) -> bool:

@@ -307,7 +307,7 @@ def _about_labels(labelled: dict[str, int], contested: int) -> Iterator[Finding]
         )
     if contested:
         yield Finding(
-            f"{contested} MS pixels lie in polygons of different classes and stay unlabelled",
+            f"{contested} pixels lie in polygons of different classes and stay unlabelled",
             "cut the polygons so that they do not overlap",
         )
 

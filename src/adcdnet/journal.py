@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import shutil
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,13 +38,18 @@ class Journal:
     def begin(self, sizes: Sizes) -> Sizes:
         """Find what an earlier call left, or begin anew; returns the sizes to go on with.
 
-        InputError where the folder cannot be written, and where all is as it was but the bands that are asked for.
+        InputError where the folder cannot be written, where what it holds cannot be understood, and where all is as it
+        was but the bands that are asked for.
         """
         head = self.folder / "head.json"
         if head.exists():
-            left = json.loads(head.read_text())
+            left = _read_head(head)
+            if left is None:
+                raise InputError(
+                    f"{head} is damaged, which says what the tiles beside it are of; leave out --resume to begin anew"
+                )
             if left["fingerprint"] == self.fingerprint:
-                if (before := left.get("chosen", {})) != self.chosen:
+                if (before := left["chosen"]) != self.chosen:
                     raise InputError(
                         f"{self.folder} holds tiles made from {_words(before)}, and {_words(self.chosen)} are "
                         "asked for now; ask for those again, or leave out --resume to begin anew"
@@ -66,8 +73,13 @@ class Journal:
         write_whole(self._file(window), content.getvalue())
 
     def read(self, window: Window) -> list[NDArray[Any]]:
-        with np.load(self._file(window), allow_pickle=False) as layers:
-            return [layers[name] for name in layers.files]
+        """InputError for a file that is damaged."""
+        file = self._file(window)
+        try:
+            with np.load(file, allow_pickle=False) as layers:
+                return [layers[name] for name in layers.files]
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{file} is damaged; remove it, and --resume computes this tile anew") from error
 
     def forget(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -77,12 +89,13 @@ class Journal:
 
 
 def clear(out: Path) -> None:
-    """Remove the tiles that a call stopped earlier left beside `out`; those of another running process stay."""
+    """Remove the tiles that a call stopped earlier left beside `out`; those of another running process stay. A head is
+    written whole, so that a damaged one is of no running process."""
     head = _folder(out) / "head.json"
     if not head.exists():
         return
-    left = json.loads(head.read_text()).get("owner", "")
-    if left == owner() or is_gone(left):
+    left = _read_head(head)
+    if left is None or left["owner"] == owner() or is_gone(left["owner"]):
         shutil.rmtree(head.parent, ignore_errors=True)
 
 
@@ -97,6 +110,17 @@ def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str
     known = (*made, images, scene.grid, scene.pan_shift, settings)
     digest.update(repr(known).encode())
     return digest.hexdigest()
+
+
+def _read_head(path: Path) -> dict[str, Any] | None:
+    """What was written by `Journal.begin`; None where the file is damaged."""
+    try:
+        head = json.loads(path.read_text(encoding="utf-8"))
+        sizes = Sizes(int(head["tile"]), int(head["batch"]))
+        known = {"fingerprint": str(head["fingerprint"]), "owner": str(head.get("owner", ""))}
+        return known | {"chosen": dict(head.get("chosen", {})), **sizes._asdict()} if min(sizes) > 0 else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _words(chosen: Mapping[str, Sequence[str]]) -> str:

@@ -35,7 +35,7 @@ class Labels:
     index (h, w) int16 on the MS grid of the common extent: class index 0..K-1, −1 where unlabelled.
     polygons (h, w) int32: which polygon of the file, counted from 0, a labelled pixel lies in; −1 in none; None where
     the labels are a raster. notes: what a user should know, one sentence each. path, column: where they were read from.
-    contested: MS pixels in polygons of different classes, which stay unlabelled.
+    contested: pixels in polygons of different classes, which stay unlabelled.
     """
 
     index: NDArray[np.int16]
@@ -184,16 +184,16 @@ def _from_polygons(path: Path, grid: Grid, classes: ClassTable | None, column: s
     polygons = np.where(index >= 0, frame.index.to_numpy(np.int32)[shape_at], np.int32(-1))
     contested = int((claims > 1).sum())
     if contested:
-        notes += (f"{contested} MS pixels lie in polygons of different classes and stay unlabelled",)
+        notes += (f"{contested} pixels lie in polygons of different classes and stay unlabelled",)
     idle = len(set(frame.index[class_of >= 0]) - set(np.unique(polygons).tolist()))
     if idle:
         notes += (
-            f"{idle} of {len(frame)} shapes of {path.name} label no MS pixel: "
+            f"{idle} of {len(frame)} shapes of {path.name} label no pixel: "
             "they hold no centre of one, lie elsewhere or under others",
         )
     missed = [classes.names[k] for k in np.unique(class_of[class_of >= 0]) if not (index == k).any()]
     if missed:
-        notes += (f"no MS pixel has its centre in the polygons of {', '.join(missed)} alone",)
+        notes += (f"no pixel has its centre in the polygons of {', '.join(missed)} alone",)
     return Labels(index, classes, notes, polygons, contested=contested)
 
 
@@ -220,17 +220,22 @@ def _class_column(frame: geopandas.GeoDataFrame, column: str | None, path: Path)
         return column
     by_lower = {name.lower(): name for name in reversed(columns)}
     named = [by_lower[name] for name in _COLUMNS if name in by_lower]
-    able = [name for name in columns if frame[name].dtype.kind not in "fMm"]  # neither fractions nor dates
     if named:
         return named[0]
-    if len(able) == 1:
-        return able[0]
+    able = [name for name in columns if frame[name].dtype.kind not in "fMm"]  # neither fractions nor dates
+    whole = [name for name in columns if frame[name].dtype.kind == "f" and (frame[name].dropna() % 1 == 0).all()]
+    for kind in (able, whole):  # whole numbers come as fractions where one of them is missing
+        if len(kind) == 1:
+            return kind[0]
+        if kind:
+            break
     raise InputError(f"{path}: none of the columns {columns} is clearly the class; name it with column=")
 
 
 def _usable(frame: geopandas.GeoDataFrame, column: str, path: Path) -> tuple[geopandas.GeoDataFrame, tuple[str, ...]]:
     """The shapes that can label, as columns class and geometry, indexed by their place in the file."""
     notes: tuple[str, ...] = ()
+    total = len(frame)
     frame = geopandas.GeoDataFrame({"class": frame[column], "geometry": frame.geometry}, crs=frame.crs)
     empty = frame.geometry.isna() | frame.geometry.is_empty
     nameless = (frame["class"].isna() | (frame["class"].astype(str).str.strip() == "")) & ~empty
@@ -248,7 +253,9 @@ def _usable(frame: geopandas.GeoDataFrame, column: str, path: Path) -> tuple[geo
         notes += (f"{broken.sum()} of {len(frame)} shapes of {path.name} had crossing rings and were mended",)
         frame = frame[~frame.geometry.is_empty]
     if frame.empty:
-        raise InputError(f"{path} holds no shape with a geometry and a class")
+        raise InputError(
+            f"{path}: none of its {total} shapes has a geometry and, in the column {column!r}, a class; fill that in"
+        )
     return frame, notes
 
 
@@ -269,14 +276,15 @@ def _on_crs(
 
 def _class_indices(keys: Sequence[Any], classes: ClassTable | None, path: Path) -> tuple[NDArray[np.int32], ClassTable]:
     """Class index of each shape (−1 where its class is the number 0), by name or, where the file has numbers, value."""
-    names = [str(int(key)) if isinstance(key, float) and key.is_integer() else str(key).strip() for key in keys]
-    numbers = all(re.fullmatch(r"-?\d+", name) for name in names)
+    names = [str(key).strip() for key in keys]
+    numbers = all(re.fullmatch(r"-?\d+(\.0*)?", name) for name in names)
+    if numbers and (classes is None or not set(names) <= set(classes.names)):
+        names = [str(int(name.partition(".")[0])) for name in names]  # 1.0, as number or text, is the class 1
     if classes is None:
         values = sorted({int(name) for name in names} - {0}) if numbers else []
         classes = ClassTable.of(values, list(map(str, values))) if numbers else ClassTable.numbered(sorted(set(names)))
     known = {name: k for k, name in enumerate(classes.names)}
     if numbers and not set(names) <= set(known):
-        names = [str(int(name)) for name in names]
         known = {"0": -1} | {str(value): k for k, value in enumerate(classes.values)}
     unknown = sorted(set(names) - set(known))
     if unknown:

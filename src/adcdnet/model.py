@@ -282,10 +282,11 @@ class CentreHead(nn.Module):
 
     def forward(self, f_ms: Tensor, f_pan: Tensor, tap_ms: Tensor, tap_pan: Tensor, statistics: Tensor) -> Tensor:
         parts = [tap_ms, tap_pan]
-        for core in (_crop(f_ms, CORE), _crop(f_pan, CORE)):
-            mean = core.mean((2, 3))
-            deviation = ((core * core).mean((2, 3)) - mean * mean).clamp_min(0).add(1e-3).sqrt()
-            parts += [core[:, :, CORE // 2, CORE // 2], mean, deviation]
+        for f in (f_ms, f_pan):
+            core = _crop(f, CORE).permute(0, 2, 3, 1).flatten(1, 2)  # (n, cells, c), as cells lie after gathering
+            mean = core.sum(1) / CORE**2  # `mean` would write a gradient for every cell, `sum` only expands it
+            deviation = ((core * core).sum(1) / CORE**2 - mean * mean).clamp_min(0).add(1e-3).sqrt()
+            parts += [core[:, CORE**2 // 2], mean, deviation]
         hidden: Tensor = self.linear(torch.cat([*parts, self.context(statistics)], dim=1))
         return hidden
 
@@ -439,7 +440,7 @@ class ADCDNet(nn.Module):
             if self.prior is not None and prior is not None:
                 g = prior[i] if self.centre is None else _crop(prior[i], CORE)
                 # F >= 0 and the mask > 0, so that the ReLU of the formula changes nothing
-                f = torch.addcmul(f, torch.sigmoid(g), f)
+                f = f * torch.sigmoid(g).add_(1)
             fused.append(f)
         if self.centre is not None and statistics is not None:
             hidden = self.centre(fused[0], fused[1], views[0].tap, views[1].tap, statistics)

@@ -61,7 +61,7 @@ def predict_command(
     ] = False,
     fix_shift: FixShiftOption = False,
     sieve: Annotated[
-        int, typer.Option(min=0, help="Give patches of fewer MS pixels to their largest neighbour (0: none).")
+        int, typer.Option(min=0, help="Give patches of fewer pixels of the map to their largest neighbour (0: none).")
     ] = 0,
     device: DeviceOption = "auto",
 ) -> None:
@@ -75,6 +75,7 @@ def predict_command(
         raise typer.BadParameter(f"{precision!r} is neither 'float32' nor 'bf16'", param_hint="--precision")
     budget = _bytes(memory)
     loaded = Model.load(model)
+    fine = loaded.network.config.grid == "fine"
     expected = None if prior == "natural" else _prior(prior, loaded.classes)
     mapped = partial(
         predict,
@@ -107,12 +108,12 @@ def predict_command(
             out_console.print(f"report of it: {shlex.join(words)}", markup=False)
 
     if scenes is not None and not ms and not pan and mask is None:
-        _map_all(mapped, opened, named, scenes, out, probabilities)
+        _map_all(mapped, opened, named, scenes, out, probabilities, fine=fine)
         return
     if scenes is not None or not ms or not pan:
         raise typer.BadParameter("name a file of scenes, or --ms and --pan of one", param_hint="SCENES")
     files = SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask)
-    _map(mapped, opened, files, out, probabilities)
+    _map(mapped, opened, files, out, probabilities, fine=fine)
     named(files, out, probabilities)
 
 
@@ -147,6 +148,8 @@ def _map_all(
     scenes: Path,
     out: Path,
     probabilities: Path | None,
+    *,
+    fine: bool,
 ) -> None:
     """A map for every scene of a file, called as the scene; goes on after one that fails, and fails at the end."""
     wanted = read_scenes(scenes, labelled=False)
@@ -160,7 +163,7 @@ def _map_all(
     for files in wanted:
         file = f"{files.name}.tif"
         try:
-            _map(mapped, opened, files, out / file, probabilities and probabilities / file)
+            _map(mapped, opened, files, out / file, probabilities and probabilities / file, fine=fine)
             named(files, out / file, probabilities and probabilities / file)
         except InputError as error:
             failed += 1
@@ -176,6 +179,8 @@ def _map(
     files: SceneFiles,
     out: Path,
     probabilities: Path | None,
+    *,
+    fine: bool,
 ) -> None:
     with opened(files) as scene:
         say(scene.notes)
@@ -185,9 +190,10 @@ def _map(
                 scene, out=out, probabilities=probabilities, progress=lambda done, of: report("map", done, of, {})
             )
         seconds = time.perf_counter() - started
-        pixels = scene.grid.height * scene.grid.width
+        height, width = (scene.fine_grid if fine else scene.grid).shape
     say(warnings)
-    out_console.print(f"map: {out} ({pixels} MS pixels in {seconds:.1f} s)", markup=False)
+    kind = "PAN" if fine else "MS"
+    out_console.print(f"map: {out} ({height * width} {kind} pixels in {seconds:.1f} s)", markup=False)
 
 
 def _bytes(text: str) -> int:
