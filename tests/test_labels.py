@@ -301,7 +301,11 @@ def test_what_cannot_label_is_left_out_or_mended_and_said(scene, write_shapes):
         ([FOREST, ("water", block(50, 50, 2, 2))], {}, "only the class 'forest'"),
         ([("water", block(50, 50, 2, 2))], {}, "labels no pixel"),
         ([FOREST, ("water", LineString([at(0, 0), at(5, 5)]))], {}, "shapes of type LineString"),
-        ([("water", None)], {}, "none of its 1 shapes has a geometry and, in the column 'class', a class; fill that in"),
+        (
+            [("water", None)],
+            {},
+            "none of its 1 shapes has a geometry and, in the column 'class', a class; fill that in",
+        ),
     ],
 )
 def test_shapes_that_are_no_labels_of_the_scene_are_refused(scene, write_shapes, rows, options, said):

@@ -76,7 +76,7 @@ class Journal:
         """InputError for a file that is damaged."""
         file = self._file(window)
         try:
-            with np.load(file, allow_pickle=False) as layers:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as layers:
                 return [layers[name] for name in layers.files]
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{file} is damaged; remove it, and --resume computes this tile anew") from error
