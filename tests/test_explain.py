@@ -52,10 +52,16 @@ def tiny_labels(tiny_scene) -> Labels:
 
 
 def given(network: ADCDNet, *, count: int = 4) -> dict[str, tuple]:
-    """What the DTM of each sensor reads for random patches, and what its head answers."""
+    """The tokens of each sensor's depths and of the prior for random patches, and what its head answers."""
     heard = {}
+
+    def listen(name, tokens):
+        depths = list(tokens.unbind(1))
+        prior = depths.pop() if network.config.prior else None
+        heard[name] = depths, prior
+
     hooks = [
-        head.register_forward_pre_hook(lambda _, inputs, name=name: heard.__setitem__(name, inputs))
+        head.norm.register_forward_pre_hook(lambda _, inputs, name=name: listen(name, *inputs))
         for name, head in network.dtm.items()
     ]
     side = network.config.before + 1 + network.config.after
@@ -78,7 +84,7 @@ def test_parts_of_the_scan_and_of_the_decision_add_up(changes, sensor):
     network = stirred(**changes).network
     depths, prior, logits = given(network)[sensor]
     head = explain_module._Head(network, sensor).whole
-    assert {id(p) for p in network.dtm[sensor].parameters()} <= {id(p) for p in head.parameters()}  # no copy
+    assert {id(p) for p in network.dtm[sensor].mamba.parameters()} <= {id(p) for p in head.parameters()}  # no copy
     why = head.explain(depths, prior)
     assert_close(why.logits, logits, rtol=0, atol=1e-4)  # a head of its own answers as the branch does
     u, delta, B, C, _ = head.mamba.scan_inputs(head.norm(head.sequence(depths, prior)))
@@ -223,9 +229,15 @@ def test_it_depends_neither_on_tiles_nor_on_their_sharing(tiny_scene, tiny_label
     whole = explain(model, tiny_scene, tiny_labels)
     monkeypatch.setattr(explain_module, "_TILE", 13)
     monkeypatch.setattr(explain_module, "_MATRICES", 1)  # 16 pixels at once
+    monkeypatch.setattr(explain_module, "_KEPT", 1)  # tokens are forgotten, the network is asked twice
     steps = []
     tiled = explain(model, tiny_scene, tiny_labels, progress=lambda *step: steps.append(step))
     assert steps == [(k + 1, len(steps)) for k in range(len(steps))]
+    monkeypatch.undo()
+    monkeypatch.setattr(explain_module, "_TILE", 13)
+    once = []
+    explain(model, tiny_scene, tiny_labels, progress=lambda *step: once.append(step))
+    assert once == [(k + 1, len(steps) // 2) for k in range(len(steps) // 2)]
     monkeypatch.setattr(NetworkConfig, "sharable", False)
     alone = explain(model, tiny_scene, tiny_labels)
     for other in (tiled, alone):

@@ -49,6 +49,7 @@ from adcdnet.scene import Scene
 
 _TILE = 64  # MS pixels
 _MATRICES = 2**25  # bytes of scan matrices and their decays at once
+_KEPT = 2**28  # bytes of tokens up to which they are kept until their mean is known; of more the network is asked twice
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,9 @@ def explain(
 ) -> SceneExplanation:
     """Mean shares per true class over the labelled pixels of one part of a split, or over all of them.
 
-    Works through windows of 64 MS pixels, shared where the network allows, patch by patch otherwise; twice, since
-    the mean tokens must be known first. InputError if the model has no DTM heads, if scene, labels or split do not fit
-    it, or if no labelled pixel is left.
+    Works through windows of 64 MS pixels, shared where the network allows, patch by patch otherwise; twice where there
+    are very many pixels, since the mean tokens must be known first. InputError if the model has no DTM heads, if scene,
+    labels or split do not fit it, or if no labelled pixel is left.
     """
     network = model.network
     if not network.dtm:
@@ -129,20 +130,30 @@ def explain(
     heads = [_Head(network, sensor) for sensor in network.dtm if network.config.sensors in ("both", sensor)]
     tell = progress or (lambda done, of: None)
     few = max(16, _MATRICES // max(8 * head.length**2 * head.whole.mamba.A_log.numel() for head in heads))
+    passes = 1 if np.count_nonzero(index >= 0) * sum(head.bytes for head in heads) <= _KEPT else 2
     shift = torch.log(torch.tensor(model.label_shares)) - torch.log(torch.tensor(model.drawn_shares))
     pixels = np.zeros(len(labels.classes), np.int64)
     sums = [np.zeros((len(pixels), 3 * head.length + 3)) for head in heads]
     with torch.inference_mode(), ExitStack() as listening:
         for head in heads:
-            listening.enter_context(head.branch.register_forward_pre_hook(head.listen))
-        for _ in _answers(model, scene, index, few, lambda done, of: tell(done, 2 * of)):
-            for head in heads:
-                head.learn_mean()
-        for truth, outputs in _answers(model, scene, index, few, lambda done, of: tell(of + done, 2 * of)):
+            listening.enter_context(head.branch.norm.register_forward_pre_hook(head.listen))
+
+        def seen(before: int) -> Iterator[tuple[NDArray[np.int16], NDArray[np.int64], list[Tensor]]]:
+            """Truth (b,), the map's answer (b,) and the tokens of each head, some pixels at a time."""
+            walk = _answers(model, scene, index, few, lambda done, of: tell(before * of + done, passes * of))
+            for truth, outputs in walk:
+                yield truth, (outputs.main + shift).argmax(1).numpy(), [head.heard for head in heads]
+
+        kept = []
+        for some in seen(0):
+            for head, tokens in zip(heads, some[2], strict=True):
+                head.learn_mean(tokens)
+            if passes == 1:
+                kept.append(some)
+        for truth, mapped, heard in kept if passes == 1 else seen(1):
             pixels += np.bincount(truth, minlength=len(pixels))
-            mapped = (outputs.main + shift).argmax(1).numpy()
-            for head, total in zip(heads, sums, strict=True):
-                answer, *parts = head.explain(shift)
+            for head, tokens, total in zip(heads, heard, sums, strict=True):
+                answer, *parts = head.explain(tokens, shift)
                 columns = *parts, answer == mapped, answer == truth, mapped == truth
                 np.add.at(total, truth, np.column_stack(columns))
     if not pixels.any():
@@ -195,31 +206,39 @@ class _Head:
         # the parameters are handed over as already copied: the head shares them with the network
         self.whole = copy.deepcopy(branch, {id(p): p for p in branch.parameters()})
         self.whole.out_norm, self.whole.classifier = decision.norm, decision.classifier
+        self.whole.tokens = nn.ModuleList(nn.Identity() for _ in branch.tokens)  # it is given what the branch made
         self.branch, self.sensor = branch, sensor
         depths = [f"depth {k}" for k in range(1, len(branch.tokens))]
         self.tokens = (*depths, "attended", *(["prior"] if branch.prior else []))
         self.length = len(self.tokens)
         self.seen, self.total = 0, torch.zeros(())
 
-    def listen(self, _: nn.Module, given: tuple[list[Tensor], Tensor | None]) -> None:
-        self.depths, self.prior = given
+    @property
+    def bytes(self) -> int:
+        """Of the tokens of one pixel."""
+        return 4 * self.length * math.prod(self.branch.norm.normalized_shape)
 
-    def learn_mean(self) -> None:
-        """Take what was given last into the mean tokens."""
-        sequence = self.whole.sequence(self.depths, self.prior)
-        self.seen += len(sequence)
-        self.total = self.total + sequence.sum(0, dtype=torch.float64)  # (l, d)
+    def listen(self, _: nn.Module, given: tuple[Tensor]) -> None:
+        """Tokens (b, l, d) of the branch, on their way into its LayerNorm."""
+        (self.heard,) = given
 
-    def explain(self, shift: Tensor) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Of what was given last: answers (b,), and each (b, l) shares of the tokens, shares of the scan positions, and
+    def learn_mean(self, tokens: Tensor) -> None:
+        """Take some pixels' tokens (b, l, d) into the mean ones."""
+        self.seen += len(tokens)
+        self.total = self.total + tokens.sum(0, dtype=torch.float64)  # (l, d)
+
+    def explain(self, sequence: Tensor, shift: Tensor) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Of tokens (b, l, d): answers (b,), and each (b, l) shares of the tokens, shares of the scan positions, and
         whether the answer changes without the token. shift (K,): from logits to the operating point.
         """
-        why = self.whole.explain(self.depths, self.prior)
+        depths = list(sequence.unbind(1))
+        prior = depths.pop() if self.branch.prior else None
+        why = self.whole.explain(depths, prior)
         why = replace(why, rest=why.rest + shift, logits=why.logits + shift)
         answer = why.logits.argmax(1)
-        size = token_evidence(self.whole, why, self.depths, self.prior)[0].abs()
+        size = token_evidence(self.whole, why, depths, prior)[0].abs()
         shares = size / size.sum(1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)
-        sequence, mean = self.whole.sequence(self.depths, self.prior), (self.total / self.seen).float()
+        mean = (self.total / self.seen).float()
         changed = []
         for i in range(self.length):
             without = sequence.clone()

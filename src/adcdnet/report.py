@@ -177,7 +177,7 @@ def share_bars(axes: Axes, tokens: Sequence[str], shares: NDArray[np.float64]) -
     for token, part, shade in zip(tokens, np.nan_to_num(shares).T, _token_colours(tokens), strict=True):
         axes.barh(places, part, left=left, color=shade, label=token, height=0.8)
         for y in places[part >= 0.05]:
-            ink = "white" if sum(to_rgb(shade)) < 1.5 else "black"
+            ink = "white" if sum(to_rgb(shade)) < 1.4 else "black"  # 4.5 to 1 on each of the shades
             axes.text(
                 left[y] + part[y] / 2, y, f"{100 * part[y]:.0f}%", ha="center", va="center", fontsize=8, color=ink
             )
