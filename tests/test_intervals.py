@@ -84,6 +84,18 @@ def test_a_block_is_drawn_whole():
     assert block_bootstrap(mixed, rng=seeded()).oa == (0.5, 0.5)
 
 
+def test_what_is_always_right_or_never_has_no_interval():
+    confusions = np.zeros((12, 3, 4), int)
+    confusions[:, 0, 0], confusions[:, 1, 0] = 5, 3  # the first class always found, the second never, the third nowhere
+    confusions[::2, 0, 0] = 9
+    found = block_bootstrap(confusions, rng=seeded())
+    assert found.oa.low < found.oa.high < 1
+    assert all(math.isnan(each.low) for each in (*found.recall, found.f1[1]))
+    assert found.precision[0].low < found.precision[0].high
+    same = paired_bootstrap(confusions, confusions, rng=seeded())  # of two maps it is known that they do not differ
+    assert same.recall[:2] == ((0, 0), (0, 0))
+
+
 def test_too_few_blocks_give_no_interval():
     assert block_bootstrap(random_blocks(FEWEST_BLOCKS - 1), rng=seeded()) is None
     assert block_bootstrap(random_blocks(FEWEST_BLOCKS), rng=seeded()) is not None

@@ -72,13 +72,14 @@ def block_bootstrap(
 ) -> Intervals | None:
     """Intervals of all scores from the confusion matrix of each block (B, K, K + 1).
 
-    Blocks without labelled pixels do not count; None where fewer than FEWEST_BLOCKS are left.
+    Blocks without labelled pixels do not count; None where fewer than FEWEST_BLOCKS are left. A score that is 0
+    or 1 in all blocks, such as the recall of a class that is never found, has none: resamples of them cannot vary.
     """
     held = confusions[confusions.any(axis=(1, 2))]
     if len(held) < FEWEST_BLOCKS:
         return None
     found = _resampled(held[:, None], rng)
-    return _intervals({name: each[:, 0] for name, each in found.items()}, len(held), level)
+    return _intervals({name: each[:, 0] for name, each in found.items()}, len(held), level, one_map=True)
 
 
 def paired_bootstrap(
@@ -132,14 +133,15 @@ def _resampled(confusions: NDArray[np.integer], rng: np.random.Generator) -> dic
     return found
 
 
-def _intervals(found: dict[str, NDArray[np.float64]], blocks: int, level: float) -> Intervals:
+def _intervals(found: dict[str, NDArray[np.float64]], blocks: int, level: float, *, one_map: bool = False) -> Intervals:
     tail = stats.norm.cdf(-math.sqrt(blocks / (blocks - 1)) * stats.t.ppf((1 + level) / 2, blocks - 1))
 
     def interval(values: NDArray[np.float64]) -> Interval:
         defined = values[~np.isnan(values)]
         if defined.size < (1 - _UNDEFINED) * values.size:
             return NO_INTERVAL
-        return Interval(*np.quantile(defined, (tail, 1 - tail)).tolist())
+        low, high = np.quantile(defined, (tail, 1 - tail)).tolist()
+        return NO_INTERVAL if one_map and low == high in (0, 1) else Interval(low, high)
 
     return Intervals(
         oa=interval(found["oa"]),
