@@ -29,6 +29,8 @@ def summary(found: Findings) -> list[str]:
     """What was mapped, from what, how well, and how that is known: one paragraph each."""
     mapped = int(found.survey.counts.sum())
     lines = [words.of_scene(found.scene, found.classes, mapped, map_grid=found.grid, pixels=found.pixels)]
+    if made := words.of_making(found.tags, found.classes):
+        lines.append(made)
     if found.evaluation is not None:
         lines += words.of_accuracy(found.evaluation, found.pixels)
     if found.sample is not None:
@@ -200,6 +202,7 @@ def repeat(found: Findings) -> dict[str, Any]:
     """Command, settings, versions and hashes with which the run and the page can be made again."""
     files, record = found.files, found.files.model.record
     hashes = [(source.role, source.path.name, source.sha256) for source in files.sources.values()]
+    hashes += [(role, file.path.name, file.sha256) for role, file in files.others.items()]
     hashes.append(("model", "model.safetensors", sha256(files.folder / "model.safetensors")))
     if not found.product.made:
         hashes.append(("map", found.product.map.name, sha256(found.product.map)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Findings:
 
     evaluation: by those; None without labels. split, on the MS grid: None where the run's is of another scene, and
     then all labels judge. sample: evaluation by the probability sample in sample_file, None without one. notes: one
-    sentence each.
+    sentence each. tags: of the map.
     """
 
     files: RunFiles
@@ -52,6 +52,7 @@ class Findings:
     sample: Evaluation | None
     sample_file: Path | None
     notes: tuple[str, ...]
+    tags: Mapping[str, str]
 
     @property
     def classes(self) -> ClassTable:
@@ -124,6 +125,8 @@ def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None,
             truth, evaluation = judging, evaluate(product.map, source.path, split=cut, part=part, column=column)
         else:
             notes += ("no labelled pixel of this scene is in the test part, so nothing is said of accuracy",)
+    with RasterReader(product.map) as raster:
+        tags = raster.tags
     rng = np.random.default_rng(0)  # of the pixels that are looked at where there are very many
     return Findings(
         files,
@@ -136,6 +139,7 @@ def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None,
         None if sample is None else _by_sample(product.map, sample),
         sample,
         notes,
+        tags,
     )
 
 

@@ -20,7 +20,13 @@ _LOSSLESS = 200_000  # pixels up to which an image is small enough to be a PNG
 
 def write(found: Findings) -> dict[str, Any]:
     """The template's `map`."""
-    return {"legend": _legend(found), "layers": _layers(found), "viewer": _viewer(found), "step": found.survey.step}
+    return {
+        "legend": _legend(found),
+        "layers": _layers(found),
+        "viewer": _viewer(found),
+        "step": found.survey.step,
+        "shape": f"{found.grid.width / found.grid.height:.4g}",
+    }
 
 
 def _legend(found: Findings) -> list[dict[str, Any]]:

@@ -52,6 +52,12 @@ def heat(values: NDArray[np.floating], where: NDArray[np.bool_], name: str) -> s
     return png_of_codes(codes, [None, *shades])
 
 
+def unaddressed(source: str) -> tuple[str, bytes]:
+    """Of a data address made here: the ending of a file's name, and what the file holds."""
+    head, content = source.split(",", 1)
+    return "jpg" if "jpeg" in head else "png", base64.b64decode(content)
+
+
 def packed(values: NDArray[np.uint8]) -> str:
     """Raw bytes for the viewer: deflated, base64."""
     return base64.b64encode(zlib.compress(np.ascontiguousarray(values).tobytes(), 9)).decode()

@@ -42,6 +42,7 @@ class RunFiles:
     scene: the name of the one that is looked at in a run of several, "" where there is one only.
     column: which column of a polygon file held the class. command: the words that made the run, none where not known.
     bands: to use of "ms" and "pan", as `Scene.open` takes them, of an image that is missing here all.
+    others: files that the run's other scenes were trained with, as "SCENE: role".
     pan_shift: the correction of PAN that the run was trained with, none where the images are others.
     """
 
@@ -49,6 +50,7 @@ class RunFiles:
     model: Model
     scene: str
     sources: Mapping[str, Source]
+    others: Mapping[str, inputs.Input]
     bands: Mapping[str, Sequence[str]]
     pan_shift: tuple[int, int]
     column: str | None
@@ -104,6 +106,7 @@ def read_run(
     names = list(model.record.get("scenes", {}))
     name = _choose(names, scene, folder)
     before = f"{name}: " if name else ""
+    others = {what: file for what, file in recorded.items() if not what.startswith(before)}
     recorded = {what.removeprefix(before): file for what, file in recorded.items() if what.startswith(before)}
     sources: dict[str, Source] = {}
     for role in ("ms", "pan", "labels", "mask"):
@@ -120,6 +123,7 @@ def read_run(
         model,
         name,
         sources,
+        others,
         {**model.record.get("chosen_bands", {}), **(bands or {})},
         (rows, cols),
         column,

@@ -101,9 +101,13 @@ def _tokens(head: HeadSummary, rows: list[str]) -> str:
     return pictures.svg(draw, 5.2, 1.2 + 0.3 * len(rows))
 
 
-def _alone(explained: SceneExplanation | None) -> list[tuple[str, str]]:
-    """How often each head, which sees one sensor, gives the label, and the map, which is made from both."""
+def _alone(explained: SceneExplanation | None) -> list[tuple[str, str, str]]:
+    """How often each head, which sees one sensor, gives the label and agrees with the map, which is made from both."""
     if explained is None:
         return []
-    alone = [(f"{head.sensor} head, which sees {head.sensor} alone", head.right[-1]) for head in explained.heads]
-    return [(name, words.share(right)) for name, right in (*alone, ("map", explained.map_right[-1]))]
+    alone = [
+        (f"{head.sensor} head, which sees {head.sensor} alone", head.right[-1], head.agreement[-1])
+        for head in explained.heads
+    ]
+    rows = (*alone, ("map, which is made from both", explained.map_right[-1], 1.0))
+    return [(name, words.share(right), words.share(agreement)) for name, right, agreement in rows]

@@ -73,6 +73,20 @@ def of_scene(scene: Scene, classes: ClassTable, mapped: int, *, map_grid: Grid, 
     )
 
 
+def of_making(tags: Mapping[str, str], classes: ClassTable) -> str:
+    """How the map was made, from its tags, where that is not the usual way; "" where it is or they do not say."""
+    said = []
+    prior = tags.get("ADCDNET_PRIOR", "as labelled").split()
+    if prior != ["as", "labelled"] and len(prior) == len(classes):
+        shares = ", ".join(f"{name} {float(part):.1%}" for name, part in zip(classes.names, prior, strict=True))
+        said.append("all classes expected equally often" if len(set(prior)) == 1 else f"classes expected as {shares}")
+    if (tau := tags.get("ADCDNET_TAU", "1.0")) != "1.0":
+        said.append(f"the operating point tau {tau}")
+    if (fewest := tags.get("ADCDNET_SIEVED", "0")) != "0":
+        said.append(f"patches of fewer than {fewest} pixels given to their largest neighbour")
+    return f"The map was made with {'; '.join(said)}." if said else ""
+
+
 def _bands(count: int) -> str:
     return "1 band" if count == 1 else f"{count} bands"
 

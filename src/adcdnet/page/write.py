@@ -19,7 +19,7 @@ from adcdnet.errors import InputError
 from adcdnet.inference import check_scene
 from adcdnet.page import chapters, examples, map_chapter, use_chapter
 from adcdnet.page.findings import Findings, Progress, find_product, look
-from adcdnet.page.pictures import within_page
+from adcdnet.page.pictures import unaddressed, within_page
 from adcdnet.page.sources import read_run
 from adcdnet.scene import Files
 
@@ -50,8 +50,8 @@ def write_report(
     of a run of several, by default the first; map and page are then by default called as it is, NAME.tif and
     report-NAME.html. fix_shift: measure the correction of PAN in images that the run was not trained with. sample: a
     probability sample of the map, for adjusted areas.
-    The drawings also go, as SVG, into a folder of the page's name beside it. InputError where a file is lacking or
-    does not fit the run, or the page cannot be written.
+    The drawings also go, as SVG, and the pictures, as PNG or JPEG, into a folder of the page's name beside it.
+    InputError where a file is lacking or does not fit the run, or the page cannot be written.
     """
     folder = run.folder if isinstance(run, Run) else Path(run)
     if out is not None and Path(out).suffix != ".html":
@@ -76,6 +76,9 @@ def write_report(
         raise InputError(f"{beside} cannot be made a folder: {error.strerror}; choose another --out") from error
     for name, svg in drawings.items():
         write_whole(beside / f"{name}.svg", svg.encode())
+    for name, source in _pictures(content).items():
+        ending, held = unaddressed(source)
+        write_whole(beside / f"{name}.{ending}", held)
     write_whole(page, _render(content, drawings).encode())
     return page
 
@@ -94,6 +97,16 @@ def _chapters(found: Findings, drawings: dict[str, str]) -> dict[str, Any]:
         "use": use_chapter.write(found, drawings),
         "examples": examples.write(found),
         "repeat": chapters.repeat(found),
+    }
+
+
+def _pictures(content: Mapping[str, Any]) -> dict[str, str]:
+    """Data addresses of the images and maps of a page, by the names of their files; examples are left out."""
+    shown = {layer["id"]: layer["src"] for layer in content["map"]["layers"]}
+    if content["split"]:
+        shown["split"] = content["split"]["src"]
+    return shown | {
+        mask["name"].lower().replace(",", "").replace(" ", "_"): mask["src"] for mask in content["use"]["masks"]
     }
 
 
