@@ -252,6 +252,63 @@ def test_tiles_are_taken_where_labels_lie_close_and_patches_would_miss_some(labe
     assert sampling(1, kept=0.02)[0] == "patch"  # few labels a tile
 
 
+def trainer_of(labelled_pair, **changes) -> Trainer:
+    with labelled_pair.open() as scene:
+        labels, pixels = labelled_pair.read_labels(scene), scene.read(scene.grid.window)
+    config = TrainConfig().replace(QUICK).replace(changes)
+    split = split_blocks(labels, pixels.valid, reach=config.network.reach, config=config.split, seed=0)
+    area = TrainingArea(pixels, labels, split, network=config.network, ratio=2)
+    return Trainer(area, Layout(ms_bands=4, pan_bands=1, ratio=2, classes=3), config, torch.device("cpu"), None)
+
+
+@pytest.mark.parametrize("sampling", ["patch", "dense"])
+def test_mixed_samples_have_mixed_labels(labelled_pair, monkeypatch, sampling):
+    trainer = trainer_of(labelled_pair, sampling=sampling, stage2={"batch": 9, "tiles": 3}, class_balance=0.0)
+    network, calls, drawn = trainer.network.eval(), [], []
+    name = "forward" if sampling == "patch" else "on_tile"
+    run, draw = getattr(network, name), getattr(trainer.area, "draw_patches" if sampling == "patch" else "draw_tiles")
+    monkeypatch.setattr(network, name, lambda *a, **k: calls.append((a, run(*a, **k))) or calls[-1][1])
+    monkeypatch.setattr(trainer.area, draw.__name__, lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1])
+
+    class Generator(np.random.Generator):  # draws evenly, but known
+        def random(self, *a, **k):
+            return 0.3 if not (a or k) else super().random(*a, **k)
+
+        def permutation(self, x, **k):
+            return (
+                np.roll(np.arange(x), 1) if isinstance(x, int) and x == len(drawn[0].label) else super().permutation(x)
+            )
+
+    losses = trainer._supervised(Generator(np.random.PCG64(3)), mixed=True)
+    (seen, outputs), (sample,) = calls[0], drawn
+    for given, image in zip(seen[:2], (sample.ms, sample.pan), strict=True):
+        np.testing.assert_allclose(given, 0.3 * image + 0.7 * np.roll(image, 1, 0), rtol=1e-5, atol=1e-6)
+    own, other = (torch.from_numpy(x.copy()) for x in (sample.label, np.roll(sample.label, 1, 0)))
+    own, other = (x.flatten() if sampling == "patch" else x[seen[2]] for x in (own, other))
+    for loss, logits in zip(losses, outputs, strict=True):
+        p = torch.log_softmax(logits, 1) * (1 - trainer.config.label_smoothing)
+        p += torch.log_softmax(logits, 1).mean(1, keepdim=True) * trainer.config.label_smoothing
+        expected = 0.0
+        for share, truth in ((0.3, own[: len(p)]), (0.7, other[: len(p)])):
+            known = truth >= 0
+            weight = (torch.ones(3) if sampling == "patch" else trainer.class_weight)[truth[known]]
+            expected = expected - share * (weight * p[known, truth[known]]).sum() / weight.sum()
+        torch.testing.assert_close(loss, expected)
+    assert sampling == "patch" or (other < 0).any()  # a tile is mixed with one that is not labelled everywhere
+
+
+def test_the_last_steps_mix_nothing(labelled_pair, tmp_path, monkeypatch):
+    flags, run = [], Trainer._supervised
+    monkeypatch.setattr(
+        Trainer, "_supervised", lambda self, rng, *, mixed=False: flags.append(mixed) or run(self, rng, mixed=mixed)
+    )
+    labelled_pair.train(tmp_path / "run", stage2={"steps": 5}, mixup=0.6)
+    assert flags == [True, True, True, False, False]
+    flags.clear()
+    labelled_pair.train(tmp_path / "other", stage2={"steps": 5}, mixup=0.0)
+    assert not any(flags)
+
+
 # ---- the ways to run it
 
 

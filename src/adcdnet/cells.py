@@ -61,6 +61,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "halo": {"network": {"head": "flatten"}, "sampling": "patch"},  # what zeros is to be compared with
     "zeros": {"network": {"padding": "zeros", "patch": 8, "head": "flatten"}, "sampling": "patch"},
     "no-smooth": {"network": {"smooth": 0.0}},
+    "no-mixup": {"mixup": 0.0},
     "tiles": {"sampling": "dense"},
     "ms-only": {"network": {"sensors": "ms"}},
     "pan-only": {"network": {"sensors": "pan"}},

@@ -288,7 +288,7 @@ class Trainer:
         try:
             for step in range(1, stage.steps + 1):
                 network.train()
-                parts = self._supervised(rng)
+                parts = self._supervised(rng, mixed=step <= self.config.mixup * stage.steps)
                 loss = parts[0] + self.config.branch_weight * sum(parts[1:], torch.zeros_like(parts[0]))
                 _step(loss, optimizer, schedule)
                 _move_average(average, network, min(self.config.average, step / (step + 9)))
@@ -313,33 +313,46 @@ class Trainer:
         self.seconds["stage2"] = time.perf_counter() - started
         return average
 
-    def _supervised(self, rng: np.random.Generator) -> list[Tensor]:
-        """Cross-entropy of the main head and of the DTM heads on one draw."""
+    def _supervised(self, rng: np.random.Generator, *, mixed: bool = False) -> list[Tensor]:
+        """Cross-entropy of the main head and of the DTM heads on one draw.
+
+        mixed: samples are averaged in pairs, by a share drawn evenly from 0 to 1, and so are the losses against their
+        labels (mixup, Zhang et al. 2018, arXiv:1710.09412, with alpha 1).
+        """
         stage, augment = self.stage2, self.config.augment
         network, branches = self.network, self.config.branch_weight > 0
         if self.dense:
             drawn = self.area.draw_tiles(rng, stage.tiles, stage.tile, labelled=True, augment=augment)
-            ms, pan, label = self._tensors(drawn)
+        else:
+            drawn = self.area.draw_patches(rng, stage.batch, balance=self.config.class_balance, augment=augment)
+        ms, pan, label = self._tensors(drawn)
+        labels = [(1.0, label)]
+        if mixed:
+            share, partner = rng.random(), torch.from_numpy(rng.permutation(len(label))).to(self.device)
+            ms, pan = (share * x + (1 - share) * x[partner] for x in (ms, pan))
+            labels = [(share, label), (1 - share, label[partner])]
+        if self.dense:
             targets = self._some(drawn.label, stage.targets, rng)
             few = Targets(*(i[: self.config.branch_targets] for i in targets)) if branches else None
             with self._precision():
                 outputs = network.on_tile(ms, pan, targets, branch_targets=few)
-            truth, weight = label[targets], self.class_weight
+            truths, weight = [(share, one[targets]) for share, one in labels], self.class_weight
         else:
-            drawn = self.area.draw_patches(rng, stage.batch, balance=self.config.class_balance, augment=augment)
-            ms, pan, label = self._tensors(drawn)
             with self._precision():
                 outputs = network(ms, pan, branches=branches)
-            truth, weight = label.flatten(), torch.ones_like(self.class_weight)
-        losses: list[Tensor] = []
-        for logits in outputs:
-            if logits is not None:
-                true = truth[: len(logits)]
-                each = F.cross_entropy(
-                    logits.float(), true, reduction="none", label_smoothing=self.config.label_smoothing
-                )
-                losses.append((weight[true] * each).sum() / weight[true].sum())
-        return losses
+            truths, weight = [(share, one.flatten()) for share, one in labels], torch.ones_like(self.class_weight)
+        return [
+            sum((share * self._loss(z, truth[: len(z)], weight) for share, truth in truths), z.new_zeros(()))
+            for z in outputs
+            if z is not None
+        ]
+
+    def _loss(self, logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+        """Mean cross-entropy, weighted by class. A target of a tile may lie on no label of the tile mixed into it."""
+        known = truth >= 0
+        logits, truth = logits[known], truth[known]
+        each = F.cross_entropy(logits.float(), truth, reduction="none", label_smoothing=self.config.label_smoothing)
+        return (weight[truth] * each).sum() / weight[truth].sum().clamp_min(torch.finfo(weight.dtype).tiny)
 
     @torch.inference_mode()
     def _validate(self, network: ADCDNet) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
