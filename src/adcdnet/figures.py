@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 INK, FAINT = "#1a1a1b", "#8c8c8d"
@@ -144,6 +145,7 @@ def training_curve(axes: Axes, steps: Sequence[float], values: Mapping[str, Sequ
     axes.grid()
     low, high = min(0.0, *map(min, values.values())), max(map(max, values.values()))
     axes.set_ylim(low, high + 0.08 * ((high - low) or 1))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
     axes.tick_params(labelsize=8)
     if len(values) > 1:
         axes.legend(fontsize=8)

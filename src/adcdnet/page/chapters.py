@@ -185,7 +185,8 @@ def training(found: Findings, drawings: Drawings) -> dict[str, Any]:
     ]
     if memory is not None:
         costs.append(("largest memory", f"{memory / 2**30:.2f} GiB"))
-    return {"drawings": shown, "costs": costs}
+    settings = found.files.model.record.get("settings", {})
+    return {"drawings": shown, "costs": costs, "model": words.of_model(settings, looked_at="kappa" in drawings)}
 
 
 def _curve(steps: Sequence[float], curves: Mapping[str, Sequence[float]], title: str) -> str:

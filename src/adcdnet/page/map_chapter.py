@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,11 +66,15 @@ def _layers(found: Findings) -> list[dict[str, str]]:
     ms = stretch(coarse.ms[bands], coarse.ms_valid)
     fine = pictures.composite_bands(scene.pan_descriptions)
     pan = stretch(view.pan[fine], view.pan_valid)
-    shown = ", ".join(scene.ms_descriptions[k] or f"band {k + 1}" for k in bands)
     colors = found.classes.colors
     layers = [
-        _layer("ms", "MS", _photo(ms), f"Multispectral image; shown as red, green and blue: {shown}"),
-        _layer("pan", "PAN", _photo(pan), "Panchromatic image, at its own resolution"),
+        _layer("ms", "MS", _photo(ms), f"Multispectral image{_shown(bands, scene.ms_descriptions)}"),
+        _layer(
+            "pan",
+            "PAN",
+            _photo(pan),
+            f"Panchromatic image, at its own resolution{_shown(fine, scene.pan_descriptions)}",
+        ),
         _layer("map", "map", pictures.png_of_codes(seen.index, [None, *colors]), "Map, in the colours of its legend"),
     ]
     if seen.probabilities is not None:
@@ -90,6 +95,13 @@ def _layers(found: Findings) -> list[dict[str, str]]:
             ),
         ]
     return layers
+
+
+def _shown(bands: Sequence[int], names: Sequence[str | None]) -> str:
+    """What stands for red, green and blue; nothing of an image in grey."""
+    if len(bands) < 3:
+        return ""
+    return "; shown as red, green and blue: " + ", ".join(names[k] or f"band {k + 1}" for k in bands)
 
 
 def certainty(probabilities: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

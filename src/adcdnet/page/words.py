@@ -150,6 +150,13 @@ def of_command(arguments: Sequence[str]) -> str:
     return "adcdnet " + " ".join(f"\\\n  {word}" if word.startswith("--") else word for word in map(quote, arguments))
 
 
+def of_model(settings: Mapping[str, Any], *, looked_at: bool) -> str:
+    """Which weights the model is of; looked_at: whether a validation part was looked at on the way."""
+    weights = "the moving average of the weights" if settings.get("average", 1) else "the weights"
+    chose = "; the validation part chose nothing" if looked_at else "; there was no validation part"
+    return f"The model is {weights} at the end of stage II{chose}."
+
+
 def of_split(divided: Mapping[str, Any], reach: int) -> str:
     """How the split was made, from what `RunFiles.divided` says."""
     parts = divided["labelled_pixels"]
