@@ -1,5 +1,6 @@
 """The report of a run: what it says, that it is whole by itself, and what it refuses."""
 
+import base64
 import json
 import re
 import shutil
@@ -75,6 +76,20 @@ def test_the_page_is_whole_by_itself(page, run):
     assert {"confusion.svg", "classes.svg", "reliability.svg", "kappa.svg", "tokens_ms.svg"} <= drawings
 
 
+def test_what_it_shows_lies_beside_it_as_files(page, run):
+    beside = {path.name: path for path in (run.folder / "report").iterdir()}
+    for name in ("map", "ms", "pan", "probability", "entropy"):
+        (source,) = [attrs["src"] for attrs in page.all("img") if attrs.get("id") == f"layer-{name}"]
+        assert base64.b64encode(beside[f"{name}.png"].read_bytes()).decode() == source.split(",")[1]
+    assert {"split.png", "dia_mask_ms.png", "prior_mask_pan.png"} <= set(beside)
+
+
+def test_heads_are_compared_with_the_main_head(page):
+    cells = re.findall(r"(MS|PAN) head, which sees \1 alone\s*(\d\.\d{3})\s*(\d\.\d{3})", page.text)
+    assert [sensor for sensor, *_ in cells] == ["MS", "PAN"]
+    assert re.search(r"main head, which sees both\s*\d\.\d{3}\s*1\.000", page.text)
+
+
 def test_odd_names_stay_text(page, run):
     assert len(page.all("script")) == 2
     assert not any("onclick" in attrs for _, attrs in page.tags)
@@ -128,6 +143,21 @@ def test_images_are_found_beside_the_run_and_changed_ones_told(copy):
     text = Page(ad.write_report(copy)).text
     assert "ms.tif is not the file that the run was trained with: its SHA-256 differs" in text
     assert "nothing is said of accuracy" in text  # the labels of training lie on its own scene
+
+
+def test_it_says_how_an_unusual_map_was_made_and_what_no_label_judges(copy, labelled_pair):
+    with rasterio.open(copy / "map.tif", "r+") as dataset:
+        dataset.update_tags(ADCDNET_PRIOR="0.25 0.25 0.5", ADCDNET_TAU="0.5", ADCDNET_SIEVED="7")
+    labels, _, _ = read_band(labelled_pair.labels)
+    with rasterio.open(copy / "split.tif", "r+") as dataset:
+        part = dataset.read(1)
+        part[(part == 3) & (labels == 2)] = 0
+        dataset.write(part, 1)
+    found = Page(ad.write_report(copy)).text
+    names = [name.strip() for name in NAMES]
+    assert f"with classes expected as {names[0]} 25.0%, {names[1]} 25.0%, {names[2]} 50.0%" in found
+    assert "the operating point tau 0.5; patches of fewer than 7 pixels given to their largest neighbour." in found
+    assert f"no pixel that judges the map is of {names[1]}: nothing is said of how well" in found
 
 
 def test_without_images_it_says_which_option_names_them(copy):

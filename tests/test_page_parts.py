@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from affine import Affine
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from adcdnet.classes import ClassTable
@@ -76,6 +77,35 @@ def test_the_most_confused_pairs():
     pairs = words.most_confused(confusion, ("a", "b", "c"))
     assert [tuple(p) for p in pairs] == [("c", "a", 11, 11 / 16), ("a", "b", 7, 7 / 66), ("b", "a", 2, 2 / 32)]
     assert words.most_confused(np.array([[5, 0, 0], [0, 3, 1]]), ("a", "b")) == []
+
+
+def test_how_a_map_was_made_is_said_where_it_is_unusual():
+    usual = {"ADCDNET_TAU": "1.0", "ADCDNET_PRIOR": "as labelled", "ADCDNET_SIEVED": "0"}
+    assert words.of_making({}, CLASSES) == words.of_making(usual, CLASSES) == ""
+    alike = words.of_making({"ADCDNET_PRIOR": " ".join(["0.333333333"] * 3)}, CLASSES)
+    assert alike == "The map was made with all classes expected equally often."
+
+
+def test_which_weights_the_model_is_of():
+    assert "is the moving average of the weights at" in words.of_model({"average": 0.99}, looked_at=True)
+    published = words.of_model({"average": 0.0}, looked_at=False)
+    assert published == "The model is the weights at the end of stage II; there was no validation part."
+
+
+@pytest.mark.parametrize("share", [0, 40, 48, 50, 55, 62, 100])
+def test_numbers_on_shades_have_contrast(share):
+    figure = Figure()
+    axes = figure.subplots()
+    confusion_heat_map(axes, np.array([[share, 100 - share, 0], [0, 100, 0]]), ["a", "b"])
+    (written,) = [t for t in axes.texts if t.get_position() == (0, 0)]
+    shade = axes.images[0].cmap(share / 100)
+    light, dark = sorted((luminance(shade), luminance(written.get_color())), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5  # WCAG 2.2, 1.4.3 AA
+
+
+def luminance(colour):
+    coded = np.asarray(to_rgb(colour))
+    return float(np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
 
 
 def test_numbers_and_shares():

@@ -145,7 +145,7 @@ def training_curve(axes: Axes, steps: Sequence[float], values: Mapping[str, Sequ
     axes.grid()
     low, high = min(0.0, *map(min, values.values())), max(map(max, values.values()))
     axes.set_ylim(low, high + 0.08 * ((high - low) or 1))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.tick_params(labelsize=8)
     if len(values) > 1:
         axes.legend(fontsize=8)

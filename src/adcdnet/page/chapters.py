@@ -55,6 +55,13 @@ def warnings(found: Findings) -> list[str]:
         notes.append("no labels were at hand, so nothing is said of accuracy")
     elif found.split is None:
         notes.append("the split is of another scene: all labels judge the map; make sure that none of them trained")
+    if found.evaluation is not None:
+        support = found.evaluation.scores.support
+        missing = [name for name, n in zip(found.evaluation.classes.names, support, strict=True) if not n]
+        if missing:
+            notes.append(
+                f"no pixel that judges the map is of {', '.join(missing)}: nothing is said of how well they are found"
+            )
     if product.made:
         notes.append("no map was named: one was made for this page and not kept")
     if product.probabilities is None:

@@ -102,12 +102,12 @@ def _tokens(head: HeadSummary, rows: list[str]) -> str:
 
 
 def _alone(explained: SceneExplanation | None) -> list[tuple[str, str, str]]:
-    """How often each head, which sees one sensor, gives the label and agrees with the map, which is made from both."""
+    """How often each head, which sees one sensor, gives the label and agrees with the main head, which sees both."""
     if explained is None:
         return []
     alone = [
         (f"{head.sensor} head, which sees {head.sensor} alone", head.right[-1], head.agreement[-1])
         for head in explained.heads
     ]
-    rows = (*alone, ("map, which is made from both", explained.map_right[-1], 1.0))
+    rows = (*alone, ("main head, which sees both", explained.map_right[-1], 1.0))
     return [(name, words.share(right), words.share(agreement)) for name, right, agreement in rows]
