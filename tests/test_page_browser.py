@@ -198,6 +198,25 @@ def luminance(colour):
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
+def test_pictures_of_a_tall_scene_fit_the_screen(open_page):
+    page = open_page()
+    width = "document.getElementById('layer-map').getBoundingClientRect().width"
+    shown = page.evaluate(width)
+    page.evaluate("document.querySelector('main').style.setProperty('--shape', 0.1)")
+    assert page.evaluate(width) == pytest.approx(0.1 * min(0.85 * 900, 640), abs=1)
+    page.emulate_media(media="print")
+    assert page.evaluate(width) == pytest.approx(0.1 * 100 / 25.4 * 96, abs=1)
+    assert shown > 200
+
+
+def test_tables_that_scroll_are_reached_by_the_keyboard(open_page):
+    page = open_page(viewport={"width": 360, "height": 740})
+    table = page.locator("#accuracy .wide").first
+    table.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('#accuracy .wide').scrollLeft > 0")
+
+
 def test_it_prints_on_a4(open_page):
     page = open_page()
     page.emulate_media(media="print")
