@@ -121,6 +121,7 @@ def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None,
         labels = read_labels(source.path, grid, classes=files.model.classes, column=column)
         notes += labels.notes
         judging = labels_in_part(labels, grid, f"the scene {scene.name}", cut, part)
+        del labels  # of a large scene gigabytes, while the map is judged
         if (judging >= 0).any():
             truth, evaluation = judging, evaluate(product.map, source.path, split=cut, part=part, column=column)
         else:
