@@ -314,6 +314,26 @@ def test_shapes_that_are_no_labels_of_the_scene_are_refused(scene, write_shapes,
     assert one_line(caught)
 
 
+def test_what_labels_nothing_says_why(scene, write_shapes, write_tif):
+    both = write_shapes([("forest", block(0, 0, 4, 5)), ("water", block(0, 0, 4, 5))])
+    with pytest.raises(InputError, match=r"20 lie in polygons of different classes; let these not overlap$"):
+        read_labels(both, scene.grid)
+    image = write_tif("image.tif", np.arange(26 * 22).reshape(26, 22).astype(np.uint8) % 250 + 1, pixel=PIXEL / 2)
+    with pytest.raises(InputError, match=r"labels no pixel .* of a finer raster all pixels on one must agree$"):
+        read_labels(image, scene.grid)
+
+
+def test_more_classes_than_a_map_can_hold_are_counted_not_listed(scene, write_shapes):
+    many = write_shapes([(f"field {n}", block(0, 0, 1, 1)) for n in range(300)])
+    with pytest.raises(InputError, match=r"holds 300 classes, 255 can be mapped; check which column holds the class$"):
+        read_labels(many, scene.grid)
+
+
+def test_names_of_two_lines_are_one(scene, write_shapes):
+    labels = read_labels(write_shapes([("wet\nforest", FOREST[1]), ("water", WATER[1])]), scene.grid)
+    assert labels.classes.names == ("water", "wet forest")
+
+
 def test_polygons_with_a_coordinate_system_need_a_scene_with_one(write_tif, write_shapes, codes):
     ms = write_tif("ms.tif", codes, crs=None)
     with Scene.open(ms, ms) as scene:
@@ -332,7 +352,7 @@ def test_files_that_are_neither_raster_nor_polygons_are_refused(scene, write_sha
         (tmp_path / "none.tif", "is not a file"),
         (tmp_path, "is not a file"),
         (tmp_path / "text.txt", "neither as a raster nor as polygons"),
-        (tmp_path / "table.csv", "has 0 layers of shapes"),
+        (tmp_path / "table.csv", "has no layer of shapes"),
         (two, r"has 2 layers of shapes \['two', 'second'\]"),
     ):
         with pytest.raises(InputError, match=said) as caught:

@@ -76,7 +76,12 @@ def read_labels(
     labels = _from_raster(path, grid, classes) if is_raster(path) else _from_polygons(path, grid, classes, column)
     present = np.unique(labels.index[labels.index >= 0])
     if present.size == 0:
-        raise InputError(f"{path} labels no pixel of the scene; check that it lies on the same ground")
+        why = "check that it lies on the same ground"
+        if labels.contested:
+            why = f"{labels.contested} lie in polygons of different classes; let these not overlap"
+        elif labels.polygons is None:
+            why = f"{why}, and that its values are classes: of a finer raster all pixels on one must agree"
+        raise InputError(f"{path} labels no pixel of the scene; {why}")
     if present.size == 1:
         name = labels.classes.names[present[0]]
         raise InputError(f"{path} labels only the class {name!r} in this scene; two classes at least are needed")
@@ -208,7 +213,8 @@ def _read_shapes(path: Path) -> tuple[geopandas.GeoDataFrame, tuple[str, ...]]:
     except (DataSourceError, DataLayerError, ShapelyError) as error:
         raise InputError(f"{path} can be read neither as a raster nor as polygons: {_line(error)}") from error
     if len(layers) != 1:
-        raise InputError(f"{path} has {len(layers)} layers of shapes {layers}; a file with one is needed")
+        what = f"{len(layers)} layers of shapes {layers}" if layers else "no layer of shapes"
+        raise InputError(f"{path} has {what}; a file with one is needed")
     return frame, tuple(sorted({f"{path.name}: {' '.join(str(warning.message).split())}" for warning in caught}))
 
 
@@ -276,12 +282,14 @@ def _on_crs(
 
 def _class_indices(keys: Sequence[Any], classes: ClassTable | None, path: Path) -> tuple[NDArray[np.int32], ClassTable]:
     """Class index of each shape (−1 where its class is the number 0), by name or, where the file has numbers, value."""
-    names = [str(key).strip() for key in keys]
+    names = [" ".join(str(key).split()) for key in keys]
     numbers = all(re.fullmatch(r"-?\d+(\.0*)?", name) for name in names)
     if numbers and (classes is None or not set(names) <= set(classes.names)):
         names = [str(int(name.partition(".")[0])) for name in names]  # 1.0, as number or text, is the class 1
     if classes is None:
         values = sorted({int(name) for name in names} - {0}) if numbers else []
+        if (found := len(set(names))) > 255:
+            raise InputError(f"{path} holds {found} classes, 255 can be mapped; check which column holds the class")
         classes = ClassTable.of(values, list(map(str, values))) if numbers else ClassTable.numbered(sorted(set(names)))
     known = {name: k for k, name in enumerate(classes.names)}
     if numbers and not set(names) <= set(known):
