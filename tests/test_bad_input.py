@@ -492,6 +492,13 @@ def test_a_damaged_tile_is_one_line_and_computed_anew_once_it_is_gone(
     assert call(*arguments)[0] == 0
 
 
+@pytest.mark.parametrize("size", [83 * 71, 10**20])
+def test_a_map_smaller_than_its_patches(refused, quick_run, labelled_pair, tmp_path, size):
+    said = refused(*predict_arguments(quick_run.folder, labelled_pair, tmp_path / "map.tif", "--sieve", size))
+    assert f"{size} pixels are to go, but the map of" in said
+    assert said.endswith("has only 83×71; ask for a smaller --sieve")
+
+
 def test_a_benchmark_that_cannot_write_says_so_before_it_trains(refused, labelled_pair, tmp_path, monkeypatch):
     monkeypatch.setattr("adcdnet.cells.ProcessPoolExecutor", None)  # any training would need it
     pair = labelled_pair

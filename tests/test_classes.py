@@ -68,6 +68,7 @@ def test_a_file_that_is_missing_or_not_text_is_named(tmp_path):
     [
         ("value,name\n1,a\n", "need the columns value,share"),
         ("value,share\n1,many\n2,1\n", "need the columns value,share"),
+        ("value,share\n1,1e308\n2,1e308\n", r"name \[1, 2\], needed is one share above 0"),
         ("value,share\n1,0\n2,1\n", r"name \[1, 2\], needed is one share above 0"),
         ("value,share\n1,nan\n2,1\n", "one share above 0"),
         ("value,share\n1,1\n3,1\n", r"name \[1, 3\], needed is one share above 0 for each of \[1, 2\]"),

@@ -111,11 +111,12 @@ def read_prior(path: Path, classes: ClassTable) -> tuple[float, ...]:
         raise InputError(f"class shares {path} cannot be read: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"class shares {path} need the columns value,share with a number in each row") from error
-    if set(given) != set(classes.values) or not all(0 < share < np.inf for share in given.values()):
+    total = sum(given.values())
+    if set(given) != set(classes.values) or not all(share > 0 for share in given.values()) or not total < np.inf:
         raise InputError(
             f"class shares {path} name {sorted(given)}, needed is one share above 0 for each of {list(classes.values)}"
         )
-    return tuple(given[value] / sum(given.values()) for value in classes.values)
+    return tuple(given[value] / total for value in classes.values)
 
 
 def _lab(colors: Sequence[str], vision: NDArray[np.float64]) -> NDArray[np.float64]:

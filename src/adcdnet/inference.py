@@ -232,6 +232,11 @@ def predict(
     sizes = sizes_within(model.network, memory, used=resident(), engine=engine)
     step = model.network.config.step(scene.ratio)
     grid = scene.grid.refine(step)
+    if sieved >= grid.height * grid.width:
+        raise InputError(
+            f"patches of fewer than {sieved} pixels are to go, but the map of {scene.name} has only "
+            f"{grid.height}×{grid.width}; ask for a smaller --sieve"
+        )
     settings = (engine, tau, expected, precision, probabilities is not None, step, where.type)
     journal = Journal(Path(out), fingerprint(model, scene, settings), scene.chosen) if resume else None
     if journal is not None:
