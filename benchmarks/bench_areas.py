@@ -20,8 +20,8 @@ import pyogrio
 
 from adcdnet.evaluation import evaluate
 from adcdnet.labels import read_labels
+from adcdnet.raster import RasterWriter, read_classes, read_map
 from adcdnet.sample import sample
-from adcdnet.scene import RasterWriter, read_classes, read_map
 
 
 def main() -> None:

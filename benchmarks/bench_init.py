@@ -21,8 +21,8 @@ from adcdnet import ClassTable, Labels, Scene, TrainConfig, predict, read_labels
 from adcdnet.config import NetworkConfig, SplitConfig
 from adcdnet.material import LabelledScene
 from adcdnet.metrics import confusion_matrix, scores
+from adcdnet.raster import read_map, write_raster
 from adcdnet.sampling import TEST, TRAIN, split_blocks
-from adcdnet.scene import read_map, write_raster
 
 REACH = NetworkConfig().reach
 GAP = 2 * REACH  # MS pixels between the halves, so that their windows share no ground

@@ -19,7 +19,7 @@ from scipy import fft, ndimage
 from adcdnet.evaluation import labels_in_part
 from adcdnet.intervals import block_bootstrap, confusion_by_block
 from adcdnet.labels import read_labels
-from adcdnet.scene import read_classes, read_map
+from adcdnet.raster import read_classes, read_map
 
 TRIALS, ACCURACY = 400, 0.8
 

@@ -35,7 +35,8 @@ from adcdnet.config import NetworkConfig
 from adcdnet.grid import Grid, tiles
 from adcdnet.inference import _dense, _patch_by_patch, scene_logits
 from adcdnet.model import ADCDNet, Layout
-from adcdnet.scene import RasterWriter, Scene, write_raster
+from adcdnet.raster import RasterWriter, write_raster
+from adcdnet.scene import Scene
 from adcdnet.simulate import simulate, simulate_tiles
 
 NETWORKS = {

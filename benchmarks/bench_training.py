@@ -24,8 +24,9 @@ from adcdnet.config import TrainConfig
 from adcdnet.grid import Grid
 from adcdnet.labels import read_labels
 from adcdnet.model import Layout
+from adcdnet.raster import write_raster
 from adcdnet.sampling import TrainingArea, split_blocks
-from adcdnet.scene import Scene, write_raster
+from adcdnet.scene import Scene
 from adcdnet.simulate import simulate
 from adcdnet.training import Trainer
 

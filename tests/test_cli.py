@@ -16,7 +16,7 @@ from adcdnet import cli, metrics
 from adcdnet.cli.evaluate import print_evaluation
 from adcdnet.config import TrainConfig
 from adcdnet.demo import run_demo
-from adcdnet.scene import read_band
+from adcdnet.raster import read_band
 from conftest import QUICK
 
 pytestmark = pytest.mark.usefixtures("few_trials")

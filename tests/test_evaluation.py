@@ -14,7 +14,7 @@ from adcdnet.errors import InputError
 from adcdnet.evaluation import evaluate
 from adcdnet.grid import Grid
 from adcdnet.inference import predict
-from adcdnet.scene import RasterReader, read_band, read_classes, read_map, sieve, write_raster
+from adcdnet.raster import RasterReader, read_band, read_classes, read_map, sieve, write_raster
 from conftest import CORNER, PIXEL
 
 TABLE = ClassTable((1, 2, 5), ("water", "wood", "rock"), ("#0000ff", "#00ff00", "#808080"))

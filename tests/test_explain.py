@@ -19,7 +19,8 @@ from adcdnet.inference import predict
 from adcdnet.labels import Labels, read_labels
 from adcdnet.model import ADCDNet, Layout
 from adcdnet.nn import DeepTemporalMamba, selective_scan
-from adcdnet.scene import Scene, read_band, write_raster
+from adcdnet.raster import read_band, write_raster
+from adcdnet.scene import Scene
 from conftest import PIXEL, build_model
 from test_inference import PAPER
 

@@ -21,8 +21,9 @@ from adcdnet.labels import Labels, read_labels
 from adcdnet.model import Layout
 from adcdnet.page.attention import masks
 from adcdnet.page.write import write_report
+from adcdnet.raster import read_band, read_map, sieve
 from adcdnet.sampling import TEST, TRAIN, Split, TrainingArea, add_guard
-from adcdnet.scene import Pixels, Scene, read_band, read_map, sieve
+from adcdnet.scene import Pixels, Scene
 from adcdnet.training import train
 from conftest import PIXEL, QUICK, build_model, write_tif_file
 

@@ -9,6 +9,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "adcdnet"
 ROWS = [
     {"areas", "errors", "classes", "config", "grid", "ground"}
     | {"bands", "memory", "metrics", "owner", "posterior", "qgis", "register", "simulate"},
+    {"raster"},
+    {"images"},
     {"nn", "scene", "report", "figures", "intervals"},
     {"alignment", "model", "labels"},
     {"checkpoint", "sampling", "budget", "sample", "scenes"},
@@ -97,11 +99,11 @@ def test_files_that_can_do_without_the_network_do(name):
     assert "torch" not in packages(imported((SOURCE / f"{name}.py").read_text()))
 
 
-def test_only_scene_opens_rasters():
+def test_only_two_files_open_rasters():
     for file in FILES:
         used = {name for name in imported(file.read_text()) if name.split(".")[0] in ("rasterio", "osgeo")}
         on_arrays = {"labels": {"rasterio.features.rasterize"}, "alignment": WARPING}
-        assert unit(file) == "scene" or used <= on_arrays.get(unit(file), set()), file.name
+        assert unit(file) in ("raster", "images") or used <= on_arrays.get(unit(file), set()), file.name
 
 
 def test_nothing_is_unpickled():

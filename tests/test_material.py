@@ -13,8 +13,9 @@ from adcdnet.grid import Window
 from adcdnet.joined import JoinedArea, stack
 from adcdnet.labels import Labels, read_labels
 from adcdnet.material import LabelledScene, divide, total_leakage, training_area
+from adcdnet.raster import read_band
 from adcdnet.sampling import GUARD, TEST, TRAIN, VALIDATION, Split, TrainingArea
-from adcdnet.scene import Pixels, Scene, read_band
+from adcdnet.scene import Pixels, Scene
 from adcdnet.training import train
 from conftest import PIXEL, write_tif_file
 

@@ -13,7 +13,7 @@ import rasterio
 import adcdnet as ad
 from adcdnet.cli import main
 from adcdnet.page import findings
-from adcdnet.scene import read_band
+from adcdnet.raster import read_band
 from conftest import QUICK, write_tif_file
 
 NAMES = ("</script><b onclick=\"x('1')\">&amp; $a$", "水体 – 湖", "long " * 40)  # the last one of 200 characters

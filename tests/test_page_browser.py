@@ -9,7 +9,7 @@ import rasterio
 from PIL import Image
 
 import adcdnet as ad
-from adcdnet.scene import read_band
+from adcdnet.raster import read_band
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("few_trials")]
 CHROMIUM = next(

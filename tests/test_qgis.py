@@ -10,7 +10,7 @@ from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid
 from adcdnet.inference import predict
-from adcdnet.scene import RasterWriter, write_raster
+from adcdnet.raster import RasterWriter, write_raster
 
 GRID = Grid(5, 7, rasterio.Affine(12, 0, 500_000, 0, -12, 5_000_000), "EPSG:32633")
 CODES = np.full(GRID.shape, 2, np.uint8)

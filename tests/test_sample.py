@@ -17,8 +17,8 @@ from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.evaluation import evaluate
 from adcdnet.grid import Grid
+from adcdnet.raster import UNPLACED, read_map, write_raster
 from adcdnet.sample import allocate, draw_pixels, places, read_sample, sample
-from adcdnet.scene import UNPLACED, read_map, write_raster
 
 GRID = Grid(61, 47, Affine(30, 0, 500_000, 0, -30, 4_000_000), CRS("EPSG:32617").to_wkt())
 TABLE = ClassTable.of([2, 5, 9], ["meadow", "rock", "water"])

@@ -20,7 +20,8 @@ from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid, Window, tiles
 from adcdnet.owner import owner
-from adcdnet.scene import RasterWriter, Scene, read_band, same_crs, write_raster
+from adcdnet.raster import RasterWriter, read_band, same_crs, write_raster
+from adcdnet.scene import Scene
 from conftest import CORNER, PIXEL, UTM, UTM_SPELT, ended_process, write_tif_file, write_vrt_file
 
 GRID = Grid(47, 61, Affine(20, 0, 500_000, 0, -20, 5_000_000), CRS.from_string(UTM).to_wkt())
@@ -381,7 +382,7 @@ from affine import Affine
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid, tiles
 from adcdnet.owner import owner
-from adcdnet.scene import RasterWriter
+from adcdnet.raster import RasterWriter
 
 path, side, step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 grid = Grid(side, side, Affine(1, 0, 0, 0, -1, 0))

@@ -14,8 +14,9 @@ from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.inference import predict
 from adcdnet.model import Layout
+from adcdnet.raster import read_band
 from adcdnet.sampling import TEST, VALIDATION, TrainingArea, split_blocks
-from adcdnet.scene import Scene, read_band
+from adcdnet.scene import Scene
 from adcdnet.training import Trainer, train
 from conftest import PIXEL, QUICK
 

@@ -22,8 +22,10 @@ from rasterio.warp import reproject, transform, transform_bounds
 
 from adcdnet.errors import InputError
 from adcdnet.grid import MAX_RATIO, Grid, Window, tiles
+from adcdnet.images import Image
+from adcdnet.raster import RasterWriter
 from adcdnet.register import Registration, measure
-from adcdnet.scene import Image, RasterWriter, Scene, place
+from adcdnet.scene import Scene, place
 
 TOO_UNSURE = 0.5  # PAN pixels: a correction whose 95 % interval reaches further on either side is not applied
 _TILE = 512  # pixels of the resampled copy at once

@@ -19,10 +19,11 @@ from adcdnet.alignment import TOO_UNSURE
 from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid, Window, tiles
+from adcdnet.images import Files
 from adcdnet.labels import Labels, read_labels
 from adcdnet.register import Registration, measure
 from adcdnet.sampling import FEWEST_LABELS, FEWEST_TO_VALIDATE
-from adcdnet.scene import Files, Scene
+from adcdnet.scene import Scene
 
 _SIDE, _MOST = 256, 64  # MS pixels of a window, and how many of them are looked at
 _CLIPPED = 0.01  # share of pixels at the lowest or highest value from which that is no chance

@@ -17,8 +17,9 @@ from adcdnet.evaluation import Evaluation, evaluate
 from adcdnet.grid import Grid
 from adcdnet.inference import predict
 from adcdnet.labels import read_labels
+from adcdnet.raster import read_band, write_raster
 from adcdnet.report import demo_figure, stretch
-from adcdnet.scene import Scene, read_band, write_raster
+from adcdnet.scene import Scene
 from adcdnet.simulate import simulate
 from adcdnet.training import train
 

@@ -22,9 +22,9 @@ from adcdnet.ground import PixelArea, pixel_area
 from adcdnet.intervals import NO_INTERVAL, Interval, Intervals, block_bootstrap, confusion_by_block
 from adcdnet.labels import Labels, read_labels
 from adcdnet.metrics import Scores, scores
+from adcdnet.raster import RasterReader, read_band, read_classes, read_map
 from adcdnet.sample import Sample, places, read_sample
 from adcdnet.sampling import PART_NAMES, Leakage, block_numbers, block_side, leakage
-from adcdnet.scene import RasterReader, read_band, read_classes, read_map
 
 _Z = 1.959964  # standard errors on each side of an estimate that make 95 %
 _FEW_POINTS = 10  # of a class, below which its intervals hold the truth less often than they say

@@ -28,7 +28,8 @@ from adcdnet.memory import resident
 from adcdnet.model import CORE, ADCDNet, Shared
 from adcdnet.nn.shared import Targets
 from adcdnet.posterior import posterior, smooth
-from adcdnet.scene import Pixels, RasterWriter, Scene, sieve
+from adcdnet.raster import RasterWriter, sieve
+from adcdnet.scene import Pixels, Scene
 
 Precision = Literal["float32", "bf16"]
 Progress = Callable[[int, int], None]  # done, of how many

@@ -22,7 +22,7 @@ from shapely.errors import ShapelyError
 from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid, Match, Window, match
-from adcdnet.scene import UNPLACED, RasterReader, is_nodata, is_raster, same_crs
+from adcdnet.raster import UNPLACED, RasterReader, is_nodata, is_raster, same_crs
 
 _COLUMNS = ("class", "class_name", "classname", "label", "land_cover", "landcover", "name")  # in order of preference
 _STRIP = 2**24  # pixels of a raster read at once

@@ -23,7 +23,7 @@ from pyproj import CRS
 
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid
-from adcdnet.scene import read_map, same_crs
+from adcdnet.raster import read_map, same_crs
 
 MIN_PER_CLASS = 50  # Olofsson et al. 2014 advise 50 to 100 points for each rare class
 _FEWEST = 2  # points that a standard error needs

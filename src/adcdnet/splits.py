@@ -17,6 +17,7 @@ from adcdnet.config import SplitConfig
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid, Window, match
 from adcdnet.labels import Labels
+from adcdnet.raster import read_band, same_crs
 from adcdnet.sampling import (
     GUARD,
     PART_NAMES,
@@ -33,7 +34,6 @@ from adcdnet.sampling import (
     near,
     shares_wanted,
 )
-from adcdnet.scene import read_band, same_crs
 
 _TRIALS = 3000
 

@@ -43,8 +43,9 @@ from adcdnet.nn.mamba import Mamba
 from adcdnet.nn.shared import Targets
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
 from adcdnet.posterior import fit_temperature, posterior, smooth
+from adcdnet.raster import write_raster
 from adcdnet.sampling import PART_NAMES, Drawn, Split, TrainingArea, training_statistics
-from adcdnet.scene import Scene, write_raster
+from adcdnet.scene import Scene
 from adcdnet.transfer import begin_from, notes_of
 
 DENSE_FROM = 11.0  # labelled targets a tile must hold to be cheaper than patches (benchmarks/bench_training.py)

@@ -18,7 +18,8 @@ from adcdnet.inference import predict
 from adcdnet.labels import read_labels
 from adcdnet.page.sources import RunFiles
 from adcdnet.page.survey import Survey, survey
-from adcdnet.scene import RasterReader, Scene
+from adcdnet.raster import RasterReader
+from adcdnet.scene import Scene
 
 Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, step, of how many, what is known
 PREDICTED = 1_000_000  # pixels up to which a map or probabilities that are lacking are made for the page

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from adcdnet.classes import ClassTable
 from adcdnet.errors import InputError
 from adcdnet.grid import Grid, tiles
-from adcdnet.scene import RasterReader
+from adcdnet.raster import RasterReader
 
 _WINDOW = 512  # pixels
 _SHOWN_SIDE = 1024  # pixels of the map that a page carries, a side

@@ -16,12 +16,12 @@ from markupsafe import Markup
 from adcdnet import alignment
 from adcdnet.checkpoint import Run, write_whole
 from adcdnet.errors import InputError
+from adcdnet.images import Files
 from adcdnet.inference import check_scene
 from adcdnet.page import chapters, examples, map_chapter, use_chapter
 from adcdnet.page.findings import Findings, Progress, find_product, look
 from adcdnet.page.pictures import unaddressed, within_page
 from adcdnet.page.sources import read_run
-from adcdnet.scene import Files
 
 
 def write_report(
