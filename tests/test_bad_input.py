@@ -204,7 +204,7 @@ def test_a_class_of_the_table_without_a_pixel(refused, labelled_pair, write_tif,
 def test_nothing_but_nodata_to_train_on(refused, labelled_pair, write_tif, tmp_path):
     empty = write_tif("ms.tif", np.zeros((4, 83, 71), np.uint16), nodata=0)
     message = refused(*train_arguments(replace(labelled_pair, ms=empty), tmp_path / "run"))
-    assert "has 0 labelled pixels on valid ground" in message
+    assert "no labelled pixel lies on valid ground" in message
 
 
 @pytest.mark.parametrize(

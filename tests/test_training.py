@@ -412,5 +412,5 @@ def test_labels_of_another_scene_are_not_read_past(labelled_pair, tmp_path):
     with labelled_pair.open() as scene:
         labels = labelled_pair.read_labels(scene)
         labels = replace(labels, index=np.full_like(labels.index, -1))
-        with pytest.raises(InputError, match="class 'meadow' has 0 labelled pixels"):
+        with pytest.raises(InputError, match="no labelled pixel lies on valid ground"):
             train(scene, labels, out=tmp_path / "run")

@@ -115,6 +115,11 @@ def shares_wanted(
 def check_counts(index: NDArray[np.integer], classes: ClassTable) -> NDArray[np.int64]:
     """(K,) labelled pixels of every class. InputError for a class with too few."""
     totals = np.bincount(index[index >= 0], minlength=len(classes))
+    if not totals.any():
+        raise InputError(
+            "no labelled pixel lies on valid ground: nothing is labelled, or the nodata values or NaN of MS and PAN, or "
+            "the mask, hide all of it; `adcdnet check` shows how much of each image is valid"
+        )
     for name, total in zip(classes.names, totals, strict=True):
         if total < FEWEST_LABELS:
             raise InputError(
