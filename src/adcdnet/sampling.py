@@ -117,7 +117,7 @@ def check_counts(index: NDArray[np.integer], classes: ClassTable) -> NDArray[np.
     totals = np.bincount(index[index >= 0], minlength=len(classes))
     if not totals.any():
         raise InputError(
-            "no labelled pixel lies on valid ground: nothing is labelled, or the nodata values or NaN of MS and PAN, or "
+            "no labelled pixel lies on valid ground: nothing is labelled, or the nodata values or NaN of MS or PAN, or "
             "the mask, hide all of it; `adcdnet check` shows how much of each image is valid"
         )
     for name, total in zip(classes.names, totals, strict=True):
