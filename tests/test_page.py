@@ -108,7 +108,7 @@ def test_its_figures_are_those_of_evaluate(page, run, labelled_pair):
     mapped = read_band(run.folder / "map.tif")[0]
     for value in (1, 2, 4):
         hectares = (mapped == value).sum() * 12 * 12 / 1e4
-        assert f"{hectares:,.0f} ha" in page.text
+        assert f"{hectares:.2f} ha" in page.text
     assert "no test pixel has a training pixel in the window" in page.text
 
 

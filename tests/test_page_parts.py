@@ -14,7 +14,7 @@ from adcdnet.figures import confusion_heat_map, reliability_diagram, style
 from adcdnet.grid import Grid, Window
 from adcdnet.page import attention, examples, pictures, survey, words
 from adcdnet.page.map_chapter import certainty
-from conftest import PIXEL, write_tif_file
+from conftest import PIXEL, UTM, write_tif_file
 
 CLASSES = ClassTable.of([2, 5, 8], ["field", "wood", "lake"])
 
@@ -187,3 +187,10 @@ def test_overviews_are_means_of_what_they_cover(tiny_scene):
     assert half.pan.shape == (1, 29, 37)
     assert half.pan[0, 10, 12] == pytest.approx(whole.pan[0, 20:22, 24:26].mean(), abs=0.51)
     assert not half.ms_valid[:6, :9].any()
+
+
+@pytest.mark.parametrize(("side", "said"), [(2, "0.32 ± 0.16 ha"), (50, "0.3 ± 0.2 ha"), (900, "0 ± 0 ha")])
+def test_areas_of_small_maps_have_decimals(side, said):
+    grid = Grid(side, side, Affine(40, 0, 500_000, 0, -40, 5_000_000), UTM)
+    assert words.hectares(grid, 2, 1) == said
+    assert words.hectares(Grid(side, side, grid.transform, None), 2) is None

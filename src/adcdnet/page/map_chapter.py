@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adcdnet.areas import Estimate
-from adcdnet.ground import pixel_area
+from adcdnet.grid import Grid
 from adcdnet.page import pictures, words
 from adcdnet.page.findings import Findings
 from adcdnet.report import stretch
@@ -36,15 +36,14 @@ def _legend(found: Findings) -> list[dict[str, Any]]:
     total = max(1, int(counts.sum()))
     areas = found.sample.areas if found.sample else found.evaluation.areas if found.evaluation else None
     adjusted = areas.adjusted if areas else None
-    size = pixel_area(grid).hectares
     return [
         {
             "name": name,
             "color": color,
             "value": value,
-            "mapped": words.hectares(count, grid) or f"{words.number(count)} pixels",
+            "mapped": words.hectares(grid, count) or f"{words.number(count)} pixels",
             "share": f"{count / total:.1%}",
-            "adjusted": None if adjusted is None else _adjusted(adjusted[k], size),
+            "adjusted": None if adjusted is None else _adjusted(adjusted[k], grid),
         }
         for k, (name, color, value, count) in enumerate(
             zip(classes.names, classes.colors, classes.values, counts, strict=True)
@@ -52,10 +51,9 @@ def _legend(found: Findings) -> list[dict[str, Any]]:
     ]
 
 
-def _adjusted(pixels: Estimate, size: float | None) -> str:
-    """Area ± standard error; size: hectares of a pixel, None where they are not known."""
-    value, error = (each * (size or 1) for each in pixels)
-    return f"{words.number(value)} ± {words.number(error)} {'ha' if size else 'pixels'}"
+def _adjusted(pixels: Estimate, grid: Grid) -> str:
+    """Area ± standard error."""
+    return words.hectares(grid, *pixels) or f"{words.number(pixels[0])} ± {words.number(pixels[1])} pixels"
 
 
 def _layers(found: Findings) -> list[dict[str, str]]:

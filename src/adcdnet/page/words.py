@@ -43,9 +43,9 @@ def most_confused(confusion: NDArray[np.integer], names: Sequence[str], count: i
     ]
 
 
-def number(value: float) -> str:
-    """A whole number with thin spaces between thousands."""
-    return f"{value:,.0f}".replace(",", "\u202f")
+def number(value: float, decimals: int = 0) -> str:
+    """A whole number, or one with decimals, with thin spaces between thousands."""
+    return f"{value:,.{decimals}f}".replace(",", "\u202f")
 
 
 def share(value: float, interval: tuple[float, float] | None = None) -> str:
@@ -56,16 +56,20 @@ def share(value: float, interval: tuple[float, float] | None = None) -> str:
     return f"{value:.3f}{inside}"
 
 
-def hectares(pixels: float, grid: Grid) -> str | None:
-    """The area of so many pixels; None where the grid does not say."""
+def hectares(grid: Grid, *pixels: float) -> str | None:
+    """The area of so many pixels, ± that of as many more; None where the grid does not say. Decimals for small maps."""
     size = pixel_area(grid).hectares
-    return None if size is None else f"{number(pixels * size)} ha"
+    if size is None:
+        return None
+    whole = size * grid.height * grid.width
+    decimals = 2 if whole < 100 else 1 if whole < 1_000 else 0
+    return " ± ".join(number(count * size, decimals) for count in pixels) + " ha"
 
 
 def of_scene(scene: Scene, classes: ClassTable, mapped: int, *, map_grid: Grid, pixels: str) -> str:
     """What was mapped, from what; pixels: what those of the map are called."""
     grid = scene.grid
-    area = hectares(mapped, map_grid)
+    area = hectares(map_grid, mapped)
     return (
         f"{len(classes)} classes on {number(mapped)} {pixels}{f' ({area})' if area else ''}, mapped from a "
         f"multispectral image ({_bands(scene.ms_bands)}, {grid.height} × {grid.width} pixels{_side(grid)}) and a "
