@@ -277,7 +277,7 @@ def test_a_report_counts_and_judges_pan_pixels(checkered, tmp_path, few_trials):
     text = write_report(run).read_text("utf-8")
     found = evaluate(run.folder / "map.tif", checkered / "labels.tif", split=run.folder / "split.tif", part="test")
     assert f"{found.scores.oa:.1%} are mapped right: overall accuracy {found.scores.oa:.3f}" in text
-    assert "2 classes on 12\u202f480 PAN pixels (45 ha)" in text  # 120 × 104, of 6 m
+    assert "2 classes on 12\u202f480 PAN pixels (44.93 ha)" in text  # 120 × 104, of 6 m
     data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
     assert [data[name] for name in ("height", "width", "step", "place")] == [120, 104, 1, [500_000, 5_000_000, 6, -6]]
     assert "they are explained for MS pixels only" in text
