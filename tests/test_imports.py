@@ -10,8 +10,8 @@ ROWS = [
     {"areas", "errors", "classes", "config", "grid", "ground"}
     | {"bands", "memory", "metrics", "owner", "posterior", "qgis", "register", "simulate"},
     {"raster"},
-    {"images"},
-    {"nn", "scene", "report", "figures", "intervals"},
+    {"images", "figures"},
+    {"nn", "scene", "report", "intervals"},
     {"alignment", "model", "labels"},
     {"checkpoint", "sampling", "budget", "sample", "scenes"},
     {"journal", "inputs", "folds", "joined", "splits", "transfer"},

@@ -61,7 +61,7 @@ def confusion_heat_map(axes: Axes, confusion: NDArray[np.integer], names: Sequen
     for (row, col), count in np.ndenumerate(shown):
         share = shares[row, col]
         text = f"{count}\n{_percent(share)}" if count else "0"
-        ink = _readable_on(_SHADES(share)) if count else "black"
+        ink = readable_on(_SHADES(share)) if count else "black"
         axes.text(col, row, text, ha="center", va="center", fontsize=size, color=ink)
     for k in range(classes):
         axes.text(columns, k, _percent(producers[k]), ha="center", va="center", fontsize=size)
@@ -155,7 +155,7 @@ def _percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.0f}%"
 
 
-def _readable_on(color: Any) -> str:
+def readable_on(color: Any) -> str:
     """Black or white, whichever stands out more: at least 4.58 to 1, where WCAG 2.2 AA asks for 4.5."""
     coded = np.asarray(to_rgb(color))
     linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)

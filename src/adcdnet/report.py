@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adcdnet.classes import ClassTable
+from adcdnet.figures import readable_on
 from adcdnet.metrics import Scores
 
 UNMAPPED = (0.85, 0.85, 0.85)  # of a map, where there is no class
@@ -177,10 +178,8 @@ def share_bars(axes: Axes, tokens: Sequence[str], shares: NDArray[np.float64]) -
     for token, part, shade in zip(tokens, np.nan_to_num(shares).T, _token_colours(tokens), strict=True):
         axes.barh(places, part, left=left, color=shade, label=token, height=0.8)
         for y in places[part >= 0.05]:
-            ink = "white" if sum(to_rgb(shade)) < 1.4 else "black"  # 4.5 to 1 on each of the shades
-            axes.text(
-                left[y] + part[y] / 2, y, f"{100 * part[y]:.0f}%", ha="center", va="center", fontsize=8, color=ink
-            )
+            middle, ink = left[y] + part[y] / 2, readable_on(shade)
+            axes.text(middle, y, f"{100 * part[y]:.0f}%", ha="center", va="center", fontsize=8, color=ink)
         left += part
     axes.set_xlim(0, 1)
     axes.set_xticks([])

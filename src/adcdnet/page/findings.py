@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from adcdnet.inference import predict
 from adcdnet.labels import read_labels
 from adcdnet.page.sources import RunFiles
 from adcdnet.page.survey import Survey, survey
+from adcdnet.page.words import operating_point
 from adcdnet.raster import RasterReader
 from adcdnet.scene import Scene
 
@@ -96,12 +96,14 @@ def find_product(
             f"{scene.name} is large ({scene.grid.height}×{scene.grid.width} MS pixels) and the run has no map of it; "
             "make one with adcdnet predict and name it with --map"
         )
+    tau, prior = operating_point({} if named is None else _tags(named))
     predict(
         files.model,
         scene,
         out=temp / "map.tif",
         probabilities=temp / "probabilities.tif",
-        **({} if named is None else _operating_point(named)),
+        tau=tau,
+        prior=prior,
         progress=lambda done, of: progress("map", done, of, {}),
     )
     return Product(named or temp / "map.tif", temp / "probabilities.tif", made=named is None)
@@ -127,8 +129,6 @@ def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None,
             truth, evaluation = judging, evaluate(product.map, source.path, split=cut, part=part, column=column)
         else:
             notes += ("no labelled pixel of this scene is in the test part, so nothing is said of accuracy",)
-    with RasterReader(product.map) as raster:
-        tags = raster.tags
     rng = np.random.default_rng(0)  # of the pixels that are looked at where there are very many
     return Findings(
         files,
@@ -141,7 +141,7 @@ def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None,
         None if sample is None else _by_sample(product.map, sample),
         sample,
         notes,
-        tags,
+        _tags(product.map),
     )
 
 
@@ -163,12 +163,6 @@ def _which(files: RunFiles) -> tuple[str, ...]:
     return (f"the run has several scenes; this page is of {files.scene}, --scene names another: {', '.join(others)}",)
 
 
-def _operating_point(map_path: Path) -> dict[str, Any]:
-    """tau and prior that a map says it was made with; none where it says nothing that can be read."""
+def _tags(map_path: Path) -> dict[str, str]:
     with RasterReader(map_path) as raster:
-        tau, prior = (raster.tags.get(name, "") for name in ("ADCDNET_TAU", "ADCDNET_PRIOR"))
-    try:
-        shares = None if prior in ("", "as labelled") else tuple(float(share) for share in prior.split())
-        return {"tau": float(tau), "prior": shares}
-    except ValueError:
-        return {}
+        return raster.tags

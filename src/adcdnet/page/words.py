@@ -77,14 +77,24 @@ def of_scene(scene: Scene, classes: ClassTable, mapped: int, *, map_grid: Grid, 
     )
 
 
+def operating_point(tags: Mapping[str, str]) -> tuple[float, tuple[float, ...] | None]:
+    """tau and expected shares of a map by its tags; 1 and None (as labelled) where these say nothing readable."""
+    prior = tags.get("ADCDNET_PRIOR", "as labelled")
+    try:
+        tau = float(tags.get("ADCDNET_TAU", "1"))
+        return tau, None if prior in ("", "as labelled") else tuple(float(share) for share in prior.split())
+    except ValueError:
+        return 1.0, None
+
+
 def of_making(tags: Mapping[str, str], classes: ClassTable) -> str:
     """How the map was made, from its tags, where that is not the usual way; "" where it is or they do not say."""
     said = []
-    prior = tags.get("ADCDNET_PRIOR", "as labelled").split()
-    if prior != ["as", "labelled"] and len(prior) == len(classes):
-        shares = ", ".join(f"{name} {float(part):.1%}" for name, part in zip(classes.names, prior, strict=True))
+    tau, prior = operating_point(tags)
+    if prior is not None and len(prior) == len(classes):
+        shares = ", ".join(f"{name} {part:.1%}" for name, part in zip(classes.names, prior, strict=True))
         said.append("all classes expected equally often" if len(set(prior)) == 1 else f"classes expected as {shares}")
-    if (tau := tags.get("ADCDNET_TAU", "1.0")) != "1.0":
+    if tau != 1:
         said.append(f"the operating point tau {tau}")
     if (fewest := tags.get("ADCDNET_SIEVED", "0")) != "0":
         said.append(f"patches of fewer than {fewest} pixels given to their largest neighbour")
