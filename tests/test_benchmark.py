@@ -116,6 +116,20 @@ def test_seeds_repeat(scene, quick):
     assert first["confusions"] != other["confusions"]
 
 
+def test_strips_run_from_north_to_south_and_in_the_second_repeat_from_west_to_east(scene, monkeypatch):
+    asked = []
+
+    def folds(*_, strips, **__):
+        asked.append(strips)
+        raise InputError("seen enough")
+
+    monkeypatch.setattr(cells, "block_folds", folds)
+    for repeat in (0, 1):
+        with pytest.raises(InputError, match="seen enough"):
+            cells.compute(Cell(scene, "forest", repeat, 0, 0, 2, protocol="strips"))
+    assert asked == ["rows", "columns"]
+
+
 def test_the_random_protocol_leaks_and_says_so(scene, quick):
     blocks, pixels = (cells.compute(Cell(scene, quick, 0, 0, 0, 2, protocol=p)) for p in ("blocks", "random"))
     assert pixels["leakage"]["overlapping"] == 1.0

@@ -28,29 +28,49 @@ def patchy(classes: int = 3, seed: int = 0) -> Labels:
     return Labels(index, ClassTable.numbered([f"c{k}" for k in range(classes)]))
 
 
-def folded(folds: int = 4, seed: int = 0, **config):
+def folded(folds: int = 4, seed: int = 0, strips=None, **config):
     valid = np.ones((HEIGHT, WIDTH), bool)
     valid[:5, :9] = False
     settings = SplitConfig(block=12, **config)
-    return valid, block_folds(patchy(), valid, reach=REACH, folds=folds, config=settings, seed=seed)
+    return valid, block_folds(patchy(), valid, reach=REACH, folds=folds, config=settings, seed=seed, strips=strips)
 
 
 def near(mask, reach: int):
     return sliding_window_view(np.pad(mask, reach), (2 * reach + 1, 2 * reach + 1)).any(axis=(2, 3))
 
 
-def test_every_valid_pixel_is_tested_once():
-    valid, splits = folded()
+@pytest.mark.parametrize("strips", [None, "rows", "columns"])
+def test_every_valid_pixel_is_tested_once(strips):
+    valid, splits = folded(strips=strips)
     tested = sum((s.part == TEST).astype(int) for s in splits)
     assert np.array_equal(tested, valid.astype(int))
     assert all((s.part[~valid] == UNUSED).all() for s in splits)
 
 
-def test_no_window_of_a_training_or_validation_pixel_holds_a_test_pixel():
-    for split in folded()[1]:
+@pytest.mark.parametrize("strips", [None, "rows"])
+def test_no_window_of_a_training_or_validation_pixel_holds_a_test_pixel(strips):
+    for split in folded(strips=strips)[1]:
         assert not (near(split.part == TEST, REACH) & np.isin(split.part, (TRAIN, VALIDATION))).any()
         assert not (near(split.part == VALIDATION, REACH) & (split.part == TRAIN)).any()
         assert (split.part == GUARD).any()
+
+
+@pytest.mark.parametrize(("strips", "along"), [("rows", 0), ("columns", 1)])
+def test_strips_hold_out_all_ground_from_one_edge_to_the_other_in_order(strips, along):
+    lines = [(split.part == TEST).any(1 - along) for split in folded(strips=strips)[1]]
+    starts = [int(np.flatnonzero(line).min()) for line in lines]
+    ends = [int(np.flatnonzero(line).max()) + 1 for line in lines]
+    assert starts == [0, *ends[:-1]]
+    assert ends[-1] == (HEIGHT, WIDTH)[along]
+    assert np.ptp(np.diff([*starts, ends[-1]])) <= 12 + 1  # patchy labels lie everywhere alike
+    for split, line in zip(folded(strips=strips)[1], lines, strict=True):
+        inside = np.moveaxis(split.part, along, 0)[line]
+        assert np.isin(inside, (TEST, UNUSED)).all()
+
+
+def test_more_strips_than_lines_of_blocks_are_an_error():
+    with pytest.raises(InputError, match="6 rows of blocks make no 7 strips"):
+        folded(folds=7, strips="rows")
 
 
 def test_each_fold_tests_its_share_of_every_class():

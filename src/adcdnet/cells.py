@@ -20,7 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
 }
 PAPER = "paper"
 SMOOTHED = "-smooth"  # after the name of a baseline: its answers are averaged over neighbours as those of ADCD-Net are
-Protocol = Literal["blocks", "random"]
+Protocol = Literal["blocks", "strips", "random"]  # what is tested: see `folds`
 
 
 @dataclass(frozen=True)
@@ -249,12 +249,15 @@ def _split(cell: Cell, labels: Labels, valid: NDArray[np.bool_], config: TrainCo
     """The fold. Few labels validate nothing: choosing among models with other labels would be using more of them."""
     if cell.protocol == "random":
         return random_folds(labels, valid, folds=cell.folds, seed=cell.repeat)[cell.fold]
-    if cell.protocol != "blocks":
-        raise ValueError(f"protocol is {cell.protocol!r}, must be 'blocks' or 'random'")
+    if cell.protocol not in get_args(Protocol):
+        raise ValueError(f"protocol is {cell.protocol!r}, must be one of {', '.join(get_args(Protocol))}")
     # the same pixels for every method, whatever its settings say of splits
     how = SplitConfig() if cell.labels_per_class is None else SplitConfig(validation=0.0)
     reach = max(config.network.reach, NetworkConfig().reach)
-    folds = block_folds(labels, valid, reach=reach, folds=cell.folds, config=how, seed=cell.repeat)
+    strips: Literal["rows", "columns"] | None = None
+    if cell.protocol == "strips":
+        strips = "columns" if cell.repeat % 2 else "rows"
+    folds = block_folds(labels, valid, reach=reach, folds=cell.folds, config=how, seed=cell.repeat, strips=strips)
     return folds[cell.fold]
 
 

@@ -1,14 +1,15 @@
 """Splits for cross-validation: every labelled pixel is tested once, each time by a model that saw nothing near it.
 
 Folds are made of whole spatial blocks, with a guard band of the network's reach around the test blocks as in a single
-split. `random_folds` is the protocol of most papers, kept to show what it claims: single pixels are drawn, so that test
-pixels lie among training pixels.
+split: blocks from all over the scene, or all blocks of a strip, whose ground lies beyond all that is known, as that of
+another scene does. `random_folds` is the protocol of most papers, kept to show what it claims: single pixels are drawn,
+so that test pixels lie among training pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +38,21 @@ _TRIALS = 600
 
 
 def block_folds(
-    labels: Labels, valid: NDArray[np.bool_], *, reach: int, folds: int, config: SplitConfig, seed: int
+    labels: Labels,
+    valid: NDArray[np.bool_],
+    *,
+    reach: int,
+    folds: int,
+    config: SplitConfig,
+    seed: int,
+    strips: Literal["rows", "columns"] | None = None,
 ) -> list[Split]:
     """One split per fold, its test part being that fold; the share `config.validation` of the rest validates.
 
     Many partitions of the blocks into folds are drawn and improved by exchange; the one is kept that gives each fold
-    its share of every class and loses least to the guard. Raises InputError for a class with too few labelled pixels
+    its share of every class and loses least to the guard. strips: instead, every fold is a strip of whole rows of
+    blocks, from north to south, or of columns, from west to east, with about as many labelled pixels each; seed then
+    decides on the validation blocks only. Raises InputError for a class with too few labelled pixels
     and for fewer blocks with labels than folds.
     """
     index = np.where(valid, labels.index, -1)
@@ -69,7 +79,10 @@ def block_folds(
         return sum(cost(_tested(fold, number), {TEST: 1 / folds}) for number in range(folds))
 
     columns = int(block[0].max()) + 1
-    fold = _search(lambda: _draw_folds(weight, columns, folds, rng), cost_of_folds, weight > 0, rng)
+    if strips is None:
+        fold = _search(lambda: _draw_folds(weight, columns, folds, rng), cost_of_folds, weight > 0, rng)
+    else:
+        fold = _strips(weight.reshape(-1, columns), 1 if strips == "rows" else 0, folds)
     splits = []
     for number in range(folds):
         part = _tested(fold, number)
@@ -112,9 +125,28 @@ def _draw_folds(weight: NDArray[np.float64], columns: int, folds: int, rng: np.r
     order = numbers.ravel() if rng.random() < 0.7 else rng.permutation(weight.size)
     order = np.roll(order, rng.integers(weight.size))
     fold = np.empty(weight.size, np.int64)
-    before = np.cumsum(weight[order]) - weight[order] / 2
-    fold[order] = np.minimum(before * folds / weight.sum(), folds - 1).astype(np.int64)
+    fold[order] = _in_turn(weight[order], folds)
     return fold
+
+
+def _strips(weight: NDArray[np.float64], across: int, folds: int) -> NDArray[np.int64]:
+    """Fold of each block, of blocks (rows, columns): whole lines of them, which run along the axis `across`.
+
+    InputError where the lines are too few for every fold to have one that holds labels.
+    """
+    line = _in_turn(weight.sum(across), folds)
+    if len(np.unique(line[weight.sum(across) > 0])) < folds:
+        raise InputError(
+            f"{len(line)} {('columns', 'rows')[across]} of blocks make no {folds} strips with labels each; ask for "
+            "fewer folds"
+        )
+    return np.broadcast_to(np.expand_dims(line, across), weight.shape).ravel()
+
+
+def _in_turn(weight: NDArray[np.float64], folds: int) -> NDArray[np.int64]:
+    """Folds 0, 1, ... of what follows one another, about as much weight in each."""
+    before = np.cumsum(weight) - weight / 2
+    return np.minimum(before * folds / weight.sum(), folds - 1).astype(np.int64)
 
 
 def _with_validation(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from adcdnet.benchmark import benchmark, markdown
-from adcdnet.cells import ABLATIONS, PAPER, method_name
+from adcdnet.cells import ABLATIONS, PAPER, Protocol, method_name
 from adcdnet.cli.console import out_console, progress_bars
 from adcdnet.scenes import read_scenes
 
@@ -23,7 +23,13 @@ def benchmark_command(
     folds: Annotated[int, typer.Option(min=2, help="Parts of the scene that are tested in turn.")] = 5,
     repeats: Annotated[int, typer.Option(min=1, help="Partitions into folds.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of every method on every fold.")] = 1,
-    split: Annotated[str, typer.Option(help="blocks, or random: single pixels, as many papers do; leaks.")] = "blocks",
+    split: Annotated[
+        str,
+        typer.Option(
+            help="What a fold is: blocks from all over; strips: ground beyond all that is known, from north to south, "
+            "in the second repeat from west to east; random: single pixels, as many papers do, leaks."
+        ),
+    ] = "blocks",
     labels_per_class: Annotated[
         str, typer.Option(help="Training labels a class, separated by commas, e.g. 25,50,100,all.")
     ] = "all",
@@ -35,8 +41,8 @@ def benchmark_command(
 
     Example: adcdnet benchmark scenes.toml --methods adcdnet,forest,boosting --seeds 3 --out runs/benchmark
     """
-    if split not in ("blocks", "random"):
-        raise typer.BadParameter(f"{split!r} is neither 'blocks' nor 'random'", param_hint="--split")
+    if split not in get_args(Protocol):
+        raise typer.BadParameter(f"{split!r} is none of {', '.join(get_args(Protocol))}", param_hint="--split")
     numbers = [None if text.strip() == "all" else _number(text) for text in labels_per_class.split(",")]
     with progress_bars() as report:
         rows = benchmark(
