@@ -146,7 +146,7 @@ def _strips(weight: NDArray[np.float64], across: int, folds: int) -> NDArray[np.
 def _in_turn(weight: NDArray[np.float64], folds: int) -> NDArray[np.int64]:
     """Folds 0, 1, ... of what follows one another, about as much weight in each."""
     before = np.cumsum(weight) - weight / 2
-    return np.minimum(before * folds / weight.sum(), folds - 1).astype(np.int64)
+    return np.asarray(np.minimum(before * folds / weight.sum(), folds - 1), np.int64)
 
 
 def _with_validation(
