@@ -2,10 +2,10 @@
 
     python benchmarks/bench_training.py [--side 160] [--ratio 2]
 
-On a simulated scene labelled nearly everywhere. `patch` draws 128 patches a step, `dense` 16 tiles of 16×16 pixels and
-all their labels; the DTM heads see all patches, but 128 of the tiles' pixels (`branch_targets`). The last line is the
-number of labelled pixels a tile must hold for both to cost the same per labelled pixel. That tiles are faster does not
-make their networks better: docs/evidence.md.
+On a simulated scene labelled nearly everywhere. `patch` draws 128 patches a step; tiles are 16 of 16×16 pixels, or 4 of
+32×32, and all their labels; the DTM heads see all patches, but 128 of the tiles' pixels (`branch_targets`). The last
+line is the number of labelled pixels a tile of 16×16 must hold for both to cost the same per labelled pixel. That tiles
+are faster does not make their networks better: docs/evidence.md.
 """
 
 from __future__ import annotations
@@ -30,10 +30,14 @@ from adcdnet.scene import Scene
 from adcdnet.simulate import simulate
 from adcdnet.training import Trainer
 
-STEP = {"batch": 128, "tiles": 16, "targets": 16 * 256}
+DRAWS = {
+    "patches": {"sampling": "patch", "stage2": {"batch": 128}},
+    "tiles of 16": {"sampling": "dense", "stage2": {"tile": 16, "tiles": 16, "targets": 4096}},
+    "tiles of 32": {"sampling": "dense", "stage2": {"tile": 32, "tiles": 4, "targets": 4096}},
+}
 
 
-def step_cost(area: TrainingArea, layout: Layout, config: TrainConfig, repeats: int = 5) -> tuple[float, float]:
+def step_cost(area: TrainingArea, layout: Layout, config: TrainConfig, repeats: int = 7) -> tuple[float, float]:
     """Seconds a step of stage II (forward, backward), and labelled pixels in it; the fastest of some."""
     trainer = Trainer(area, layout, config, torch.device("cpu"), None)
     trainer.network.train()
@@ -70,21 +74,21 @@ def main() -> None:
                 ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes)
             )
             print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, ratio {arguments.ratio}")
-            print(f"{'default network':18}{'sampling':10}{'labels/step':>12}{'s/step':>9}{'labels/s':>10}{'times':>7}")
+            print(
+                f"{'default network':18}{'a step draws':12}{'labels/step':>12}{'s/step':>9}{'labels/s':>10}{'times':>7}"
+            )
             for what, network in (("all its parts", {}), ("without DTM", {"dtm": False})):
                 rates, seconds = {}, {}
-                for sampling in ("patch", "dense"):
-                    config = TrainConfig().replace({"sampling": sampling, "network": network, "stage2": STEP})
+                for draw, settings in DRAWS.items():
+                    config = TrainConfig().replace({**settings, "network": network})
                     split = split_blocks(labels, pixels.valid, reach=config.network.reach, config=config.split, seed=0)
                     area = TrainingArea(pixels, labels, split, network=config.network, ratio=scene.ratio)
-                    seconds[sampling], count = step_cost(area, layout, config)
-                    rates[sampling] = count / seconds[sampling]
-                    times = rates[sampling] / rates["patch"]
-                    print(
-                        f"{what:18}{sampling:10}{count:12.0f}{seconds[sampling]:9.3f}{rates[sampling]:10.0f}{times:7.1f}"
-                    )
-                each = seconds["patch"] / STEP["batch"]
-                print(f"  break-even: {seconds['dense'] / STEP['tiles'] / each:.0f} labels a tile")
+                    seconds[draw], count = step_cost(area, layout, config)
+                    rates[draw] = count / seconds[draw]
+                    times = rates[draw] / rates["patches"]
+                    print(f"{what:18}{draw:12}{count:12.0f}{seconds[draw]:9.3f}{rates[draw]:10.0f}{times:7.1f}")
+                each = seconds["patches"] / DRAWS["patches"]["stage2"]["batch"]
+                print(f"  break-even: {seconds['tiles of 16'] / 16 / each:.0f} labels a tile of 16×16")
 
 
 if __name__ == "__main__":
