@@ -306,6 +306,13 @@ def places(area: TrainingArea, batch):
     return ms, pan.reshape(n, 2, h, r, w, r).mean(axis=(3, 5))
 
 
+def placed(area: TrainingArea, patches):
+    """Row and column of the targets (n, 2) of patches of pixels that know their place."""
+    where, _ = places(area, patches)
+    middle = where.shape[-1] // 2
+    return where[:, :, middle, middle]
+
+
 def orientation(rows_and_cols):
     """How row and column change along both axes from the middle, away from mirrored pixels: one of 8."""
     middle = rows_and_cols.shape[-1] // 2
@@ -408,6 +415,32 @@ def test_tiles_meet_clustered_and_scattered_classes_in_the_shares_that_are_store
         weighted = met * area.tile_weights(balance, 16)
         stored = area.drawn_counts(balance)
         assert weighted[0] / weighted[1] == pytest.approx(stored[0] / stored[1], rel=0.08)
+
+
+def test_guessed_targets_are_drawn_as_often_as_labelled_classes_with_classes_by_their_probabilities():
+    """Of 1,600 targets class 0 is likeliest at 1,200 and class 1 at 400; labels are 9 to 1, drawn 3 to 1 by a half."""
+    index = np.full((45, 40), -1, np.int16)
+    index[40:45, :18], index[40:45, 20:22] = 0, 1
+    labels = Labels(index, ClassTable.numbered(["a", "b"]))
+    part = np.full(index.shape, TRAIN, np.uint8)
+    area = TrainingArea(coordinates(45, 40, 1), labels, Split(part, 45, ()), network=NETWORK, ratio=1)
+    places = np.argwhere(np.ones((40, 40)))
+    sure = places[:, 1] < 30
+    probability = np.where(sure[:, None], [0.8, 0.2], [0.4, 0.6]).astype(np.float32)
+    guessed = area.guessed(places, probability, 0.5)
+    rng = np.random.default_rng(0)
+    seen, met, own = np.zeros((2, 2)), 0, 0
+    for _ in range(300):
+        drawn = area.draw_patches(rng, 20, balance=0.5, augment=True, guessed=guessed, guesses=15)
+        where = np.floor(placed(area, drawn)).astype(int)
+        new = where[:, 0] < 40
+        met, own = met + new.sum(), own + (~new).sum()
+        np.add.at(seen, ((where[new, 1] >= 30).astype(int), drawn.label[new, 0, 0]), 1)
+        assert np.array_equal(index[tuple(where[~new].T)], drawn.label[~new, 0, 0])
+    assert (met, own) == (300 * 15, 300 * 5)
+    assert seen[0].sum() / seen[1].sum() == pytest.approx(3.0, rel=0.1)
+    assert seen[0, 1] / seen[0].sum() == pytest.approx(0.2, abs=0.02)
+    assert seen[1, 1] / seen[1].sum() == pytest.approx(0.6, abs=0.04)
 
 
 # ---- leakage

@@ -1,5 +1,6 @@
 """One seed, one result; what training never sees; how it ends, and what it leaves."""
 
+import copy
 import csv
 import json
 from dataclasses import replace
@@ -7,15 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from adcdnet import training
 from adcdnet.checkpoint import Model
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
-from adcdnet.inference import predict
+from adcdnet.inference import logits_of, predict
 from adcdnet.model import Layout
 from adcdnet.raster import read_band
-from adcdnet.sampling import TEST, VALIDATION, TrainingArea, split_blocks
+from adcdnet.sampling import TEST, TRAIN, VALIDATION, TrainingArea, split_blocks
 from adcdnet.scene import Scene
 from adcdnet.training import Trainer, train
 from conftest import PIXEL, QUICK
@@ -301,13 +303,100 @@ def test_mixed_samples_have_mixed_labels(labelled_pair, monkeypatch, sampling):
 def test_the_last_steps_mix_nothing(labelled_pair, tmp_path, monkeypatch):
     flags, run = [], Trainer._supervised
     monkeypatch.setattr(
-        Trainer, "_supervised", lambda self, rng, *, mixed=False: flags.append(mixed) or run(self, rng, mixed=mixed)
+        Trainer, "_supervised", lambda self, rng, *, mixed, **k: flags.append(mixed) or run(self, rng, mixed=mixed, **k)
     )
     labelled_pair.train(tmp_path / "run", stage2={"steps": 5}, mixup=0.6)
     assert flags == [True, True, True, False, False]
     flags.clear()
     labelled_pair.train(tmp_path / "other", stage2={"steps": 5}, mixup=0.0)
     assert not any(flags)
+
+
+def few_labels(labelled_pair, tmp_path, name="few", **changes):
+    """A training on 60 labels a class, what its second round drew, and the weights that each round began with."""
+    drawn, starts = [], []
+    draw, rounds = TrainingArea.draw_patches, Trainer._round
+
+    def watched(self, rng, count, **k):
+        if k.get("guesses"):
+            drawn.append((self, k["guessed"], k["guesses"], count))
+        return draw(self, rng, count, **k)
+
+    def begun(self, *a, **k):
+        starts.append(copy.deepcopy(self.network.state_dict()))
+        return rounds(self, *a, **k)
+
+    with pytest.MonkeyPatch.context() as patch, labelled_pair.open() as scene:
+        patch.setattr(TrainingArea, "draw_patches", watched)
+        patch.setattr(Trainer, "_round", begun)
+        labels = labelled_pair.read_labels(scene)
+        rng = np.random.default_rng(0)
+        index = np.full_like(labels.index, -1)
+        for k in range(3):
+            places = np.argwhere(labels.index == k)
+            chosen = places[rng.permutation(len(places))[:60]]
+            index[tuple(chosen.T)] = k
+        settings = {"stage2": {"steps": 6, "batch": 64}, "passes": 1.0, "split": {"validation": 0.0}}
+        config = TrainConfig().replace(QUICK).replace(settings).replace(changes)
+        run = train(scene, replace(labels, index=index), out=tmp_path / name, config=config)
+    return run, drawn, starts
+
+
+def test_few_labels_are_learnt_again_with_what_the_first_round_says_of_the_rest(labelled_pair, tmp_path):
+    run, drawn, starts = few_labels(labelled_pair, tmp_path)
+    first, second = starts
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)  # the second starts where the first did
+    part = read_band(run.folder / "split.tif")[0]
+    area, guessed, guesses, count = drawn[0]
+    assert (guesses, count) == (48, 64)
+    assert len(drawn) == run.model.record["steps"] < 6
+    on = tuple(guessed.places.T)
+    assert (part[on] == TRAIN).all()
+    assert (area.label[on] < 0).all()
+    assert run.model.record["self_trained"] == len(guessed.places) == ((part == TRAIN) & (area.label < 0)).sum()
+    np.testing.assert_allclose(guessed.probability.sum(1), 1, rtol=1e-5)
+    steps = [int(row["step"]) for row in history(run) if row["stage"] == "stage2"]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 2 * run.model.record["steps"]
+
+
+@pytest.mark.parametrize("changes", [{"self_training": 0.0}, {"passes": 0.0}, {"passes": 60.0}, {"sampling": "dense"}])
+def test_a_second_round_is_for_few_labels_drawn_one_by_one_and_can_be_switched_off(labelled_pair, tmp_path, changes):
+    run, drawn, starts = few_labels(labelled_pair, tmp_path, **changes)
+    assert (len(drawn), len(starts)) == (0, 1)
+    assert "self_trained" not in run.model.record
+
+
+def test_of_very_much_ground_without_labels_some_windows_are_enough(labelled_pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "MOST_GUESSED", 300)
+    monkeypatch.setattr(training, "_WINDOW", 16)
+    places = few_labels(labelled_pair, tmp_path)[1][0][1].places
+    assert 300 <= len(places) < 300 + 16 * 16
+    window = places // 16
+    assert len(np.unique(window, axis=0)) < 10
+    again = few_labels(labelled_pair, tmp_path, name="again")[1][0][1].places
+    assert np.array_equal(places, again)
+
+
+def test_the_first_round_teaches_what_its_map_would_say(labelled_pair, tmp_path):
+    """Softmax of the logits that a model of one round has in a map, where their windows lie in the train part."""
+    run, drawn, _ = few_labels(labelled_pair, tmp_path)
+    model = few_labels(labelled_pair, tmp_path, name="alone", self_training=0.0)[0].model
+    with labelled_pair.open() as scene:
+        pixels = scene.read(scene.grid.window.grow(model.network.config.reach), repeat_edge=True)
+        expected = torch.softmax(torch.from_numpy(logits_of(model, pixels, engine="dense")), 0).numpy()
+    guessed = drawn[0][1]
+    part = read_band(run.folder / "split.tif")[0]
+    asked = np.zeros(part.shape, bool)
+    asked[tuple(guessed.places.T)] = True
+    inside = ndimage.minimum_filter(part == TRAIN, 2 * model.network.config.reach + 1, mode="nearest")
+    inside &= ndimage.minimum_filter(asked, 3, mode="constant")  # only neighbours that are asked as well count
+    row, col = guessed.places[inside[tuple(guessed.places.T)]].T
+    found = np.full(expected.shape, np.nan)
+    found[:, *guessed.places.T] = guessed.probability.T
+    assert len(row) > 20
+    np.testing.assert_allclose(found[:, row, col], expected[:, row, col], atol=1e-5)
 
 
 # ---- the ways to run it

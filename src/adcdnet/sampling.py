@@ -243,6 +243,15 @@ class Drawn:
     label: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Guessed:
+    """Targets without a label: places (n, 2), probabilities of their classes (n, K), chances to be drawn (n,)."""
+
+    places: NDArray[np.int64]
+    probability: NDArray[np.float32]
+    chance: NDArray[np.float64]
+
+
 class TrainingArea:
     """All that training may look at: standardised pixels, with test and invalid ones set to 0, and who is a target.
 
@@ -338,16 +347,44 @@ class TrainingArea:
             cuts.append((*self._drawn(self._with_halo(window), phase), known))
         return self._stack(cuts, rng, augment=augment and tall == wide)
 
-    def draw_patches(self, rng: np.random.Generator, count: int, *, balance: float | None, augment: bool) -> Drawn:
-        """Single targets; of labelled ones class k is drawn ∝ n_k^(1 − balance). balance None: any target, label 0."""
+    def guessed(self, places: NDArray[np.int64], probability: NDArray[np.float32], balance: float) -> Guessed:
+        """Targets (n, 2) without a label, and what a network says of them (n, K).
+
+        The ground holds the classes in other shares than training meets them in. Targets are drawn so that their
+        likeliest classes come in the shares in which `draw_patches` draws the labelled ones by `balance`.
+        """
+        likeliest = probability.argmax(1)
+        found = np.bincount(likeliest, minlength=len(self.class_counts))
+        chance = (self.drawn_counts(balance) / np.maximum(found, 1))[likeliest]
+        return Guessed(places, probability, chance / chance.sum())
+
+    def draw_patches(
+        self,
+        rng: np.random.Generator,
+        count: int,
+        *,
+        balance: float | None,
+        augment: bool,
+        guessed: Guessed | None = None,
+        guesses: int = 0,
+    ) -> Drawn:
+        """Single targets; of labelled ones class k is drawn ∝ n_k^(1 − balance). balance None: any target, label 0.
+
+        guesses: how many of them come from `guessed` instead, each with a class drawn by its probabilities.
+        """
         if balance is None:
             chosen = self.unlabelled[rng.integers(len(self.unlabelled), size=count)]
             label = np.zeros(count, np.int64)
         else:
             of_class = self.label[tuple(self.labelled.T)]
             weight = np.power(self.class_counts[of_class].astype(float), -balance)
-            drawn = rng.choice(len(self.labelled), size=count, p=weight / weight.sum())
+            drawn = rng.choice(len(self.labelled), size=count - guesses, p=weight / weight.sum())
             chosen, label = self.labelled[drawn], of_class[drawn]
+        if guessed is not None:
+            drawn = rng.choice(len(guessed.places), size=guesses, p=guessed.chance)
+            below = guessed.probability[drawn].cumsum(1)
+            guess = (below > rng.random((guesses, 1)) * below[:, -1:]).argmax(1)
+            chosen, label = np.append(chosen, guessed.places[drawn], 0), np.append(label, guess)
         cuts = []
         for (r, c), k in zip(chosen, label, strict=True):
             phase = (r % self.step, c % self.step)

@@ -34,7 +34,7 @@ from adcdnet import inputs, memory
 from adcdnet.checkpoint import Model, Run, pick_device, write_whole
 from adcdnet.config import StageConfig, TrainConfig
 from adcdnet.errors import InputError
-from adcdnet.grid import tiles
+from adcdnet.grid import Window, tiles
 from adcdnet.labels import Labels
 from adcdnet.material import LabelledScene, check_alike, divide, on_ms_grid, total_leakage, training_area
 from adcdnet.metrics import confusion_matrix, expected_calibration_error, scores
@@ -44,11 +44,13 @@ from adcdnet.nn.shared import Targets
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
 from adcdnet.posterior import fit_temperature, posterior, smooth
 from adcdnet.raster import write_raster
-from adcdnet.sampling import PART_NAMES, Drawn, Split, TrainingArea, training_statistics
+from adcdnet.sampling import PART_NAMES, Drawn, Guessed, Split, TrainingArea, training_statistics
 from adcdnet.scene import Scene
 from adcdnet.transfer import begin_from, notes_of
 
 DENSE_FROM = 11.0  # labelled targets a tile must hold to be cheaper than patches (benchmarks/bench_training.py)
+MOST_GUESSED = 2**18  # pixels without a label that a second round draws from: some thousand are drawn
+_WINDOW = 64  # MS pixels per side that are classified at once
 COLLAPSED = 1.5  # effective rank below which the features of stage I are useless
 
 Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, step, of how many, what is known
@@ -206,6 +208,7 @@ class Trainer:
         self.rngs = [np.random.default_rng(s) for s in stage_seeds]
         self.stage2 = _within_passes(config, len(area.labelled), labels if self.dense else None)
         self.found["steps"] = self.stage2.steps
+        self.few = config.self_training > 0 and not self.dense and self.stage2.steps < config.stage2.steps
         weights = area.tile_weights(config.class_balance, config.stage2.tile)
         self.class_weight = torch.tensor(weights, dtype=torch.float32, device=device)
         self.history: list[dict[str, float | str]] = []
@@ -280,16 +283,55 @@ class Trainer:
     # Stage II --------------------------------------------------------------------------------------------------------
 
     def _stage2(self) -> ADCDNet:
+        """One round, or two where labels are few: the second also learns what the first says of ground without labels.
+
+        Self-training with soft pseudo-labels, as a student that sees noise of a teacher that does not (Xie et al. 2020,
+        arXiv:1911.04252, section 2; here the student is no larger than the teacher, and there is one generation).
+        """
         started = time.perf_counter()
+        unlabelled = self._unlabelled() if self.few else np.zeros(0, bool)
+        again = bool(unlabelled.any())
+        start = copy.deepcopy(self.network) if again else self.network
+        average = self._round(None, rounds=1 + again)
+        if again and not self.interrupted:
+            places, logits = zip(*self._answers(average, unlabelled), strict=True)
+            probability = F.softmax(torch.from_numpy(np.concatenate(logits, axis=1).T), dim=1).numpy()
+            guessed = self.area.guessed(
+                np.concatenate([np.stack(at, 1) for at in places]), probability, self.config.class_balance
+            )
+            self.network = start
+            average = self._round(guessed, rounds=2)
+            self.found["self_trained"] = len(guessed.places)
+        self.seconds["stage2"] = time.perf_counter() - started
+        return average
+
+    def _unlabelled(self) -> NDArray[np.bool_]:
+        """Targets without a label; of more than `MOST_GUESSED`, those in some windows drawn at random."""
+        wanted = self.area.target & (self.area.label < 0)
+        if np.count_nonzero(wanted) <= MOST_GUESSED:
+            return wanted
+        height, width = self.area.split.part.shape
+        windows = [window.scale(self.area.step).slices for window in tiles(height, width, _WINDOW)]
+        kept, count = np.zeros_like(wanted), 0
+        for k in self.rngs[1].permutation(len(windows)):
+            kept[windows[k]] = wanted[windows[k]]
+            count += int(np.count_nonzero(wanted[windows[k]]))
+            if count >= MOST_GUESSED:
+                break
+        return kept
+
+    def _round(self, guessed: Guessed | None, *, rounds: int) -> ADCDNet:
+        """All steps from the network as it is; the moving average of its weights. guessed: the second of two rounds."""
         stage, network = self.stage2, self.network
         average = copy.deepcopy(network).eval()
         optimizer, schedule = _optimizer([p for _, p in network.trained_parameters()], stage)
         interval = max(1, stage.steps // self.config.validations)
         rng = self.rngs[1]
+        before = stage.steps if guessed else 0
         try:
             for step in range(1, stage.steps + 1):
                 network.train()
-                parts = self._supervised(rng, mixed=step <= self.config.mixup * stage.steps)
+                parts = self._supervised(rng, mixed=step <= self.config.mixup * stage.steps, guessed=guessed)
                 loss = parts[0] + self.config.branch_weight * sum(parts[1:], torch.zeros_like(parts[0]))
                 _step(loss, optimizer, schedule)
                 _move_average(average, network, min(self.config.average, step / (step + 9)))
@@ -307,16 +349,18 @@ class Trainer:
                     known |= {"validation_kappa": found.kappa, "validation_aa": found.aa, "validation_oa": found.oa}
                     self.found["validation"] = found.to_dict()
                     self._calibrate(truth, p)
-                self._note("stage2", step, stage.steps, **known)
+                self._note("stage2", before + step, rounds * stage.steps, **known)
         except KeyboardInterrupt:
             self.interrupted = True
-            self.found["interrupted_at_step"] = step
-        self.seconds["stage2"] = time.perf_counter() - started
+            self.found["interrupted_at_step"] = before + step
         return average
 
-    def _supervised(self, rng: np.random.Generator, *, mixed: bool = False) -> list[Tensor]:
+    def _supervised(
+        self, rng: np.random.Generator, *, mixed: bool = False, guessed: Guessed | None = None
+    ) -> list[Tensor]:
         """Cross-entropy of the main head and of the DTM heads on one draw.
 
+        guessed: targets without a label, from which a share of `self_training` of the patches is drawn.
         mixed: samples are averaged in pairs, by a share drawn evenly from 0 to 1, and so are the losses against their
         labels (mixup, Zhang et al. 2018, arXiv:1710.09412, with alpha 1).
         """
@@ -325,7 +369,15 @@ class Trainer:
         if self.dense:
             drawn = self.area.draw_tiles(rng, stage.tiles, stage.tile, labelled=True, augment=augment)
         else:
-            drawn = self.area.draw_patches(rng, stage.batch, balance=self.config.class_balance, augment=augment)
+            guesses = 0 if guessed is None else round(self.config.self_training * stage.batch)
+            drawn = self.area.draw_patches(
+                rng,
+                stage.batch,
+                balance=self.config.class_balance,
+                augment=augment,
+                guessed=guessed,
+                guesses=min(guesses, stage.batch - 1),
+            )
         ms, pan, label = self._tensors(drawn)
         labels = [(1.0, label)]
         if mixed:
@@ -355,36 +407,49 @@ class Trainer:
         each = F.cross_entropy(logits.float(), truth, reduction="none", label_smoothing=self.config.label_smoothing)
         return (weight[truth] * each).sum() / weight[truth].sum().clamp_min(torch.finfo(weight.dtype).tiny)
 
-    @torch.inference_mode()
     def _validate(self, network: ADCDNet) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Class indices (n,) of the validation part and probabilities (K, n) at tau 1.
+        """Class indices (n,) of the validation part and probabilities (K, n) at tau 1."""
+        shares = self.label_shares, self.drawn_shares
+        label = self.area.validation_label
+        answers = [(label[at], posterior(z, *shares, tau=1.0)) for at, z in self._answers(network, label >= 0)]
+        truth, p = zip(*answers, strict=True)
+        return np.concatenate(truth), np.concatenate(p, axis=1)
 
-        Logits are averaged with those of neighbours, as in a map, but only of neighbours that validate too.
+    @torch.inference_mode()
+    def _answers(
+        self, network: ADCDNet, wanted: NDArray[np.bool_]
+    ) -> Iterator[tuple[tuple[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]]:
+        """Rows and columns (n,) of the targets that are wanted, and their main logits (K, n), window by window.
+
+        Logits are averaged with those of neighbours, as in a map, but only of neighbours that are wanted too.
         """
-        shares, step = (self.label_shares, self.drawn_shares), self.area.step
+        step, margin = self.area.step, self.config.network.margin
         height, width = self.area.split.part.shape
-        truth, answer = [], []
-        for window in tiles(height, width, 64):
-            label = self.area.validation_label[window.scale(step).slices]
-            known = label >= 0
-            if not known.any():
+        for window in tiles(height, width, _WINDOW):
+            if not wanted[window.scale(step).slices].any():
                 continue
-            logits = np.full((len(self.label_shares), *label.shape), np.nan, np.float32)
+            top, left = max(window.row - margin, 0), max(window.col - margin, 0)
+            bottom, right = window.row + window.height + margin, window.col + window.width + margin
+            wide = Window(top, left, min(bottom, height) - top, min(right, width) - left)
+            place = wide.scale(step)
+            here = wanted[place.slices]
+            logits = np.full((len(self.label_shares), *here.shape), np.nan, np.float32)
             for phase in np.ndindex(step, step):
-                row, col = np.nonzero(known[phase[0] :: step, phase[1] :: step])
+                row, col = np.nonzero(here[phase[0] :: step, phase[1] :: step])
                 if not len(row):
                     continue
                 if network.config.sharable:  # the same numbers as patch by patch, however it trains
-                    ms, pan = (torch.from_numpy(x.copy())[None].to(self.device) for x in self.area.tile(window, phase))
+                    ms, pan = (torch.from_numpy(x.copy())[None].to(self.device) for x in self.area.tile(wide, phase))
                     places = (torch.from_numpy(i).to(self.device) for i in (np.zeros_like(row), row, col))
                     found = network.on_tile(ms, pan, Targets(*places)).main
                 else:
-                    at = (row + window.row) * step + phase[0], (col + window.col) * step + phase[1]
+                    at = (row + wide.row) * step + phase[0], (col + wide.col) * step + phase[1]
                     found = self._classify_patches(network, *at)
                 logits[:, row * step + phase[0], col * step + phase[1]] = found.float().cpu().numpy().T
-            answer.append(posterior(smooth(logits, self.config.network.smooth)[:, known], *shares, tau=1.0))
-            truth.append(label[known])
-        return np.concatenate(truth), np.concatenate(answer, axis=1)
+            own = window.shift(-top, -left).scale(step).slices
+            row, col = np.nonzero(here[own])
+            answer = smooth(logits, self.config.network.smooth)[:, *own]
+            yield (row + window.row * step, col + window.col * step), answer[:, row, col]
 
     def _calibrate(self, truth: NDArray[np.int64], p: NDArray[np.float32]) -> None:
         """Temperature by the validation part, and how far probabilities are off there without and with it."""

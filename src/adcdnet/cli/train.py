@@ -160,11 +160,13 @@ def _print_run(run: Run, *, by_blocks: bool) -> None:
     out_console.print(
         f"sampling: {record['sampling']} ({record['labels_per_tile']:.1f} labelled pixels a tile on average)"
     )
+    if "self_trained" in record:
+        out_console.print(f"few labels: a second round learnt from {record['self_trained']} pixels without one as well")
     if "validation" in record:
         v = record["validation"]
         out_console.print(f"validation: OA {v['oa']:.3f}, AA {v['aa']:.3f}, kappa {v['kappa']:.3f}")
     if record["interrupted"]:
-        err.print("stopped early; the run holds the best model so far", style="yellow")
+        err.print("stopped early; the run holds the model so far", style="yellow")
     holding = record["leakage"]["holding"]
     if record["settings"]["split"]["unit"] == "random" and holding is not None:
         out_console.print(

@@ -192,8 +192,8 @@ def training(found: Findings, drawings: Drawings) -> dict[str, Any]:
     ]
     if memory is not None:
         costs.append(("largest memory", f"{memory / 2**30:.2f} GiB"))
-    settings = found.files.model.record.get("settings", {})
-    return {"drawings": shown, "costs": costs, "model": words.of_model(settings, looked_at="kappa" in drawings)}
+    told = words.of_model(found.files.model.record, looked_at="kappa" in drawings)
+    return {"drawings": shown, "costs": costs, "model": told}
 
 
 def _curve(steps: Sequence[float], curves: Mapping[str, Sequence[float]], title: str) -> str:

@@ -164,11 +164,18 @@ def of_command(arguments: Sequence[str]) -> str:
     return "adcdnet " + " ".join(f"\\\n  {word}" if word.startswith("--") else word for word in map(quote, arguments))
 
 
-def of_model(settings: Mapping[str, Any], *, looked_at: bool) -> str:
+def of_model(record: Mapping[str, Any], *, looked_at: bool) -> str:
     """Which weights the model is of; looked_at: whether a validation part was looked at on the way."""
+    settings = record.get("settings", {})
     weights = "the moving average of the weights" if settings.get("average", 1) else "the weights"
     chose = "; the validation part chose nothing" if looked_at else "; there was no validation part"
-    return f"The model is {weights} at the end of stage II{chose}."
+    again = ""
+    if guessed := record.get("self_trained"):
+        again = (
+            f" Since labels are few, stage II ran a second time: {settings['self_training']:.0%} of its samples came "
+            f"from {number(guessed)} pixels without a label, with classes that the first time gave them."
+        )
+    return f"The model is {weights} at the end of stage II{chose}.{again}"
 
 
 def of_split(divided: Mapping[str, Any], reach: int) -> str:
