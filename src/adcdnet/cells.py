@@ -62,6 +62,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "zeros": {"network": {"padding": "zeros", "patch": 8, "head": "flatten"}, "sampling": "patch"},
     "no-smooth": {"network": {"smooth": 0.0}},
     "no-mixup": {"mixup": 0.0},
+    "no-self-training": {"self_training": 0.0},
     "tiles": {"sampling": "dense"},
     "ms-only": {"network": {"sensors": "ms"}},
     "pan-only": {"network": {"sensors": "pan"}},
