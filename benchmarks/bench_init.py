@@ -5,7 +5,8 @@
 The folder holds ms.tif, pan.tif, labels.tif and classes.csv. The left half trains one model on all its labels. Of the
 right half, the split's training part keeps so many labelled pixels of each class, drawn by the seed; there is no
 validation part, and the test part (the same for all) judges at tau 0. The guard is that of every split. Columns:
-trained from scratch, begun from the left half's model, and the same without stage I (its prior is kept as it is).
+trained from scratch, begun from the left half's model, and the same without stage I (its prior is kept as it is); all
+without a second round (self_training = 0).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[10, 25, 50, 100, 200])
     arguments = parser.parse_args()
     folder, out = arguments.folder, arguments.out
-    quick = {"stage2": {"steps": arguments.steps}}
+    quick = {"stage2": {"steps": arguments.steps}, "self_training": 0.0}  # what --init brings, and nothing else
     with Scene.open(folder / "ms.tif", folder / "pan.tif") as scene, tempfile.TemporaryDirectory() as temp:
         labels = read_labels(folder / "labels.tif", scene.grid, classes=ClassTable.read(folder / "classes.csv"))
         width = scene.grid.width

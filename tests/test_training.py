@@ -312,8 +312,8 @@ def test_the_last_steps_mix_nothing(labelled_pair, tmp_path, monkeypatch):
     assert not any(flags)
 
 
-def few_labels(labelled_pair, tmp_path, name="few", **changes):
-    """A training on 60 labels a class, what its second round drew, and the weights that each round began with."""
+def few_labels(labelled_pair, tmp_path, name="few", counts=(60, 60, 60), **changes):
+    """A training on so many labels a class, what its second round drew, and the weights that each round began with."""
     drawn, starts = [], []
     draw, rounds = TrainingArea.draw_patches, Trainer._round
 
@@ -332,9 +332,9 @@ def few_labels(labelled_pair, tmp_path, name="few", **changes):
         labels = labelled_pair.read_labels(scene)
         rng = np.random.default_rng(0)
         index = np.full_like(labels.index, -1)
-        for k in range(3):
+        for k, count in enumerate(counts):
             places = np.argwhere(labels.index == k)
-            chosen = places[rng.permutation(len(places))[:60]]
+            chosen = places[rng.permutation(len(places))[:count]]
             index[tuple(chosen.T)] = k
         settings = {"stage2": {"steps": 6, "batch": 64}, "passes": 1.0, "split": {"validation": 0.0}}
         config = TrainConfig().replace(QUICK).replace(settings).replace(changes)
@@ -361,8 +361,13 @@ def test_few_labels_are_learnt_again_with_what_the_first_round_says_of_the_rest(
     assert steps[-1] == 2 * run.model.record["steps"]
 
 
-@pytest.mark.parametrize("changes", [{"self_training": 0.0}, {"passes": 0.0}, {"passes": 60.0}, {"sampling": "dense"}])
-def test_a_second_round_is_for_few_labels_drawn_one_by_one_and_can_be_switched_off(labelled_pair, tmp_path, changes):
+@pytest.mark.parametrize(
+    "changes",
+    [{"self_training": 0.0}, {"passes": 0.0}, {"passes": 60.0}, {"sampling": "dense"}, {"counts": (90, 70, 20)}],
+)
+def test_a_second_round_is_for_few_even_labels_drawn_one_by_one_and_can_be_switched_off(
+    labelled_pair, tmp_path, changes
+):
     run, drawn, starts = few_labels(labelled_pair, tmp_path, **changes)
     assert (len(drawn), len(starts)) == (0, 1)
     assert "self_trained" not in run.model.record

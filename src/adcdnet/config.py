@@ -164,7 +164,7 @@ class TrainConfig(_Settings):
     class_balance: float = Field(0.5, ge=0, le=1)  # classes weigh in as (frequency)^-class_balance
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     mixup: float = Field(0.6, ge=0, le=1)  # of the steps of stage II, the share that mixes samples; the first ones do
-    self_training: float = Field(0.75, ge=0, lt=1)  # few labels: of a step of another round, the share that has none
+    self_training: float = Field(0.75, ge=0, lt=1)  # few, even labels: of a step of a second round, what has none
     average: float = Field(0.99, ge=0, lt=1)  # decay of the moving average of the weights; 0: none
     augment: bool = True  # flips and quarter turns
     validations: int = Field(10, ge=1)  # how often the validation part is looked at

@@ -208,7 +208,9 @@ class Trainer:
         self.rngs = [np.random.default_rng(s) for s in stage_seeds]
         self.stage2 = _within_passes(config, len(area.labelled), labels if self.dense else None)
         self.found["steps"] = self.stage2.steps
-        self.few = config.self_training > 0 and not self.dense and self.stage2.steps < config.stage2.steps
+        few = not self.dense and self.stage2.steps < config.stage2.steps
+        even = 2 * area.class_counts.min() >= area.class_counts.mean()
+        self.again = bool(config.self_training > 0 and few and even)  # whether stage II has a second round
         weights = area.tile_weights(config.class_balance, config.stage2.tile)
         self.class_weight = torch.tensor(weights, dtype=torch.float32, device=device)
         self.history: list[dict[str, float | str]] = []
@@ -283,13 +285,14 @@ class Trainer:
     # Stage II --------------------------------------------------------------------------------------------------------
 
     def _stage2(self) -> ADCDNet:
-        """One round, or two where labels are few: the second also learns what the first says of ground without labels.
+        """One round, or two where labels are few and spread evenly over the classes: the second also learns what the
+        first says of ground without labels. Of labels as frequent as the classes are it made worse networks.
 
         Self-training with soft pseudo-labels, as a student that sees noise of a teacher that does not (Xie et al. 2020,
         arXiv:1911.04252, section 2; here the student is no larger than the teacher, and there is one generation).
         """
         started = time.perf_counter()
-        unlabelled = self._unlabelled() if self.few else np.zeros(0, bool)
+        unlabelled = self._unlabelled() if self.again else np.zeros(0, bool)
         again = bool(unlabelled.any())
         start = copy.deepcopy(self.network) if again else self.network
         average = self._round(None, rounds=1 + again)
