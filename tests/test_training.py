@@ -312,7 +312,7 @@ def test_the_last_steps_mix_nothing(labelled_pair, tmp_path, monkeypatch):
     assert not any(flags)
 
 
-def few_labels(labelled_pair, tmp_path, name="few", counts=(60, 60, 60), **changes):
+def few_labels(labelled_pair, tmp_path, name="few", counts=(60, 60, 60), progress=None, **changes):
     """A training on so many labels a class, what its second round drew, and the weights that each round began with."""
     drawn, starts = [], []
     draw, rounds = TrainingArea.draw_patches, Trainer._round
@@ -338,7 +338,7 @@ def few_labels(labelled_pair, tmp_path, name="few", counts=(60, 60, 60), **chang
             index[tuple(chosen.T)] = k
         settings = {"stage2": {"steps": 6, "batch": 64}, "passes": 1.0, "split": {"validation": 0.0}}
         config = TrainConfig().replace(QUICK).replace(settings).replace(changes)
-        run = train(scene, replace(labels, index=index), out=tmp_path / name, config=config)
+        run = train(scene, replace(labels, index=index), out=tmp_path / name, config=config, progress=progress)
     return run, drawn, starts
 
 
@@ -370,6 +370,23 @@ def test_a_second_round_is_for_few_even_labels_drawn_one_by_one_and_can_be_switc
 ):
     run, drawn, starts = few_labels(labelled_pair, tmp_path, **changes)
     assert (len(drawn), len(starts)) == (0, 1)
+    assert "self_trained" not in run.model.record
+
+
+def test_ctrl_c_in_the_second_round_leaves_the_first(labelled_pair, tmp_path):
+    alone = few_labels(labelled_pair, tmp_path, name="alone", self_training=0.0)[0]
+    last = alone.model.record["steps"]
+
+    def interrupt(stage, step, steps, known):
+        if stage == "stage2" and step > last:
+            raise KeyboardInterrupt
+
+    run, drawn, starts = few_labels(labelled_pair, tmp_path, progress=interrupt, validations=6)
+    assert len(starts) == 2
+    assert drawn
+    assert same_weights(run.model, alone.model)
+    assert run.model.record["interrupted"]
+    assert run.model.record["interrupted_at_step"] == last + 1
     assert "self_trained" not in run.model.record
 
 

@@ -302,9 +302,15 @@ class Trainer:
             guessed = self.area.guessed(
                 np.concatenate([np.stack(at, 1) for at in places]), probability, self.config.class_balance
             )
+            first, found, temperature = average, dict(self.found), self.temperature
             self.network = start
             average = self._round(guessed, rounds=2)
-            self.found["self_trained"] = len(guessed.places)
+            stopped = self.found.get("interrupted_at_step")
+            if stopped is not None:  # a second round that has hardly begun is worth less than the first
+                average, self.temperature = first, temperature
+                self.found = found | {"interrupted_at_step": stopped}
+            else:
+                self.found["self_trained"] = len(guessed.places)
         self.seconds["stage2"] = time.perf_counter() - started
         return average
 
