@@ -129,3 +129,10 @@ def test_pairs_that_do_not_fit_are_refused_in_one_line(pan, said):
 def test_the_names_in_messages_are_the_callers():
     with pytest.raises(InputError, match=r"MS has a coordinate system and labels\.tif has none"):
         match(MS, replace(fine(), crs=None), names=("MS", "labels.tif"))
+
+
+def test_the_part_of_a_window_inside_a_grid():
+    assert Window(-2, 3, 5, 9).within(20, 10) == Window(0, 3, 3, 7)
+    assert Window(4, 4, 2, 2).within(20, 10) == Window(4, 4, 2, 2)
+    assert Window(19, 0, 9, 3).within(20, 10) == Window(19, 0, 1, 3)
+    assert Window(25, 0, 9, 3).within(20, 10).height <= 0

@@ -390,6 +390,19 @@ def test_ctrl_c_in_the_second_round_leaves_the_first(labelled_pair, tmp_path):
     assert "self_trained" not in run.model.record
 
 
+def test_ctrl_c_between_the_rounds_leaves_the_first(labelled_pair, tmp_path, monkeypatch):
+    alone = few_labels(labelled_pair, tmp_path, name="alone", self_training=0.0)[0]
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_answers", interrupt)  # nothing validates here
+    run = few_labels(labelled_pair, tmp_path)[0]
+    assert same_weights(run.model, alone.model)
+    assert run.model.record["interrupted_at_step"] == alone.model.record["steps"]
+    assert "self_trained" not in run.model.record
+
+
 def test_of_very_much_ground_without_labels_some_windows_are_enough(labelled_pair, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "MOST_GUESSED", 300)
     monkeypatch.setattr(training, "_WINDOW", 16)

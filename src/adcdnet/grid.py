@@ -50,6 +50,12 @@ class Window:
         """The window moved down by `rows` and right by `cols`."""
         return Window(self.row + rows, self.col + cols, self.height, self.width)
 
+    def within(self, height: int, width: int) -> Window:
+        """The part of the window inside a grid of this size; of size 0 or less where there is none."""
+        row, col = max(0, self.row), max(0, self.col)
+        bottom, right = min(height, self.row + self.height), min(width, self.col + self.width)
+        return Window(row, col, bottom - row, right - col)
+
     @property
     def slices(self) -> tuple[slice, slice]:
         """Row and column slices; only meaningful for a window that does not begin before its grid."""

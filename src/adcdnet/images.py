@@ -97,12 +97,12 @@ class Image:
     def overview(self, extent: Window, side: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Values (bands, h, w) and mask (h, w) of an extent; h and w are those of the file or at most `side`."""
         factor = max(1.0, max(extent.height, extent.width) / side)
-        extent = _within(extent, self.grid)
+        extent = extent.within(*self.grid.shape)
         return self._read(extent, (max(1, round(extent.height / factor)), max(1, round(extent.width / factor))))
 
     def _read_padded(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """A window that may reach beyond the file."""
-        inside = _within(window, self.grid)
+        inside = window.within(*self.grid.shape)
         if inside == window:
             return self._read(window)
         values = np.zeros((len(self.bands), window.height, window.width), np.float32)
@@ -253,13 +253,6 @@ def is_same_grid(grid: Grid, other: Grid, *, placed: bool) -> bool:
     apart = (~other.transform @ (grid.transform @ corner) for corner in ((0, 0), (grid.width, grid.height)))
     near = bool(np.allclose(list(apart), [(0, 0), (grid.width, grid.height)], rtol=0, atol=0.01))
     return near and same_crs(grid.crs, other.crs) == other.crs
-
-
-def _within(window: Window, grid: Grid) -> Window:
-    """The part of a window inside a grid; of size 0 or less where there is none."""
-    row, col = max(0, window.row), max(0, window.col)
-    stop_row, stop_col = min(grid.height, window.row + window.height), min(grid.width, window.col + window.width)
-    return Window(row, col, stop_row - row, stop_col - col)
 
 
 def size_of(grid: Grid) -> str:

@@ -106,11 +106,9 @@ def split_random(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
 def _losses(number: NDArray[np.int64], polygons: int, reach: int) -> NDArray[np.float64]:
     """(n, n): how many pixels of polygon i lie within reach of polygon j; 0 for i = j."""
     losses = np.zeros((polygons, polygons))
-    height, width = number.shape
-    for j, box in enumerate(ndimage.find_objects(number + 1)):
-        row, col = (max(0, side.start - reach) for side in box)
-        stop_row, stop_col = (min(n, side.stop + reach) for n, side in zip((height, width), box, strict=True))
-        around = number[Window(row, col, stop_row - row, stop_col - col).slices]
+    for j, (row, col) in enumerate(ndimage.find_objects(number + 1)):
+        box = Window(row.start, col.start, row.stop - row.start, col.stop - col.start)
+        around = number[box.grow(reach).within(*number.shape).slices]
         others = around[near(around == j, reach) & (around >= 0) & (around != j)]
         losses[:, j] = np.bincount(others, minlength=polygons)
     return losses

@@ -34,7 +34,7 @@ from adcdnet import inputs, memory
 from adcdnet.checkpoint import Model, Run, pick_device, write_whole
 from adcdnet.config import StageConfig, TrainConfig
 from adcdnet.errors import InputError
-from adcdnet.grid import Window, tiles
+from adcdnet.grid import tiles
 from adcdnet.labels import Labels
 from adcdnet.material import LabelledScene, check_alike, divide, on_ms_grid, total_leakage, training_area
 from adcdnet.metrics import confusion_matrix, expected_calibration_error, scores
@@ -295,24 +295,25 @@ class Trainer:
         unlabelled = self._unlabelled() if self.again else np.zeros(0, bool)
         again = bool(unlabelled.any())
         start = copy.deepcopy(self.network) if again else self.network
-        average = self._round(None, rounds=1 + again)
+        average = self._round(lambda: None, before=0, last=not again)
         if again and not self.interrupted:
-            places, logits = zip(*self._answers(average, unlabelled), strict=True)
-            probability = F.softmax(torch.from_numpy(np.concatenate(logits, axis=1).T), dim=1).numpy()
-            guessed = self.area.guessed(
-                np.concatenate([np.stack(at, 1) for at in places]), probability, self.config.class_balance
-            )
             first, found, temperature = average, dict(self.found), self.temperature
             self.network = start
-            average = self._round(guessed, rounds=2)
+            average = self._round(lambda: self._guess(first, unlabelled), before=self.stage2.steps, last=True)
             stopped = self.found.get("interrupted_at_step")
             if stopped is not None:  # a second round that has hardly begun is worth less than the first
                 average, self.temperature = first, temperature
                 self.found = found | {"interrupted_at_step": stopped}
-            else:
-                self.found["self_trained"] = len(guessed.places)
         self.seconds["stage2"] = time.perf_counter() - started
         return average
+
+    def _guess(self, teacher: ADCDNet, unlabelled: NDArray[np.bool_]) -> Guessed:
+        """What a network says of the targets without a label."""
+        places, logits = zip(*self._answers(teacher, unlabelled), strict=True)
+        probability = F.softmax(torch.from_numpy(np.concatenate(logits, axis=1).T), dim=1).numpy()
+        self.found["self_trained"] = probability.shape[0]
+        where = np.concatenate([np.stack(at, axis=1) for at in places])
+        return self.area.guessed(where, probability, self.config.class_balance)
 
     def _unlabelled(self) -> NDArray[np.bool_]:
         """Targets without a label; of more than `MOST_GUESSED`, those in some windows drawn at random."""
@@ -329,15 +330,19 @@ class Trainer:
                 break
         return kept
 
-    def _round(self, guessed: Guessed | None, *, rounds: int) -> ADCDNet:
-        """All steps from the network as it is; the moving average of its weights. guessed: the second of two rounds."""
+    def _round(self, guess: Callable[[], Guessed | None], *, before: int, last: bool) -> ADCDNet:
+        """All steps from the network as it is; the moving average of its weights. Ctrl-C ends it.
+
+        guess: makes what the round learns beside the labels. before: steps of an earlier round. last: none follows.
+        """
         stage, network = self.stage2, self.network
         average = copy.deepcopy(network).eval()
         optimizer, schedule = _optimizer([p for _, p in network.trained_parameters()], stage)
         interval = max(1, stage.steps // self.config.validations)
         rng = self.rngs[1]
-        before = stage.steps if guessed else 0
+        step, total = 0, before + (1 if last else 2) * stage.steps
         try:
+            guessed = guess()
             for step in range(1, stage.steps + 1):
                 network.train()
                 parts = self._supervised(rng, mixed=step <= self.config.mixup * stage.steps, guessed=guessed)
@@ -358,7 +363,7 @@ class Trainer:
                     known |= {"validation_kappa": found.kappa, "validation_aa": found.aa, "validation_oa": found.oa}
                     self.found["validation"] = found.to_dict()
                     self._calibrate(truth, p)
-                self._note("stage2", before + step, rounds * stage.steps, **known)
+                self._note("stage2", before + step, total, **known)
         except KeyboardInterrupt:
             self.interrupted = True
             self.found["interrupted_at_step"] = before + step
@@ -437,11 +442,8 @@ class Trainer:
         for window in tiles(height, width, _WINDOW):
             if not wanted[window.scale(step).slices].any():
                 continue
-            top, left = max(window.row - margin, 0), max(window.col - margin, 0)
-            bottom, right = window.row + window.height + margin, window.col + window.width + margin
-            wide = Window(top, left, min(bottom, height) - top, min(right, width) - left)
-            place = wide.scale(step)
-            here = wanted[place.slices]
+            wide = window.grow(margin).within(height, width)
+            here = wanted[wide.scale(step).slices]
             logits = np.full((len(self.label_shares), *here.shape), np.nan, np.float32)
             for phase in np.ndindex(step, step):
                 row, col = np.nonzero(here[phase[0] :: step, phase[1] :: step])
@@ -455,7 +457,7 @@ class Trainer:
                     at = (row + wide.row) * step + phase[0], (col + wide.col) * step + phase[1]
                     found = self._classify_patches(network, *at)
                 logits[:, row * step + phase[0], col * step + phase[1]] = found.float().cpu().numpy().T
-            own = window.shift(-top, -left).scale(step).slices
+            own = window.shift(-wide.row, -wide.col).scale(step).slices
             row, col = np.nonzero(here[own])
             answer = smooth(logits, self.config.network.smooth)[:, *own]
             yield (row + window.row * step, col + window.col * step), answer[:, row, col]
