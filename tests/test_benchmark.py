@@ -17,8 +17,8 @@ from adcdnet.benchmark import benchmark, markdown
 from adcdnet.cells import ABLATIONS, Cell, settings_of
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
-from adcdnet.posterior import smooth
 from adcdnet.scenes import SceneFiles
+from adcdnet.smoothing import looks, smooth
 from conftest import QUICK
 
 
@@ -160,15 +160,20 @@ def test_a_baseline_is_smoothed_as_the_network_is_where_its_name_says_so(scene, 
     class Noise:
         drawn_shares, parameters = (1 / 3,) * 3, 0
 
+        def __init__(self, area):
+            self.statistics = area.statistics
+
         def logits(self, pixels, where):
             drawn = np.random.default_rng(0).normal(0, 1, (3, *where.shape)).astype(np.float32)
-            given.append(np.where(where, drawn, np.nan))
-            return given[-1]
+            seen = looks(*self.statistics.standardise(*pixels), 1, sensors="both")
+            given.append((np.where(where, drawn, np.nan), seen))
+            return given[-1][0]
 
-    monkeypatch.setitem(cells.METHODS, "noise", lambda *_, **__: Noise())
-    for name, deviation in (("noise", 0.0), ("noise-smooth", TrainConfig().network.smooth)):
+    monkeypatch.setitem(cells.METHODS, "noise", lambda area, *_, **__: Noise(area))
+    network = TrainConfig().network
+    for name, deviation in (("noise", 0.0), ("noise-smooth", network.smooth)):
         counts = np.array(cells.compute(Cell(scene, name, 0, 0, 0, 2))["confusions"]["0.0"]).sum(0)
-        logits = smooth(given[-1], deviation)
+        logits = smooth(*given[-1], deviation, network.likeness)
         answers = logits[:, ~np.isnan(logits[0])].argmax(0)  # at tau 0, and as often trained on: the largest
         assert counts.sum(0).tolist() == [*np.bincount(answers, minlength=3), 0]  # none without an answer
 

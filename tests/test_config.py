@@ -10,9 +10,9 @@ from adcdnet.errors import InputError
 
 
 def test_reach_by_hand():
-    assert NetworkConfig().reach == 9  # 4 pixels of patch, 4 of halo and the neighbour that is averaged
+    assert NetworkConfig().reach == 10  # 4 pixels of patch, 4 of halo and the two neighbours that are averaged
     assert NetworkConfig(smooth=0).reach == 8
-    assert NetworkConfig(patch=17).reach == 13
+    assert NetworkConfig(patch=17, smooth=0.5).reach == 13
     paper = TrainConfig.of_profile("paper").network
     assert (paper.before, paper.after, paper.reach) == (7, 8, 8)  # the target is at index 7 of 16
 

@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "adcdnet"
 ROWS = [
     {"areas", "errors", "classes", "config", "grid", "ground"}
-    | {"bands", "memory", "metrics", "owner", "posterior", "qgis", "register", "simulate"},
+    | {"bands", "memory", "metrics", "owner", "posterior", "qgis", "register", "simulate", "smoothing"},
     {"raster"},
     {"images", "figures"},
     {"nn", "scene", "report", "intervals"},

@@ -16,8 +16,9 @@ from adcdnet.inference import default_engine, logits_of, predict, scene_logits
 from adcdnet.journal import fingerprint
 from adcdnet.model import Layout
 from adcdnet.owner import owner
-from adcdnet.posterior import posterior, smooth
+from adcdnet.posterior import posterior
 from adcdnet.scene import Pixels, Scene
+from adcdnet.smoothing import looks, smooth
 from conftest import PIXEL, build_model, ended_process
 
 PAPER = {**TrainConfig.of_profile("paper").network.model_dump(), "widths": (4, 5, 6), "hidden": 7, "token_dims": (6, 8)}
@@ -65,9 +66,11 @@ def test_logits_do_not_depend_on_the_tile_size(tiny_scene, tiny_model, tile, eng
 def test_logits_are_averaged_with_those_of_neighbours(tiny_scene, engine):
     layout = Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3)
     raw = whole_logits(build_model(layout, smooth=0), tiny_scene, engine=engine)
-    found = whole_logits(build_model(layout, smooth=0.7), tiny_scene, engine=engine, tile=13)
-    inner = (slice(None), slice(1, -1), slice(1, -1))  # beyond the edge of the scene, mirrored pixels count as well
-    np.testing.assert_allclose(found[inner], smooth(raw, 0.7)[inner], rtol=0, atol=1e-4)
+    model = build_model(layout, smooth=1.6, likeness=0.4)
+    found = whole_logits(model, tiny_scene, engine=engine, tile=13)
+    look = looks(*model.statistics.standardise(*tiny_scene.read(tiny_scene.grid.window)), 1, sensors="both")
+    inner = (slice(None), slice(2, -2), slice(2, -2))  # beyond the edge of the scene, mirrored pixels count as well
+    np.testing.assert_allclose(found[inner], smooth(raw, look, 1.6, 0.4)[inner], rtol=0, atol=1e-4)
     assert np.nanmax(np.abs(found - raw)) > 0.1
 
 

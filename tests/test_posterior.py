@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from adcdnet.posterior import fit_temperature, posterior, smooth
+from adcdnet.posterior import fit_temperature, posterior
 
 LABELLED, DRAWN = (0.7, 0.2, 0.1), (0.4, 0.35, 0.25)
 
@@ -26,28 +26,6 @@ def test_no_temperature_changes_the_winner(tau, temperature):
     assert np.allclose(tempered.sum(0), 1)
     flatter = tempered.max(0) < plain.max(0)
     assert flatter.all() if temperature > 1 else not flatter.any()
-
-
-def test_averaging_neighbours_by_hand():
-    deviation = (2 * np.log(2)) ** -0.5  # a neighbour weighs half of the pixel itself, one at a corner a quarter
-    logits = np.zeros((2, 3, 4))
-    logits[0, 1, 1] = 16
-    logits[:, 0, 3] = np.nan
-    found = smooth(logits, deviation)
-    assert found[0, 1] == pytest.approx([8 / 3, 4, 8 / 3.75, 0])  # of 16: 0.5 of 3, 1 of 4, 0.5 of 4 less a corner
-    assert found[0, 0, 2] == pytest.approx(16 * 0.25 / 2.5)  # its right neighbour is missing: 3 - 0.5
-    assert np.array_equal(np.isnan(found), np.isnan(logits))
-    assert (found[1][~np.isnan(found[1])] == 0).all()
-    assert np.array_equal(smooth(logits, 0), logits.astype(np.float32), equal_nan=True)
-
-
-@pytest.mark.parametrize("tau", [0.0, 1.0])
-def test_averaged_logits_answer_as_averaged_log_posteriors(tau):
-    logits = np.random.default_rng(8).normal(0, 3, (3, 6, 7)) + np.random.default_rng(9).normal(0, 9, (6, 7))
-    before = posterior(smooth(logits, 0.6), LABELLED, DRAWN, tau, 1.7)
-    averaged = smooth(np.log(posterior(logits, LABELLED, DRAWN, tau, 1.7)), 0.6)
-    after = np.exp(averaged) / np.exp(averaged).sum(0)
-    np.testing.assert_allclose(before, after, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])

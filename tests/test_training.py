@@ -425,8 +425,10 @@ def test_the_first_round_teaches_what_its_map_would_say(labelled_pair, tmp_path)
     part = read_band(run.folder / "split.tif")[0]
     asked = np.zeros(part.shape, bool)
     asked[tuple(guessed.places.T)] = True
-    inside = ndimage.minimum_filter(part == TRAIN, 2 * model.network.config.reach + 1, mode="nearest")
-    inside &= ndimage.minimum_filter(asked, 3, mode="constant")  # only neighbours that are asked as well count
+    network = model.network.config
+    inside = ndimage.minimum_filter(part == TRAIN, 2 * network.reach + 1, mode="nearest")
+    averaged = 2 * network.margin + 1  # only neighbours that are asked as well count
+    inside &= ndimage.minimum_filter(asked, averaged, mode="constant")
     row, col = guessed.places[inside[tuple(guessed.places.T)]].T
     found = np.full(expected.shape, np.nan)
     found[:, *guessed.places.T] = guessed.probability.T

@@ -38,10 +38,11 @@ from adcdnet.intervals import confusion_by_block
 from adcdnet.labels import Labels
 from adcdnet.metrics import expected_calibration_error
 from adcdnet.model import Layout
-from adcdnet.posterior import posterior, smooth
+from adcdnet.posterior import posterior
 from adcdnet.sampling import TEST, TRAIN, Split, TrainingArea, block_numbers, leakage
 from adcdnet.scene import Scene
 from adcdnet.scenes import SceneFiles
+from adcdnet.smoothing import looks, smooth
 from adcdnet.training import Trainer
 
 TAUS = (0.0, 0.5, 1.0)
@@ -96,10 +97,10 @@ class Cell:
         return Path("cells", self.scene.name, self.protocol, f"labels-{labels}", method_name(self.method), name)
 
     def fingerprint(self) -> str:
-        """Changes when a file of the scene or the settings of the method change."""
-        settings = settings_of(self.method, self.seed)
+        """Changes when a file of the scene or the settings of the method (of a baseline: the default ones) change."""
+        settings = settings_of(self.method, self.seed) or TrainConfig()
         files = [sha256(p) for p in self.scene.files()]
-        known = [files, None if settings is None else settings.model_dump(), version("adcdnet")]
+        known = [files, settings.model_dump(), version("adcdnet")]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -202,7 +203,10 @@ def compute(cell: Cell) -> dict[str, Any]:
             name = cell.method.removesuffix(SMOOTHED)
             classifier = METHODS[name](area, pixels, bands, seed=cell.seed)
             trained = time.perf_counter()
-            logits = smooth(classifier.logits(pixels, tested), config.network.smooth if name != cell.method else 0.0)
+            logits = classifier.logits(pixels, tested)
+            if name != cell.method:
+                look = looks(*area.statistics.standardise(*pixels), 1, sensors="both")
+                logits = smooth(logits, look, config.network.smooth, config.network.likeness)
             drawn, parameters, classified = classifier.drawn_shares, classifier.parameters, int(tested.sum())
             temperature = 1.0
         else:

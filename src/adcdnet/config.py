@@ -6,6 +6,7 @@ A run's folder keeps the resolved settings as config.toml, which can be edited a
 from __future__ import annotations
 
 import tomllib
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,7 +46,8 @@ class NetworkConfig(_Settings):
     prior: bool = True  # stage I serves stage II
     prior_mask: Literal["standardised", "raw"] = "standardised"
     learn_prior_token: bool = True  # False leaves it a random projection, as published
-    smooth: float = Field(0.5, ge=0, le=1)  # deviation, in targets, of the Gaussian that averages neighbours' logits
+    smooth: float = Field(2.0, ge=0, le=4)  # deviation, in targets, of the Gaussian that averages neighbours' logits
+    likeness: float = Field(0.2, ge=0)  # of the one that weighs how unlike they look, in training deviations; 0: not
 
     @model_validator(mode="before")
     @classmethod
@@ -90,18 +92,18 @@ class NetworkConfig(_Settings):
 
     @property
     def reach(self) -> int:
-        """How far from the MS pixel of its target an answer depends on pixels, in MS pixels: 9 for `default`, 8 for
+        """How far from the MS pixel of its target an answer depends on pixels, in MS pixels: 10 for `default`, 8 for
         `paper`.
 
         One more than the network sees on the fine grid, where PAN is centred on a PAN pixel and not on an MS pixel; and
-        one more where neighbours' logits are averaged.
+        more by the neighbours whose logits are averaged.
         """
         return max(self.before, self.after) + (self.grid == "fine") + self.margin
 
     @property
     def margin(self) -> int:
         """MS pixels around a window whose logits are needed as well: those of the neighbours that are averaged."""
-        return int(self.smooth > 0)
+        return ceil(self.smooth)
 
     def step(self, ratio: int) -> int:
         """Targets per MS pixel and axis: 1, or `ratio` where they are PAN pixels."""

@@ -27,9 +27,10 @@ from adcdnet.journal import Journal, clear, fingerprint
 from adcdnet.memory import resident
 from adcdnet.model import CORE, ADCDNet, Shared
 from adcdnet.nn.shared import Targets
-from adcdnet.posterior import posterior, smooth
+from adcdnet.posterior import posterior
 from adcdnet.raster import RasterWriter, sieve
 from adcdnet.scene import Pixels, Scene
+from adcdnet.smoothing import looks, smooth
 
 Precision = Literal["float32", "bf16"]
 Progress = Callable[[int, int], None]  # done, of how many
@@ -75,8 +76,10 @@ def logits_of(
     network = model.network.to(device)
     config = network.config
     step, halo = config.step(network.layout.ratio), config.reach - config.margin
-    ms, pan = (torch.from_numpy(x).to(device) for x in model.statistics.standardise(*pixels))
-    valid = pixels.valid_targets(step)[(slice(halo * step, -halo * step),) * 2]
+    images = model.statistics.standardise(*pixels)
+    ms, pan = (torch.from_numpy(x).to(device) for x in images)
+    own = (slice(halo * step, -halo * step),) * 2
+    valid = pixels.valid_targets(step)[own]
     row, col = np.nonzero(valid)
     around = config.margin * step
     inside = tuple(slice(around, size - around) for size in valid.shape)
@@ -94,7 +97,8 @@ def logits_of(
         else:
             raise ValueError(f"engine is {engine!r}, must be 'dense' or 'patch'")
     logits[:, row, col] = found.float().cpu().numpy().T
-    return smooth(logits, config.smooth)[:, *inside]
+    look = looks(*images, step, sensors=config.sensors)[:, *own]
+    return smooth(logits, look, config.smooth, config.likeness)[:, *inside]
 
 
 def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64]) -> Tensor:

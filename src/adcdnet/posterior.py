@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.optimize import minimize_scalar
 
 _HOTTEST = 10.0  # T lies between this and its inverse: few validation pixels that are all right ask for T = 0
@@ -35,24 +34,6 @@ def posterior(
     z = (logits - logits.max(0, keepdims=True) + shift.reshape(-1, *[1] * (logits.ndim - 1))) / temperature
     p = np.exp(z - z.max(0, keepdims=True))
     return np.asarray(p / p.sum(0, keepdims=True), np.float32)
-
-
-def smooth(logits: NDArray[np.floating], deviation: float) -> NDArray[np.float32]:
-    """Logits (K, h, w) averaged with those of the eight neighbours, Gaussian weights of this deviation in pixels.
-
-    A neighbour that has none (nan) does not count, and a pixel that has none gets none. Averaged logits give the same
-    answer as averaged log posteriors, whatever tau and temperature: they differ by a constant a pixel.
-    """
-    if not deviation:
-        return np.asarray(logits, np.float32)
-    side = np.exp(-0.5 / deviation**2)
-    weights = np.array([side, 1.0, side])
-    known = ~np.isnan(logits[0])
-    total, weight = np.where(known, logits, 0.0), known.astype(np.float64)
-    for axis in (-2, -1):
-        total = ndimage.correlate1d(total, weights, axis=axis, mode="constant")
-        weight = ndimage.correlate1d(weight, weights, axis=axis, mode="constant")
-    return np.where(known, total / np.maximum(weight, weights.min()), np.nan).astype(np.float32)
 
 
 def fit_temperature(probabilities: NDArray[np.floating], truth: NDArray[np.integer]) -> float:

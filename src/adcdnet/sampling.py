@@ -22,6 +22,7 @@ from adcdnet.errors import InputError
 from adcdnet.grid import Window, mirror
 from adcdnet.labels import Labels
 from adcdnet.scene import Pixels
+from adcdnet.smoothing import looks
 
 UNUSED, TRAIN, VALIDATION, TEST, GUARD = range(5)
 PART_NAMES = ("unused", "train", "validation", "test", "guard")
@@ -395,6 +396,13 @@ class TrainingArea:
     def tile(self, window: Window, phase: tuple[int, int] = (0, 0)) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """ms and pan of a window of MS pixels inside the scene, for the targets of one phase, with their halo."""
         return self._cut(self._with_halo(window), phase)
+
+    def looks(self, window: Window) -> NDArray[np.float32]:
+        """By what the targets in a window of MS pixels are compared, see `smoothing`."""
+        own = window.shift(self.network.reach, self.network.reach)
+        return looks(
+            self.ms[:, *own.slices], self.pan[:, *own.scale(self.ratio).slices], self.step, sensors=self.network.sensors
+        )
 
     def patch(self, row: int, col: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """ms and pan that the network sees of one target."""

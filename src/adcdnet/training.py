@@ -42,10 +42,11 @@ from adcdnet.model import ADCDNet, Layout, PriorNet
 from adcdnet.nn.mamba import Mamba
 from adcdnet.nn.shared import Targets
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
-from adcdnet.posterior import fit_temperature, posterior, smooth
+from adcdnet.posterior import fit_temperature, posterior
 from adcdnet.raster import write_raster
 from adcdnet.sampling import PART_NAMES, Drawn, Guessed, Split, TrainingArea, training_statistics
 from adcdnet.scene import Scene
+from adcdnet.smoothing import smooth
 from adcdnet.transfer import begin_from, notes_of
 
 DENSE_FROM = 11.0  # labelled targets a tile must hold to be cheaper than patches (benchmarks/bench_training.py)
@@ -437,12 +438,12 @@ class Trainer:
 
         Logits are averaged with those of neighbours, as in a map, but only of neighbours that are wanted too.
         """
-        step, margin = self.area.step, self.config.network.margin
+        step, config = self.area.step, self.config.network
         height, width = self.area.split.part.shape
         for window in tiles(height, width, _WINDOW):
             if not wanted[window.scale(step).slices].any():
                 continue
-            wide = window.grow(margin).within(height, width)
+            wide = window.grow(config.margin).within(height, width)
             here = wanted[wide.scale(step).slices]
             logits = np.full((len(self.label_shares), *here.shape), np.nan, np.float32)
             for phase in np.ndindex(step, step):
@@ -459,7 +460,7 @@ class Trainer:
                 logits[:, row * step + phase[0], col * step + phase[1]] = found.float().cpu().numpy().T
             own = window.shift(-wide.row, -wide.col).scale(step).slices
             row, col = np.nonzero(here[own])
-            answer = smooth(logits, self.config.network.smooth)[:, *own]
+            answer = smooth(logits, self.area.looks(wide), config.smooth, config.likeness)[:, *own]
             yield (row + window.row * step, col + window.col * step), answer[:, row, col]
 
     def _calibrate(self, truth: NDArray[np.int64], p: NDArray[np.float32]) -> None:
