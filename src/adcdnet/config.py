@@ -163,7 +163,7 @@ class TrainConfig(_Settings):
     spread: float = Field(10.0, ge=0)  # weight of the variance-covariance term of stage I; 0: as published
     branch_targets: int = Field(128, ge=1)  # of the targets of a step of tiles, those that the DTM heads classify too
     branch_weight: float = Field(0.2, ge=0)  # λ of L = L_main + λ (L_ms + L_pan)
-    class_balance: float = Field(0.5, ge=0, le=1)  # classes weigh in as (frequency)^-class_balance
+    class_balance: float = Field(0.25, ge=0, le=1)  # classes weigh in as (frequency)^-class_balance
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     mixup: float = Field(0.6, ge=0, le=1)  # of the steps of stage II, the share that mixes samples; the first ones do
     self_training: float = Field(0.75, ge=0, lt=1)  # few, even labels: of a step of a second round, what has none

@@ -12,12 +12,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from adcdnet.config import TrainConfig
 from adcdnet.metrics import confusion_matrix, scores
 from adcdnet.posterior import posterior
 from adcdnet.sampling import TrainingArea
 from adcdnet.scene import Pixels
 
-BALANCE = 0.5  # classes weigh in as (frequency)^-BALANCE, as in ADCD-Net's training
+BALANCE = TrainConfig().class_balance  # classes weigh in as (frequency)^-BALANCE, as in ADCD-Net's training
 
 
 class Classifier(Protocol):
