@@ -45,11 +45,15 @@ def smooth(
     total, weights = values.copy(), known.astype(np.float32)
     for rows, cols in _pairs(ceil(deviation)):
         one, other = _overlap(rows, cols, known.shape)
-        weight = np.exp(-(rows**2 + cols**2) / (2 * deviation**2))
+        unlike = np.zeros(known[one].shape, np.float32)
         if likeness:
-            weight = weight * np.exp(-np.square(look[:, *one] - look[:, *other]).mean(0) / (2 * likeness**2))
+            for band in look:  # band by band, class by class: small enough for a processor's cache
+                unlike += np.square(band[one] - band[other])
+            unlike /= 2 * likeness**2 * len(look)
+        weight = np.exp(-(rows**2 + cols**2) / (2 * deviation**2) - unlike)
         for here, there in ((one, other), (other, one)):
-            total[:, *here] += weight * values[:, *there]
+            for sums, value in zip(total, values, strict=True):
+                sums[here] += weight * value[there]
             weights[here] += weight * known[there]
     return np.where(known, total / np.maximum(weights, 1.0), np.nan).astype(np.float32)
 
