@@ -196,7 +196,7 @@ def test_another_seed_another_classifier(method):
 
 def test_shares_are_those_that_weights_leave():
     area, _ = scene()
-    counts = np.sqrt(area.class_counts)
+    counts = area.class_counts**0.75
     assert fitted("forest").drawn_shares == pytest.approx(counts / counts.sum())
     assert sum(fitted("boosting").drawn_shares) == pytest.approx(1)
 
