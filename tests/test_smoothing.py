@@ -20,9 +20,8 @@ def test_where_all_looks_alike_by_hand():
     logits = np.zeros((2, 3, 4))
     logits[0, 1, 1] = 16
     logits[:, 0, 3] = np.nan
-    found = smooth(
-        logits, alike(logits), HALF, 0.2
-    )  # a neighbour weighs half of the pixel itself, at a corner a quarter
+    # a neighbour weighs half of the pixel itself, at a corner a quarter
+    found = smooth(logits, alike(logits), HALF, 0.2)
     assert found[0, 1] == pytest.approx([8 / 3, 4, 8 / 3.75, 0])  # of 16: 0.5 of 3, 1 of 4, 0.5 of 4 less a corner
     assert found[0, 0, 2] == pytest.approx(16 * 0.25 / 2.5)  # its right neighbour is missing: 3 - 0.5
     assert np.array_equal(np.isnan(found), np.isnan(logits))
