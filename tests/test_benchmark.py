@@ -103,6 +103,20 @@ def test_changed_settings_are_computed_again(scene, quick, here, tmp_path):
     assert cell.fingerprint() != before
 
 
+def test_baselines_outlive_changes_of_how_the_network_is_trained(scene, monkeypatch):
+    cell = Cell(scene, "forest", 0, 0, 0, folds=2)
+    before, default = cell.fingerprint(), TrainConfig()
+    for changes, same in (
+        ({"stage2": {"steps": 7}, "network": {"hidden": 32}}, True),
+        ({"class_balance": 0.5}, False),
+        ({"network": {"likeness": 0.1}}, False),
+        ({"network": {"patch": 17}}, False),
+        ({"split": {"validation": 0.2}}, False),
+    ):
+        monkeypatch.setattr(cells, "TrainConfig", lambda changed=default.replace(changes): changed)
+        assert (cell.fingerprint() == before) is same, changes
+
+
 def test_few_labels_are_drawn_per_class_and_validate_nothing(scene, quick):
     found = cells.compute(Cell(scene, quick, 0, 1, 0, folds=2, labels_per_class=7))
     assert found["training_pixels"] == [7, 7, 7]
