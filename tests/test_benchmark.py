@@ -6,6 +6,7 @@ import math
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from adcdnet.benchmark import benchmark, markdown
 from adcdnet.cells import ABLATIONS, Cell, settings_of
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
+from adcdnet.local_shares import LocalShares
+from adcdnet.posterior import posterior
 from adcdnet.scenes import SceneFiles
 from adcdnet.smoothing import looks, smooth
 from conftest import QUICK
@@ -113,7 +116,7 @@ def test_baselines_outlive_changes_of_how_the_network_is_trained(scene, monkeypa
         ({"network": {"patch": 17}}, False),
         ({"split": {"validation": 0.2}}, False),
     ):
-        monkeypatch.setattr(cells, "TrainConfig", lambda changed=default.replace(changes): changed)
+        monkeypatch.setattr(cells, "TrainConfig", partial(default.replace, changes))
         assert (cell.fingerprint() == before) is same, changes
 
 
@@ -168,28 +171,37 @@ def test_means_and_deviations_are_over_repeats_and_seeds(scene):
     assert row.difference["oa"] == pytest.approx(-0.05)
 
 
-def test_a_baseline_is_smoothed_as_the_network_is_where_its_name_says_so(scene, monkeypatch):
+def test_a_baseline_answers_as_the_network_does_where_its_name_says_so(scene, monkeypatch):
     given = []
 
     class Noise:
-        drawn_shares, parameters = (1 / 3,) * 3, 0
+        drawn_shares, parameters = (0.5, 0.3, 0.2), 0
 
         def __init__(self, area):
-            self.statistics = area.statistics
+            self.area = area
 
         def logits(self, pixels, where):
             drawn = np.random.default_rng(0).normal(0, 1, (3, *where.shape)).astype(np.float32)
-            seen = looks(*self.statistics.standardise(*pixels), 1, sensors="both")
-            given.append((np.where(where, drawn, np.nan), seen))
-            return given[-1][0]
+            seen = looks(*self.area.statistics.standardise(*pixels), 1, sensors="both")
+            given.append((np.where(where, drawn, np.nan), seen, self.area.class_counts / self.area.class_counts.sum()))
+            return given[-1][0].copy()
 
     monkeypatch.setitem(cells.METHODS, "noise", lambda area, *_, **__: Noise(area))
-    network = TrainConfig().network
-    for name, deviation in (("noise", 0.0), ("noise-smooth", network.smooth)):
-        counts = np.array(cells.compute(Cell(scene, name, 0, 0, 0, 2))["confusions"]["0.0"]).sum(0)
-        logits = smooth(*given[-1], deviation, network.likeness)
-        answers = logits[:, ~np.isnan(logits[0])].argmax(0)  # at tau 0, and as often trained on: the largest
-        assert counts.sum(0).tolist() == [*np.bincount(answers, minlength=3), 0]  # none without an answer
+    with scene.open() as opened:
+        labelled = scene.read_labels(opened.grid).index >= 0
+    network, counted = TrainConfig().network, []
+    for name, deviation, weight in (("noise", 0.0, 0.0), ("noise-alike", network.smooth, network.local_shares)):
+        counts = np.array(cells.compute(Cell(scene, name, 0, 0, 0, 2))["confusions"]["1.0"]).sum((0, 1))
+        drawn, look, shares = given[-1]
+        known = ~np.isnan(drawn[0])  # the test ground, labelled or not
+        assert (known & ~labelled).any()
+        logits = smooth(drawn, look, deviation, network.likeness)[:, known]
+        local = LocalShares(known.shape, 1, shares, Noise.drawn_shares, weight)
+        local.add(logits, *np.nonzero(known))
+        answers = posterior(local.adapt(logits, *np.nonzero(known)), shares, Noise.drawn_shares, tau=1.0).argmax(0)
+        counted.append(counts.tolist())
+        assert counted[-1] == [*np.bincount(answers[labelled[known]], minlength=3), 0]  # none without an answer
+    assert counted[0] != counted[1]
 
 
 def test_every_named_method_has_settings_that_differ():

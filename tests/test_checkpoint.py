@@ -105,18 +105,21 @@ def test_a_file_cut_short_anywhere(saved):
 
 def test_a_model_of_a_later_version(saved):
     rewrite(saved, header=lambda h: h.update(format=99))
-    assert "format 99, this version reads 2 to 4" in refusal(saved)
+    assert "format 99, this version reads 2 to 5" in refusal(saved)
 
 
-def test_a_model_of_format_3(tmp_path):
-    """Written when neighbours were averaged whatever they looked like."""
-    model = build_model(Layout(ms_bands=3, pan_bands=1, ratio=4, classes=4), smooth=0.5, likeness=0.0)
+@pytest.mark.parametrize(("number", "missing"), [(4, ("local_shares",)), (3, ("local_shares", "likeness"))])
+def test_a_model_of_format_4_and_3(number, missing, tmp_path):
+    """Written when classes were expected everywhere alike; in 3, neighbours were averaged whatever they looked like."""
+    off = dict.fromkeys(missing, 0.0)
+    model = build_model(Layout(ms_bands=3, pan_bands=1, ratio=4, classes=4), smooth=0.5, **off)
     path = tmp_path / "m.safetensors"
     model.save(path)
 
     def header(content):
-        content["format"] = 3
-        del content["network"]["likeness"]
+        content["format"] = number
+        for name in missing:
+            del content["network"][name]
 
     rewrite(path, header=header)
     assert Model.load(path).network.config == model.network.config
@@ -130,12 +133,15 @@ def test_a_model_of_format_2(tmp_path):
         (True, {}),
         (False, {"attention": "none", "padding": "zeros", "patch": 16, "stem": False, "head": "flatten"}),
     ):
-        model, path = build_model(layout, smooth=0.0, likeness=0.0, **changes), tmp_path / "m.safetensors"
+        model, path = (
+            build_model(layout, smooth=0.0, likeness=0.0, local_shares=0.0, **changes),
+            tmp_path / "m.safetensors",
+        )
         model.save(path)
 
         def header(content, dia=dia):
             content["format"] = 2
-            for name in ("attention", "stem", "fusion", "reader", "smooth", "likeness"):
+            for name in ("attention", "stem", "fusion", "reader", "smooth", "likeness", "local_shares"):
                 del content["network"][name]
             content["network"]["dia"] = dia
 

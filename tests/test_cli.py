@@ -116,13 +116,15 @@ def test_classes_are_expected_as_the_user_says(call, quick_run, labelled_pair, t
         assert code == 0, err
         return read_band(tmp_path / "m.tif")[0]
 
-    assert np.array_equal(mapped("--prior", "balanced"), mapped("--tau", "0"))
     shares = tmp_path / "shares.csv"
-    shares.write_text("value,share\n1,50\n4,1e-9\n2,50\n")  # no water, half of the rest each
-    assert (mapped() == 4).any()
-    assert not (mapped("--prior", shares) == 4).any()
+    shares.write_text("value,share\n1,7\n4,7\n2,7\n")
+    assert np.array_equal(mapped("--prior", "balanced"), mapped("--prior", shares))
+    assert not np.array_equal(mapped("--prior", "balanced"), mapped())
+    shares.write_text("value,share\n1,1e-9\n4,50\n2,50\n")  # half of the second and the third each
+    assert (mapped() == 1).any()
+    assert not (mapped("--prior", shares) == 1).any()
     with rasterio.open(tmp_path / "m.tif") as dataset:
-        assert dataset.tags()["ADCDNET_PRIOR"].split()[:2] == ["0.5", "0.5"]
+        assert dataset.tags()["ADCDNET_PRIOR"].split()[1:] == ["0.5", "0.5"]
     shares.write_text("value,share\n1,50\n2,50\n")
     code, _, err = call(
         "predict", quick_run.folder, *pair_arguments(labelled_pair), "--out", tmp_path / "n.tif", "--prior", shares

@@ -7,6 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from adcdnet.nn import DeepTemporalMamba, MapDepth, MapToken, SequenceDepth, SequenceToken
+from adcdnet.nn.dtm import to_grid
 
 DEPTHS = (3, MapDepth(2, (5, 7)), SequenceDepth(6))
 
@@ -173,3 +174,14 @@ def test_head_of_pooled_maps_runs_in_onnx_runtime(tmp_path):
     names = [one.name for one in session.get_inputs()]
     (logits,) = session.run(None, dict(zip(names, [v.numpy() for v in (*given[0], given[1])], strict=True)))
     assert_close(torch.from_numpy(logits), module(*given).detach(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(9, 9), (5, 5), (4, 4), (3, 7), (17, 16), (40, 33)])
+def test_maps_are_averaged_as_pytorch_does(size):
+    x = torch.randn(2, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    weight = torch.arange(16, dtype=torch.float64).view(4, 4)
+    found, defined = to_grid(x), nn.functional.adaptive_avg_pool2d(x, 4)
+    assert_close(found, defined, rtol=0, atol=1e-12)
+    (mine,) = torch.autograd.grad((found * weight).sum(), x)
+    (theirs,) = torch.autograd.grad((defined * weight).sum(), x)
+    assert_close(mine, theirs, rtol=0, atol=1e-12)

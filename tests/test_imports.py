@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "adcdnet"
 ROWS = [
     {"areas", "errors", "classes", "config", "grid", "ground"}
     | {"bands", "memory", "metrics", "owner", "posterior", "qgis", "register", "simulate", "smoothing"},
-    {"raster"},
+    {"raster", "local_shares"},
     {"images", "figures"},
     {"nn", "scene", "report", "intervals"},
     {"alignment", "model", "labels"},

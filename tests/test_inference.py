@@ -14,6 +14,7 @@ from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.inference import default_engine, logits_of, predict, scene_logits
 from adcdnet.journal import fingerprint
+from adcdnet.local_shares import LocalShares
 from adcdnet.model import Layout
 from adcdnet.owner import owner
 from adcdnet.posterior import posterior
@@ -170,11 +171,28 @@ def mapped(tiny_scene, tiny_model, tmp_path):
 
 
 def test_the_map_is_what_the_logits_say(mapped, tiny_scene, tiny_model):
-    p = posterior(whole_logits(tiny_model, tiny_scene), tiny_model.label_shares, tiny_model.drawn_shares, 0.5)
-    expected = np.where(all_valid(tiny_scene), np.array([2, 5, 8])[p.argmax(0)], 0)
-    with rasterio.open(mapped[0]) as dataset:
+    logits, shares = whole_logits(tiny_model, tiny_scene), (tiny_model.label_shares, tiny_model.drawn_shares)
+    valid = all_valid(tiny_scene)
+    row, col = np.nonzero(valid)
+    local = LocalShares(logits.shape[1:], 1, *shares, tiny_model.network.config.local_shares)
+    local.add(logits[:, valid], row, col)
+    p = posterior(local.adapt(logits[:, valid], row, col), *shares, 0.5)
+    expected = np.zeros(valid.shape, np.uint8)
+    expected[valid] = np.array([2, 5, 8])[p.argmax(0)]
+    with rasterio.open(mapped[0]) as dataset, rasterio.open(mapped[1]) as soft:
         assert np.array_equal(dataset.read(1), expected)
+        assert soft.read()[:, valid] == pytest.approx(p, abs=1e-5)
     assert set(np.unique(expected)) == {0, 2, 5, 8}
+    alone = posterior(logits[:, valid], *shares, 0.5)
+    assert np.abs(alone - p).max() > 0.01
+
+
+@pytest.mark.parametrize("tile", [13, 16, 30])
+def test_the_map_does_not_depend_on_the_tile_size(tile, mapped, tiny_scene, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("adcdnet.inference.sizes_within", lambda *_, **__: Sizes(tile, 256))
+    predict(tiny_model, tiny_scene, out=tmp_path / "m.tif", probabilities=tmp_path / "p.tif", tau=0.5)
+    with rasterio.open(mapped[1]) as whole, rasterio.open(tmp_path / "p.tif") as tiled:
+        assert tiled.read() == pytest.approx(whole.read(), abs=2e-6, nan_ok=True)
 
 
 def test_tau_moves_the_map(tiny_scene, tiny_model, tmp_path):
@@ -347,17 +365,27 @@ def test_a_stopped_prediction_resumes_to_the_identical_file(tiny_model, tiny_sce
     assert not (tmp_path / ".parts.tif.tiles").exists()
 
 
-def test_tiles_of_another_tau_are_not_resumed(tiny_model, tiny_scene, tmp_path, monkeypatch):
+def test_tiles_serve_every_tau(tiny_model, tiny_scene, tmp_path, monkeypatch):
     monkeypatch.setattr("adcdnet.budget.LARGEST_TILE", 16)
-
-    def stop(done, total):
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", resume=True, tau=0.0, progress=stop)
     predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", resume=True, tau=1.0)
     predict(tiny_model, tiny_scene, out=tmp_path / "plain.tif", tau=1.0)
     assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "plain.tif").read_bytes()
+
+
+def test_nothing_but_the_map_is_left_of_a_call_nor_of_those_that_were_killed(tiny_model, tiny_scene, tmp_path):
+    before = {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", progress=stop)
+    assert {path.name for path in tmp_path.iterdir()} == before
+    machine = owner().split("-")[0]
+    (tmp_path / f".map.tif.x1.{ended_process()}.tiles").mkdir()
+    (tmp_path / f".map.tif.x2.{machine}-1.tiles").mkdir()  # process 1 runs
+    (tmp_path / f".other.tif.x1.{ended_process()}.tiles").mkdir()
+    predict(tiny_model, tiny_scene, out=tmp_path / "map.tif")
+    left = {path.name for path in tmp_path.iterdir() if path.name.endswith(".tiles")}
+    assert {name.split(".")[1] + name.split(".")[3] for name in left} == {"mapx2", "otherx1"}
 
 
 def test_tiles_of_other_bands_are_refused_and_stay(tiny_model, tiny_scene, tmp_path, monkeypatch):

@@ -90,6 +90,20 @@ def test_a_tile_gives_the_numbers_of_its_patches(ratio, pan_bands, changes, seed
             assert_close(mine, theirs[1:3], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("changes", [{}, {"prior": False}, {"shared_decision": True, "reader": "gru"}])
+def test_branches_of_the_first_patches_are_as_of_all(changes):
+    network = liven(build(small(**changes))).eval()
+    side = network.config.before + 1 + network.config.after
+    patches = draw(network, 5, side, side)
+    whole, some = network(*patches, branches=True), network(*patches, branches=2)
+    assert torch.equal(some.main, whole.main)
+    for mine, theirs in ((some.ms, whole.ms), (some.pan, whole.pan)):
+        assert mine.shape == (2, 4)
+        assert_close(mine, theirs[:2])
+    assert network(*patches, branches=7).ms.shape == (5, 4)  # there are no more
+    assert network(*patches, branches=0)[1:] == (None, None)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

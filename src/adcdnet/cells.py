@@ -36,6 +36,7 @@ from adcdnet.inference import default_engine, scene_logits
 from adcdnet.inputs import sha256
 from adcdnet.intervals import confusion_by_block
 from adcdnet.labels import Labels
+from adcdnet.local_shares import LocalShares
 from adcdnet.metrics import expected_calibration_error
 from adcdnet.model import Layout
 from adcdnet.posterior import posterior
@@ -62,6 +63,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "halo": {"network": {"head": "flatten"}, "sampling": "patch"},  # what zeros is to be compared with
     "zeros": {"network": {"padding": "zeros", "patch": 8, "head": "flatten"}, "sampling": "patch"},
     "no-smooth": {"network": {"smooth": 0.0}},
+    "no-local-shares": {"network": {"local_shares": 0.0}},
     "no-mixup": {"mixup": 0.0},
     "no-self-training": {"self_training": 0.0},
     "tiles": {"sampling": "dense"},
@@ -69,7 +71,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "pan-only": {"network": {"sensors": "pan"}},
 }
 PAPER = "paper"
-SMOOTHED = "-smooth"  # after the name of a baseline: its answers are averaged over neighbours as those of ADCD-Net are
+ALIKE = "-alike"  # after the name of a baseline: its answers are averaged and adapted as those of ADCD-Net are
 Protocol = Literal["blocks", "strips", "random"]  # what is tested: see `folds`
 
 
@@ -77,7 +79,7 @@ Protocol = Literal["blocks", "strips", "random"]  # what is tested: see `folds`
 class Cell:
     """One training and its test.
 
-    method: a name of METHODS, as it is or with SMOOTHED behind it; of ABLATIONS; `paper`; or a TOML file of settings.
+    method: a name of METHODS, as it is or with ALIKE behind it; of ABLATIONS; `paper`; or a TOML file of settings.
     """
 
     scene: SceneFiles
@@ -111,7 +113,7 @@ def method_name(method: str) -> str:
 
 def settings_of(method: str, seed: int) -> TrainConfig | None:
     """The settings of an ADCD-Net, None for the other methods. InputError for a method that is not known."""
-    if method.removesuffix(SMOOTHED) in METHODS:
+    if method.removesuffix(ALIKE) in METHODS:
         return None
     if method.endswith(".toml"):
         return TrainConfig.read(Path(method)).replace({"seed": seed})
@@ -121,7 +123,7 @@ def settings_of(method: str, seed: int) -> TrainConfig | None:
         return TrainConfig().replace({**ABLATIONS[method], "seed": seed})
     raise InputError(
         f"method {method!r} is not known; choose from {', '.join((*ABLATIONS, PAPER))}, from {', '.join(METHODS)} "
-        f"(with {SMOOTHED} behind it, if wanted), or name a TOML file of settings"
+        f"(with {ALIKE} behind it, if wanted), or name a TOML file of settings"
     )
 
 
@@ -134,7 +136,7 @@ def _ground_rules() -> dict[str, Any]:
     network = config.network
     return {
         "window": (network.before, network.after, network.reach),
-        "average": (network.smooth, network.likeness),
+        "answer": (network.smooth, network.likeness, network.local_shares),
         "class_balance": config.class_balance,
         "split": config.split.model_dump(),
     }
@@ -211,19 +213,21 @@ def compute(cell: Cell) -> dict[str, Any]:
         index = np.where(pixels.valid, labels.index, -1).astype(np.int64)
         shown = replace(labels, index=_kept_labels(index, split, cell).astype(np.int16))
         area = TrainingArea(pixels, shown, split, network=config.network, ratio=scene.ratio)
-        tested = (split.part == TEST) & (index >= 0)
+        ground = (split.part == TEST) & pixels.valid
+        tested = ground & (index >= 0)
         started = time.perf_counter()
         if settings is None:
             bands = BandRoles.of_descriptions(scene.ms_descriptions)
-            name = cell.method.removesuffix(SMOOTHED)
+            name = cell.method.removesuffix(ALIKE)
+            alike = name != cell.method
             classifier = METHODS[name](area, pixels, bands, seed=cell.seed)
             trained = time.perf_counter()
-            logits = classifier.logits(pixels, tested)
-            if name != cell.method:
+            logits = classifier.logits(pixels, ground)
+            if alike:
                 look = looks(*area.statistics.standardise(*pixels), 1, sensors="both")
                 logits = smooth(logits, look, config.network.smooth, config.network.likeness)
-            drawn, parameters, classified = classifier.drawn_shares, classifier.parameters, int(tested.sum())
-            temperature = 1.0
+            drawn, parameters, classified = classifier.drawn_shares, classifier.parameters, int(ground.sum())
+            temperature, weight = 1.0, config.network.local_shares if alike else 0.0
         else:
             model = _train(area, scene, labels, settings)
             trained = time.perf_counter()
@@ -231,9 +235,15 @@ def compute(cell: Cell) -> dict[str, Any]:
             for window, _, values in scene_logits(model, scene, engine=default_engine(model.network)):
                 logits[:, *window.slices] = values
             drawn, temperature, classified = model.drawn_shares, model.temperature, int(pixels.valid.sum())
+            weight = config.network.local_shares
             parameters = sum(p.numel() for p in model.network.parameters())
+        shares = (area.class_counts / area.class_counts.sum()).tolist()
+        # of the test ground alone: answers to training ground know its labels
+        row, col = np.nonzero(ground)
+        local = LocalShares(index.shape, 1, shares, drawn, weight)
+        local.add(logits[:, row, col], row, col)
+        logits[:, row, col] = local.adapt(logits[:, row, col], row, col)
         ended = time.perf_counter()
-    shares = (area.class_counts / area.class_counts.sum()).tolist()
     height, width = index.shape
     place = block_numbers(height, width, 2 * NetworkConfig().reach)
     truth = np.where(tested, index, -1)

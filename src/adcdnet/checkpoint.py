@@ -24,7 +24,7 @@ from adcdnet.config import NetworkConfig, one_line
 from adcdnet.errors import InputError
 from adcdnet.model import ADCDNet, Layout
 
-FORMAT = 4
+FORMAT = 5
 OLDEST = 2  # that is still read
 _RENAMED = ((".dia.", ".attention."), (".mamba.", ".reader."))  # weights of format 2
 _KEY = "adcdnet"
@@ -82,8 +82,10 @@ class Model:
             header = json.loads(metadata[_KEY])
             if header["format"] == OLDEST:
                 weights = _of_format_2(header, weights)
-            if header["format"] < FORMAT:  # how unlike neighbours looked did not count
+            if header["format"] < 4:  # how unlike neighbours looked did not count
                 header["network"].setdefault("likeness", 0.0)
+            if header["format"] < FORMAT:  # nor what lay around
+                header["network"].setdefault("local_shares", 0.0)
             if OLDEST <= header["format"] <= FORMAT:
                 return cls._rebuild(header, weights)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

@@ -19,7 +19,8 @@ from adcdnet.checkpoint import Model, Run, pick_device, write_whole
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.evaluation import labels_in_part
-from adcdnet.inference import default_engine, scene_logits
+from adcdnet.inference import default_engine, known_targets, scene_logits
+from adcdnet.local_shares import LocalShares
 from adcdnet.material import LabelledScene
 from adcdnet.metrics import Scores, confusion_matrix, scores
 from adcdnet.posterior import posterior
@@ -81,16 +82,22 @@ def _claim(run: Run, scenes: Sequence[LabelledScene], device: str) -> Claim:
     for one in scenes:
         step = model.network.config.step(one.scene.ratio)
         split = run.folder / ("split.tif" if len(scenes) == 1 else f"split-{one.name}.tif")
-        truth = labels_in_part(one.labels, one.scene.grid.refine(step), "the scene", split, "test")
-        for window, pixels, logits in scene_logits(
-            model, one.scene, engine=default_engine(model.network), device=where
-        ):
+        grid = one.scene.grid.refine(step)
+        truth = labels_in_part(one.labels, grid, "the scene", split, "test")
+        shares = model.label_shares, model.drawn_shares
+        local = LocalShares(grid.shape, step, *shares, model.network.config.local_shares)
+        tested = []
+        for window, _, logits in scene_logits(model, one.scene, engine=default_engine(model.network), device=where):
             assert logits is not None  # no window is skipped
-            true = truth[window.scale(step).slices]
-            tested = (true >= 0) & pixels.valid_targets(step)
-            for confusion, tau in zip(confusions, TAUS, strict=True):
-                p = posterior(logits[:, tested], model.label_shares, model.drawn_shares, tau, model.temperature)
-                confusion += confusion_matrix(true[tested], p.argmax(0), classes)
+            found, row, col = known_targets(logits, window.scale(step))
+            local.add(found, row, col)
+            wanted = truth[row, col] >= 0
+            tested.append((found[:, wanted], row[wanted], col[wanted]))
+        found, row, col = (np.concatenate(parts, axis=-1) for parts in zip(*tested, strict=True))
+        adapted = local.adapt(found, row, col)
+        for confusion, tau in zip(confusions, TAUS, strict=True):
+            p = posterior(adapted, *shares, tau, model.temperature)
+            confusion += confusion_matrix(truth[row, col], p.argmax(0), classes)
     if not confusions.any():
         raise InputError("the test part holds no labelled pixel, so there is nothing to compare; label more places")
     by_tau = {tau: scores(confusion) for tau, confusion in zip(TAUS, confusions, strict=True)}

@@ -48,6 +48,7 @@ class NetworkConfig(_Settings):
     learn_prior_token: bool = True  # False leaves it a random projection, as published
     smooth: float = Field(2.0, ge=0, le=4)  # deviation, in targets, of the Gaussian that averages neighbours' logits
     likeness: float = Field(0.2, ge=0)  # of the one that weighs how unlike they look, in training deviations; 0: not
+    local_shares: float = Field(0.75, ge=0, le=1)  # weight of how often classes seem to lie around a pixel; 0: none
 
     @model_validator(mode="before")
     @classmethod
@@ -161,7 +162,7 @@ class TrainConfig(_Settings):
     sampling: Literal["auto", "dense", "patch"] = "auto"  # auto: tiles where labels lie close and patches miss many
     stage1_labelled: bool = False  # stage I on the labelled pixels only patch sampling
     spread: float = Field(10.0, ge=0)  # weight of the variance-covariance term of stage I; 0: as published
-    branch_targets: int = Field(128, ge=1)  # of the targets of a step of tiles, those that the DTM heads classify too
+    branch_targets: int = Field(32, ge=1)  # of the targets of a step, those that the DTM heads classify too
     branch_weight: float = Field(0.2, ge=0)  # λ of L = L_main + λ (L_ms + L_pan)
     class_balance: float = Field(0.25, ge=0, le=1)  # classes weigh in as (frequency)^-class_balance
     label_smoothing: float = Field(0.05, ge=0, lt=1)
@@ -192,6 +193,7 @@ class TrainConfig(_Settings):
                 prior_mask="raw",
                 learn_prior_token=False,
                 smooth=0.0,
+                local_shares=0.0,
             ),
             # the published 5 and 20 epochs over a few thousand training pixels, batch 32
             stage1=StageConfig(
@@ -210,6 +212,7 @@ class TrainConfig(_Settings):
             self_training=0.0,
             passes=0.0,
             branch_weight=0.8,
+            branch_targets=32,  # all of a step
             average=0.0,
             augment=False,
         )

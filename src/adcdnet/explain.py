@@ -255,7 +255,8 @@ class _Head:
 def _answers(
     model: Model, scene: Scene, index: NDArray[np.int16], few: int, progress: Callable[[int, int], None]
 ) -> Iterator[tuple[NDArray[np.int16], Outputs]]:
-    """Class indices (b,) and logits of all heads, `few` labelled pixels at a time; of the main head as in a map."""
+    """Class indices (b,) and logits of all heads, `few` labelled pixels at a time; of the main head as in a map, but
+    for the shares of the classes around each pixel."""
     network, config = model.network, model.network.config
     reach = config.reach
     windows = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (index[w.slices] >= 0).any()]

@@ -23,7 +23,8 @@ from adcdnet.budget import LARGEST_BATCH, Engine, sizes_within
 from adcdnet.checkpoint import Model, Run, pick_device
 from adcdnet.errors import InputError
 from adcdnet.grid import Window, tiles
-from adcdnet.journal import Journal, clear, fingerprint
+from adcdnet.journal import Journal, fingerprint
+from adcdnet.local_shares import LocalShares
 from adcdnet.memory import resident
 from adcdnet.model import CORE, ADCDNet, Shared
 from adcdnet.nn.shared import Targets
@@ -210,9 +211,12 @@ def predict(
     `model` may be a run, its folder or a model file. Returns warnings.
 
     prior: (K,) shares in which classes are expected in this scene; None: as they were labelled. tau is its exponent.
+    The scene is gone through once to classify it, and its logits are kept beside the map, 4 bytes a pixel and class,
+    until that is written: how often classes lie around a pixel is known at the end only (`local_shares`).
+
     memory: bytes of resident memory, all of the process included, that tile and batch are chosen for.
-    resume: keep finished tiles beside the map until it is whole, and go on from those that an earlier call with the
-    same model, scene, bands and settings left; the file is the same as from one uninterrupted call.
+    resume: where the call is stopped, leave the finished tiles beside the map, and go on from those that an earlier
+    call with the same model, scene, bands, engine and precision left; the file is the same as from one whole call.
     sieved: give patches of the map of fewer of its pixels than this to their largest neighbour (0: none). Probabilities
     stay as they are. The whole map is held for it, some 10 bytes a pixel on top of `memory`.
     device: "auto" is the GPU if there is one; afterwards the network is back where it was.
@@ -235,21 +239,18 @@ def predict(
     }
     where, home = pick_device(device), next(model.network.parameters()).device
     sizes = sizes_within(model.network, memory, used=resident(), engine=engine)
-    step = model.network.config.step(scene.ratio)
+    config = model.network.config
+    step = config.step(scene.ratio)
     grid = scene.grid.refine(step)
     if sieved >= grid.height * grid.width:
         raise InputError(
             f"patches of fewer than {sieved} pixels are to go, but the map of {scene.name} has only "
             f"{grid.height}×{grid.width}; ask for a smaller --sieve"
         )
-    settings = (engine, tau, expected, precision, probabilities is not None, step, where.type)
-    journal = Journal(Path(out), fingerprint(model, scene, settings), scene.chosen) if resume else None
-    if journal is not None:
-        sizes = journal.begin(sizes)
     values = np.asarray((*model.classes.values, 0), np.uint8)
-    total = scene.grid.height * scene.grid.width
-    sums = _Sums()
-    whole = np.zeros(grid.shape, np.uint8) if sieved else None
+    sums, local = _Sums(), LocalShares(grid.shape, step, expected, model.drawn_shares, config.local_shares)
+    known = fingerprint(model, scene, (engine, precision, where.type))
+    journal = Journal(Path(out), known, scene.chosen, lasting=resume)
     with ExitStack() as stack:
         stack.callback(model.network.to, home)
         # entered first, left last: what was handed over is written before the files are closed
@@ -265,42 +266,45 @@ def predict(
                 tags=tags,
             )
             files.append(stack.enter_context(soft))
-        writer = stack.enter_context(ThreadPoolExecutor(1))
-        written: Future[None] | None = None
-        done, mapped = 0, False
-        finished = () if journal is None else journal.finished
+        stack.callback(lambda: journal.end(whole=False))
+        sizes = journal.begin(sizes)
+        behind = stack.enter_context(_WriteBehind())
+        done, total, mapped = 0, scene.grid.height * scene.grid.width, False
+        windows = []
         for window, pixels, logits in scene_logits(
-            model, scene, engine=engine, **sizes._asdict(), device=where, precision=precision, skip=finished
+            model, scene, engine=engine, **sizes._asdict(), device=where, precision=precision, skip=journal.finished
         ):
-            place = window.scale(step)
             if logits is None:
-                assert journal is not None
-                layers = journal.read(window)
+                logits = journal.read(window)
             else:
-                p = posterior(logits, expected, model.drawn_shares, tau, model.temperature)
-                best = np.where(pixels.valid_targets(step), p.argmax(0), len(values) - 1)
-                answer: list[NDArray[Any]] = [values[best], p]
-                layers = answer[: len(files)]
-                if journal is not None:
-                    journal.keep(window, layers)
-            if whole is not None:
-                whole[place.slices] = layers[0]
-            if written is not None:
-                written.result()
-            ready = (files, layers) if whole is None else (files[1:], layers[1:])
-            written = writer.submit(_write, *ready, place)
+                behind.do(journal.keep, window, logits)
+            targets = known_targets(logits, window.scale(step))
+            local.add(*targets)
+            mapped = mapped or targets[0].size > 0
             sums.add(pixels)
-            mapped = mapped or bool(layers[0].any())
+            windows.append(window)
             done += window.height * window.width
             if progress is not None:
                 progress(done, total)
-        if written is not None:
-            written.result()
-        if whole is not None:
-            files[0].write(sieve(whole, sieved))
         if not mapped:
             raise InputError(f"{scene.name}: no valid pixel; check the nodata values of both images")
-    clear(Path(out)) if journal is None else journal.forget()
+        behind.finish()
+        whole = np.zeros(grid.shape, np.uint8) if sieved else None
+        for window in windows:
+            place, logits = window.scale(step), journal.read(window)
+            found, row, col = known_targets(logits, place)
+            logits[:, row - place.row, col - place.col] = local.adapt(found, row, col)
+            p = posterior(logits, expected, model.drawn_shares, tau, model.temperature)
+            best = values[np.where(np.isnan(p[0]), len(values) - 1, p.argmax(0))]
+            layers: list[NDArray[Any]] = [best, p]
+            if whole is not None:
+                whole[place.slices] = best
+            ready = (files, layers) if whole is None else (files[1:], layers[1:])
+            behind.do(_write, *ready, place)
+        behind.finish()
+        if whole is not None:
+            files[0].write(sieve(whole, sieved))
+    journal.end(whole=True)
     return _warn_if_far(model, scene, sums)
 
 
@@ -312,9 +316,37 @@ def _refuse_overwriting(outputs: Sequence[Path | str], scene: Scene) -> None:
         taken.add(Path(output).resolve())
 
 
+def known_targets(
+    logits: NDArray[np.float32], place: Window
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Logits (K, n) of the valid targets of a window, and their rows and columns (n,) in the scene."""
+    row, col = np.nonzero(~np.isnan(logits[0]))
+    return logits[:, row, col], row + place.row, col + place.col
+
+
 def _write(files: Sequence[RasterWriter], layers: Sequence[NDArray[Any]], window: Window) -> None:
-    for file, layer in zip(files, layers, strict=True):
+    for file, layer in zip(files, layers, strict=False):  # without probabilities a file fewer
         file.write(layer, window)
+
+
+class _WriteBehind:
+    """A thread that writes one thing while the next one is computed; a failure shows at the next call."""
+
+    def __enter__(self) -> _WriteBehind:
+        self._thread = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def do(self, write: Callable[..., None], *arguments: Any) -> None:
+        self.finish()
+        self._last = self._thread.submit(write, *arguments)
+
+    def finish(self) -> None:
+        if self._last is not None:
+            self._last.result()
 
 
 class _Sums:

@@ -45,6 +45,7 @@ class JoinedArea(TrainingArea):
         gap *= self.step  # between targets
         self.target = stack([area.target for area in areas], gap=gap, fill=False)
         self.label = stack([area.label for area in areas], gap=gap, fill=-1)
+        self.validation = stack([area.validation for area in areas], gap=gap, fill=False)
         self.validation_label = stack([area.validation_label for area in areas], gap=gap, fill=-1)
         self.has_validation = any(area.has_validation for area in areas)
         self.labelled = np.argwhere(self.label >= 0)

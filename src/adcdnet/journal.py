@@ -1,11 +1,13 @@
-"""Finished tiles of one prediction, kept in a hidden folder beside the map until that is whole."""
+"""The logits of one prediction, tile by tile, in a hidden folder beside the map until that is whole."""
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
 import shutil
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,14 +24,18 @@ from adcdnet.grid import Window
 from adcdnet.owner import is_gone, owner
 from adcdnet.scene import Scene
 
+_TILES = ".tiles"  # how the folder's name ends
+
 
 class Journal:
     """The tiles of the prediction that `fingerprint` stands for. finished: windows that need no more work.
 
-    chosen: the bands asked for, of "ms" and "pan", where they were.
+    chosen: the bands asked for, of "ms" and "pan", where they were. lasting: a stopped prediction leaves them, and
+    another one goes on from them; otherwise they are its own.
     """
 
-    def __init__(self, out: Path, fingerprint: str, chosen: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, out: Path, fingerprint: str, chosen: Mapping[str, Sequence[str]], *, lasting: bool) -> None:
+        self.out, self.lasting = out, lasting
         self.folder = _folder(out)
         self.fingerprint = fingerprint
         self.chosen = {image: list(bands) for image, bands in chosen.items()}
@@ -41,6 +47,13 @@ class Journal:
         InputError where the folder cannot be written, where what it holds cannot be understood, and where all is as it
         was but the bands that are asked for.
         """
+        if not self.lasting:
+            try:
+                made = tempfile.mkdtemp(f".{owner()}{_TILES}", f".{self.out.name}.", self.out.parent)
+            except OSError as error:
+                raise InputError(f"{self.out} cannot be written: {error.strerror}; choose another --out") from error
+            self.folder = Path(made)
+            return sizes
         head = self.folder / "head.json"
         if head.exists():
             left = _read_head(head)
@@ -67,19 +80,32 @@ class Journal:
         write_whole(head, json.dumps(content).encode())
         return sizes
 
-    def keep(self, window: Window, layers: Sequence[NDArray[Any]]) -> None:
+    def keep(self, window: Window, logits: NDArray[np.float32]) -> None:
+        """InputError where that fails."""
         content = io.BytesIO()
-        np.savez(content, *layers)
-        write_whole(self._file(window), content.getvalue())
+        np.savez(content, logits=logits)
+        try:
+            write_whole(self._file(window), content.getvalue())
+        except InputError as error:
+            raise InputError(
+                f"{self.out} cannot be written: it is made of tiles kept beside it, 4 bytes a pixel and class, and {error}"
+            ) from error
 
-    def read(self, window: Window) -> list[NDArray[Any]]:
+    def read(self, window: Window) -> NDArray[np.float32]:
         """InputError for a file that is damaged."""
         file = self._file(window)
         try:
-            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as layers:
-                return [layers[name] for name in layers.files]
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as kept:
+                return np.asarray(kept["logits"], np.float32)
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{file} is damaged; remove it, and --resume computes this tile anew") from error
+
+    def end(self, *, whole: bool) -> None:
+        """Remove the tiles, if the map is whole or nobody may go on from them; those of ended calls with it."""
+        if whole or not self.lasting:
+            self.forget()
+        if whole:
+            _clear(self.out)
 
     def forget(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -88,9 +114,12 @@ class Journal:
         return self.folder / f"{window.row}_{window.col}_{window.height}_{window.width}.npz"
 
 
-def clear(out: Path) -> None:
-    """Remove the tiles that a call stopped earlier left beside `out`; those of another running process stay. A head is
+def _clear(out: Path) -> None:
+    """Remove the tiles that calls stopped earlier left beside `out`; those of another running process stay. A head is
     written whole, so that a damaged one is of no running process."""
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.*{_TILES}"):  # of calls that were killed
+        if is_gone(folder.name.removesuffix(_TILES).rpartition(".")[2]):
+            shutil.rmtree(folder, ignore_errors=True)
     head = _folder(out) / "head.json"
     if not head.exists():
         return
@@ -129,4 +158,4 @@ def _words(chosen: Mapping[str, Sequence[str]]) -> str:
 
 
 def _folder(out: Path) -> Path:
-    return out.with_name(f".{out.name}.tiles")
+    return out.with_name(f".{out.name}{_TILES}")

@@ -29,7 +29,7 @@ from adcdnet.nn.backbone import Backbone
 from adcdnet.nn.cbam import SpatialAttention
 from adcdnet.nn.context import CONTEXT_REACH, Context
 from adcdnet.nn.dia import DeformableInteractiveAttention
-from adcdnet.nn.dtm import DeepTemporalMamba, MapDepth, MapToken
+from adcdnet.nn.dtm import DeepTemporalMamba, MapDepth, MapToken, to_grid
 from adcdnet.nn.fusion import fusion_of
 from adcdnet.nn.shared import Attention, Masks, Targets, box_mean, gather, mask_operator, positions, take
 
@@ -120,7 +120,7 @@ class Encoder(nn.Module):
         if self.valid:
             sides = (self.patch, self.cells, self.cells, self.cells)
             maps = [_crop(m, side) for m, side in zip(maps, sides, strict=True)]
-        return [F.adaptive_avg_pool2d(m, 4) for m in maps] if self.pool else maps
+        return [to_grid(m) for m in maps] if self.pool else maps
 
     # Shared: maps of whole tiles, of which the values around each target are gathered
 
@@ -159,7 +159,7 @@ class Encoder(nn.Module):
             else:
                 side = self.patch if cell == 1 else self.cells
                 tokens.append(gather(depth, targets, side=side, step=cell, reach=reach))
-        return [*tokens, F.adaptive_avg_pool2d(attended, 4) if self.pool else attended]
+        return [*tokens, to_grid(attended) if self.pool else attended]
 
 
 def _attention(name: str, scales: tuple[float, float]) -> Attention | None:
@@ -295,7 +295,8 @@ class ADCDNet(nn.Module):
     """The network of stage II. The prior network inside it is frozen and always in eval mode.
 
     forward(ms, pan): patches (n, B, h, h) and (n, B', h·r, h·r), h = before + 1 + after of the settings.
-    branches: run the DTM branches too (training and explanation); the map needs the main logits only.
+    branches: run the DTM branches too (training and explanation), on all patches or on so many of the first; the map
+    needs the main logits only.
     ValueError for a network without a stem at a ratio other than 4.
     """
 
@@ -347,7 +348,7 @@ class ADCDNet(nn.Module):
         """Names and parameters that stage II changes."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
-    def forward(self, ms: Tensor, pan: Tensor, *, branches: bool = False) -> Outputs:
+    def forward(self, ms: Tensor, pan: Tensor, *, branches: bool | int = False) -> Outputs:
         ms, pan = self._silence(ms, pan)
         depths = self.sensors.ms.backbone(ms), self.sensors.pan.backbone(pan)
         views = self.sensors.ms.view(depths[0]), self.sensors.pan.view(depths[1])
@@ -363,11 +364,13 @@ class ADCDNet(nn.Module):
         main = self._main(views, prior, statistics)
         if not (branches and self.dtm):
             return Outputs(main, None, None)
-        tokens = (
-            self.sensors.ms.tokens(depths[0], views[0].attended),
-            self.sensors.pan.tokens(depths[1], views[1].attended),
-        )
-        return Outputs(main, *self._branches(tokens, prior))
+        first = slice(len(ms) if branches is True else branches)
+        tokens = [
+            encoder.tokens([depth[first] for depth in own], view.attended[first])
+            for encoder, own, view in zip((self.sensors.ms, self.sensors.pan), depths, views, strict=True)
+        ]
+        known = None if prior is None else (prior[0][first], prior[1][first])
+        return Outputs(main, *self._branches((tokens[0], tokens[1]), known))
 
     # Shared. In eval mode equal to `forward` on the patches around the targets; in training mode BatchNorm takes its
     # statistics from the tiles.
@@ -458,7 +461,7 @@ class ADCDNet(nn.Module):
         for i, sensor in enumerate(("ms", "pan")):
             token = None
             if self.prior is not None and prior is not None:
-                features = F.adaptive_avg_pool2d(prior[i], 4) if self.config.token == "pool" else prior[i]
+                features = to_grid(prior[i]) if self.config.token == "pool" else prior[i]
                 token = self.prior_token[sensor](features)
             sequence = self.dtm[sensor](tokens[i], token)
             decide = self.decision if self.config.shared_decision else self.branch_decision[sensor]

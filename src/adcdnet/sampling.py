@@ -257,10 +257,10 @@ class TrainingArea:
     """All that training may look at: standardised pixels, with test and invalid ones set to 0, and who is a target.
 
     ms (B, H + 2·reach, W + 2·reach) and pan (B', ...·r, ...·r), with a mirrored border of the network's reach; target
-    (H, W) bool: a valid pixel of the train part; label (H, W): class index of labelled targets, −1 elsewhere; labelled,
-    unlabelled (n, 2): row and column of labelled targets, of all targets; class_counts (K,). Windows of targets hold no
-    validation pixel (guard band); tiles can, and have them set to 0 as they are drawn. statistics: measured over the
-    train part where not given.
+    (H, W) bool: a valid pixel of the train part; label (H, W): class index of labelled targets, −1 elsewhere;
+    validation, validation_label: the same of the validation part; labelled, unlabelled (n, 2): row and column of
+    labelled targets, of all targets; class_counts (K,). Windows of targets hold no validation pixel (guard band); tiles
+    can, and have them set to 0 as they are drawn. statistics: measured over the train part where not given.
 
     step: targets per MS pixel and axis; where PAN pixels are the targets, target and label, and with them the labels
     that are given, are (H·ratio, W·ratio), and targets are counted on that grid. All targets of one tile are then of
@@ -295,7 +295,8 @@ class TrainingArea:
         index = np.where(valid, labels.index, -1).astype(np.int64)
         self.target = _refine(train, self.step) & valid
         self.label = np.where(self.target, index, -1)
-        self.validation_label = np.where(_refine(split.part == VALIDATION, self.step), index, -1)
+        self.validation = _refine(split.part == VALIDATION, self.step) & valid
+        self.validation_label = np.where(self.validation, index, -1)
         self.has_validation = bool((self.validation_label >= 0).any())
         self.labelled = np.argwhere(self.label >= 0)
         self.unlabelled = np.argwhere(self.target)

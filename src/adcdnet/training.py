@@ -36,6 +36,7 @@ from adcdnet.config import StageConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.grid import tiles
 from adcdnet.labels import Labels
+from adcdnet.local_shares import LocalShares
 from adcdnet.material import LabelledScene, check_alike, divide, on_ms_grid, total_leakage, training_area
 from adcdnet.metrics import confusion_matrix, expected_calibration_error, scores
 from adcdnet.model import ADCDNet, Layout, PriorNet
@@ -407,7 +408,7 @@ class Trainer:
             truths, weight = [(share, one[targets]) for share, one in labels], self.class_weight
         else:
             with self._precision():
-                outputs = network(ms, pan, branches=branches)
+                outputs = network(ms, pan, branches=branches and self.config.branch_targets)
             truths, weight = [(share, one.flatten()) for share, one in labels], torch.ones_like(self.class_weight)
         return [
             sum((share * self._loss(z, truth[: len(z)], weight) for share, truth in truths), z.new_zeros(()))
@@ -423,12 +424,20 @@ class Trainer:
         return (weight[truth] * each).sum() / weight[truth].sum().clamp_min(torch.finfo(weight.dtype).tiny)
 
     def _validate(self, network: ADCDNet) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Class indices (n,) of the validation part and probabilities (K, n) at tau 1."""
-        shares = self.label_shares, self.drawn_shares
-        label = self.area.validation_label
-        answers = [(label[at], posterior(z, *shares, tau=1.0)) for at, z in self._answers(network, label >= 0)]
-        truth, p = zip(*answers, strict=True)
-        return np.concatenate(truth), np.concatenate(p, axis=1)
+        """Class indices (n,) of the validation part and probabilities (K, n) at tau 1, as in a map of that part alone.
+
+        What lies around a pixel ends where the part does, but not where one of several scenes does: one after another
+        they lie closer together than a window is wide.
+        """
+        shares, label = (self.label_shares, self.drawn_shares), self.area.validation_label
+        local = LocalShares(label.shape, self.area.step, *shares, self.config.network.local_shares)
+        places, answers = zip(*self._answers(network, self.area.validation), strict=True)
+        row, col = np.concatenate(places, axis=1)
+        logits = np.concatenate(answers, axis=1)
+        local.add(logits, row, col)
+        known = label[row, col] >= 0
+        row, col = row[known], col[known]
+        return label[row, col], posterior(local.adapt(logits[:, known], row, col), *shares, tau=1.0)
 
     @torch.inference_mode()
     def _answers(
