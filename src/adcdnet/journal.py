@@ -88,7 +88,7 @@ class Journal:
             write_whole(self._file(window), content.getvalue())
         except InputError as error:
             raise InputError(
-                f"{self.out} cannot be written: it is made of tiles kept beside it, 4 bytes a pixel and class, and {error}"
+                f"{self.out} cannot be written: it is made of tiles beside it, 4 bytes a pixel and class, and {error}"
             ) from error
 
     def read(self, window: Window) -> NDArray[np.float32]:
