@@ -207,7 +207,7 @@ def test_the_model_is_the_end_whatever_validation_said_before(labelled_pair, tmp
         return np.repeat([0, 1], 20), p
 
     monkeypatch.setattr(Trainer, "_validate", validate)
-    run = labelled_pair.train(tmp_path / "run", stage2={"steps": 5}, validations=5)
+    run = labelled_pair.train(tmp_path / "run", stage2={"steps": 20}, validations=5)
     assert len(looks) == 5
     assert run.model.record["validation"]["kappa"] == 0
     for name, value in run.model.network.state_dict().items():
@@ -216,7 +216,7 @@ def test_the_model_is_the_end_whatever_validation_said_before(labelled_pair, tmp
 
 
 def test_it_learns(labelled_pair, tmp_path):
-    run = labelled_pair.train(tmp_path / "run", stage2={"steps": 40, "learning_rate": 0.01}, network={"prior": False})
+    run = labelled_pair.train(tmp_path / "run", stage2={"steps": 160, "learning_rate": 0.01}, network={"prior": False})
     with labelled_pair.open() as scene:
         predict(run, scene, out=tmp_path / "map.tif")
     test = read_band(run.folder / "split.tif")[0] == TEST
@@ -226,20 +226,22 @@ def test_it_learns(labelled_pair, tmp_path):
 
 
 def test_few_labels_are_not_passed_over_for_ever():
-    config = TrainConfig().replace({"stage2": {"steps": 300}})  # of 64 patches, or of 128 pixels of 8 tiles
-    assert training._within_passes(config, 500, 100.0).steps == 235  # ceil(60 · 500 / 128)
-    assert training._within_passes(config, 500, 10.0).steps == 300  # 80 pixels a step: ceil(60 · 500 / 80) are more
-    assert training._within_passes(config, 20_000, 100.0).steps == 300
+    config = TrainConfig().replace({"stage2": {"steps": 600, "targets": 128}})  # of 64 patches; 150 of tiles
+    assert training._within_passes(config, 250, 50.0).steps == 118  # ceil(60 · 250 / 128)
+    assert training._within_passes(config, 250, 4.0).steps == 150  # 64 pixels a step: ceil(60 · 250 / 64) are more
+    assert training._within_passes(config, 20_000, 50.0).steps == 150
     assert training._within_passes(config, 250, None).steps == 235  # ceil(60 · 250 / 64)
-    assert training._within_passes(config.replace({"passes": 0.0}), 250, None).steps == 300
+    assert training._within_passes(config, 20_000, None).steps == 600
+    assert training._within_passes(config.replace({"passes": 0.0}), 250, None).steps == 600
 
 
-def test_tiles_are_taken_where_labels_lie_close_and_patches_would_miss_some(labelled_pair):
+def test_tiles_are_taken_where_labels_lie_close_and_are_not_few(labelled_pair):
     with labelled_pair.open() as scene:
         labels, pixels = labelled_pair.read_labels(scene), scene.read(scene.grid.window)
 
-    def sampling(steps, kept=1.0):
-        config = TrainConfig().replace(QUICK).replace({"stage2": {"steps": steps, "batch": 64}})
+    def sampling(passes, kept=1.0, asked="auto"):
+        stage = {"steps": 100, "batch": 64, "targets": 64}
+        config = TrainConfig().replace(QUICK).replace({"stage2": stage, "passes": passes, "sampling": asked})
         some = np.where(np.random.default_rng(0).random(labels.index.shape) < kept, labels.index, -1)
         sparse = replace(labels, index=some.astype(np.int16))
         split = split_blocks(sparse, pixels.valid, reach=config.network.reach, config=config.split, seed=0)
@@ -247,12 +249,14 @@ def test_tiles_are_taken_where_labels_lie_close_and_patches_would_miss_some(labe
         layout = Layout(ms_bands=4, pan_bands=1, ratio=2, classes=3)
         found = Trainer(area, layout, config, torch.device("cpu"), None).found
         assert (found["labels_per_tile"] > training.DENSE_FROM) == (kept == 1.0)
-        return found["sampling"], len(area.labelled)
+        return found["sampling"], found["steps"], len(area.labelled)
 
-    labelled = sampling(1)[1]
-    assert sampling(labelled // 64)[0] == "dense"
-    assert sampling(labelled // 64 + 1)[0] == "patch"  # enough patches for every label
-    assert sampling(1, kept=0.02)[0] == "patch"  # few labels a tile
+    taken, steps, labelled = sampling(0.0)
+    assert (taken, steps) == ("dense", 25)
+    assert sampling(25 * 64 / labelled)[:2] == ("dense", 25)  # just enough for all steps of tiles
+    assert sampling(24 * 64 / labelled)[:2] == ("patch", 24)
+    assert sampling(24 * 64 / labelled, asked="dense")[:2] == ("dense", 24)
+    assert sampling(0.0, kept=0.02)[:2] == ("patch", 100)  # few labels a tile
 
 
 def trainer_of(labelled_pair, **changes) -> Trainer:
@@ -305,10 +309,10 @@ def test_the_last_steps_mix_nothing(labelled_pair, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Trainer, "_supervised", lambda self, rng, *, mixed, **k: flags.append(mixed) or run(self, rng, mixed=mixed, **k)
     )
-    labelled_pair.train(tmp_path / "run", stage2={"steps": 5}, mixup=0.6)
+    labelled_pair.train(tmp_path / "run", stage2={"steps": 20}, mixup=0.6)
     assert flags == [True, True, True, False, False]
     flags.clear()
-    labelled_pair.train(tmp_path / "other", stage2={"steps": 5}, mixup=0.0)
+    labelled_pair.train(tmp_path / "other", stage2={"steps": 20}, mixup=0.0)
     assert not any(flags)
 
 

@@ -117,7 +117,10 @@ class NetworkConfig(_Settings):
 
 
 class StageConfig(_Settings):
-    """One training stage. A step draws `tiles` tiles (dense sampling) or `batch` single pixels (patch sampling)."""
+    """One training stage. A step draws `batch` single pixels (patch sampling) or `tiles` tiles (dense sampling).
+
+    Of tiles stage II takes a quarter as many steps: one of them costs more, and its targets are many.
+    """
 
     steps: int = Field(ge=0)
     learning_rate: float = Field(gt=0)
@@ -125,9 +128,9 @@ class StageConfig(_Settings):
     optimizer: Literal["adamw", "adam"] = "adamw"
     schedule: Literal["one-cycle", "exponential"] = "one-cycle"
     batch: int = Field(64, ge=2)
-    tiles: int = Field(8, ge=1)
+    tiles: int = Field(16, ge=1)
     tile: int = Field(16, ge=1)  # target MS pixels per side of a training tile
-    targets: int = Field(128, ge=2)  # pixels of the tiles of a step that count
+    targets: int = Field(1024, ge=2)  # pixels of the tiles of a step that count
 
 
 class SplitConfig(_Settings):
@@ -155,11 +158,11 @@ class TrainConfig(_Settings):
     seed: int = Field(0, ge=0)
     network: NetworkConfig = NetworkConfig()
     split: SplitConfig = SplitConfig()
-    stage1: StageConfig = StageConfig(steps=100, learning_rate=1e-3)
+    stage1: StageConfig = StageConfig(steps=100, learning_rate=1e-3, tiles=8, targets=128)
     stage2: StageConfig = StageConfig(steps=1200, learning_rate=2e-3)
     passes: float = Field(60.0, ge=0)  # stage II ends when it has seen each label so often on average; 0: only by steps
     initialisation: Literal["pytorch", "xavier"] = "pytorch"  # xavier: Xavier-uniform on Conv2d and Linear
-    sampling: Literal["auto", "dense", "patch"] = "auto"  # auto: tiles where labels lie close and patches miss many
+    sampling: Literal["auto", "dense", "patch"] = "auto"  # auto: tiles where labels lie close and are not few
     stage1_labelled: bool = False  # stage I on the labelled pixels only patch sampling
     spread: float = Field(10.0, ge=0)  # weight of the variance-covariance term of stage I; 0: as published
     branch_targets: int = Field(32, ge=1)  # of the targets of a step, those that the DTM heads classify too

@@ -50,7 +50,8 @@ from adcdnet.scene import Scene
 from adcdnet.smoothing import smooth
 from adcdnet.transfer import begin_from, notes_of
 
-DENSE_FROM = 11.0  # labelled targets a tile must hold to be cheaper than patches (benchmarks/bench_training.py)
+DENSE_FROM = 15.0  # labelled targets a tile must hold to be cheaper than patches (benchmarks/bench_training.py)
+STEPS_OF_PATCHES = 4  # of stage II, in whose place one of tiles is
 MOST_GUESSED = 2**18  # pixels without a label that a second round draws from: some thousand are drawn
 _WINDOW = 64  # MS pixels per side that are classified at once
 COLLAPSED = 1.5  # effective rank below which the features of stage I are useless
@@ -199,20 +200,22 @@ class Trainer:
         if config.initialisation == "xavier":
             _xavier(self.network)
         labels = area.labels_per_tile(config.stage2.tile)
-        missed = len(area.labelled) > config.stage2.steps * config.stage2.batch
+        by_patches, by_tiles = (_within_passes(config, len(area.labelled), each) for each in (None, labels))
+        enough = by_tiles.steps * STEPS_OF_PATCHES >= config.stage2.steps  # labels for all steps of tiles
         self.dense = config.network.sharable and (
-            config.sampling == "dense" or (config.sampling == "auto" and labels >= DENSE_FROM and missed)
+            config.sampling == "dense" or (config.sampling == "auto" and labels >= DENSE_FROM and enough)
         )
         self.found: dict[str, Any] = {"sampling": "dense" if self.dense else "patch", "labels_per_tile": labels}
         self.label_shares = _shares(area.class_counts)
         self.drawn_shares = _shares(area.drawn_counts(config.class_balance))
         stage_seeds = np.random.SeedSequence(config.seed).spawn(2)
         self.rngs = [np.random.default_rng(s) for s in stage_seeds]
-        self.stage2 = _within_passes(config, len(area.labelled), labels if self.dense else None)
+        self.stage2 = by_tiles if self.dense else by_patches
         self.found["steps"] = self.stage2.steps
-        few = not self.dense and self.stage2.steps < config.stage2.steps
         even = 2 * area.class_counts.min() >= area.class_counts.mean()
-        self.again = bool(config.self_training > 0 and few and even)  # whether stage II has a second round
+        # whether stage II has a second round
+        few = not self.dense and self.stage2.steps < config.stage2.steps
+        self.again = bool(config.self_training > 0 and few and even)
         weights = area.tile_weights(config.class_balance, config.stage2.tile)
         self.class_weight = torch.tensor(weights, dtype=torch.float32, device=device)
         self.history: list[dict[str, float | str]] = []
@@ -525,9 +528,11 @@ class Trainer:
 def _within_passes(config: TrainConfig, labelled: int, labels_per_tile: float | None) -> StageConfig:
     """Stage II with no more steps than `passes` over the labelled pixels take; labels_per_tile: None patch by patch."""
     stage = config.stage2
-    each = stage.batch if labels_per_tile is None else min(stage.targets, stage.tiles * labels_per_tile)
-    enough = math.ceil(config.passes * labelled / each) if config.passes else stage.steps
-    return stage.model_copy(update={"steps": min(stage.steps, enough)})
+    each, most = float(stage.batch), stage.steps
+    if labels_per_tile is not None:
+        each, most = min(stage.targets, stage.tiles * labels_per_tile), math.ceil(stage.steps / STEPS_OF_PATCHES)
+    enough = math.ceil(config.passes * labelled / each) if config.passes else most
+    return stage.model_copy(update={"steps": min(most, enough)})
 
 
 def _check_finite(loss: float, stage: str, step: int) -> None:
