@@ -39,7 +39,7 @@ def here(monkeypatch):
         for cell in todo:
             if not cells._is_kept(cell, out):
                 computed.append(cell)
-                cells._compute(cell, out)
+                cells._compute([cell], out)
 
     monkeypatch.setattr(benchmarks, "run_cells", run)
     return computed
@@ -202,6 +202,42 @@ def test_a_baseline_answers_as_the_network_does_where_its_name_says_so(scene, mo
         counted.append(counts.tolist())
         assert counted[-1] == [*np.bincount(answers[labelled[known]], minlength=3), 0]  # none without an answer
     assert counted[0] != counted[1]
+
+
+def test_a_baseline_is_trained_once_for_both_ways_of_reading_it(scene, tmp_path, monkeypatch):
+    fits = []
+    fit = cells.METHODS["mlp"]
+    monkeypatch.setitem(cells.METHODS, "mlp", lambda *a, **k: fits.append(1) or fit(*a, **k, steps=30))
+
+    class Here:  # a pool of this very process
+        def __init__(self, *_, **__):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def submit(self, call, *arguments):
+            future = Future()
+            future.set_result(call(*arguments))
+            return future
+
+    monkeypatch.setattr(cells, "ProcessPoolExecutor", Here)
+    todo = [Cell(scene, method, 0, fold, 0, folds=2) for fold in (0, 1) for method in ("mlp", "mlp-alike")]
+    told = []
+    cells.run_cells(todo, tmp_path, progress=lambda done, of, cell: told.append((done, of, cell)))
+    assert len(fits) == 2
+    assert [done for done, *_ in told] == [1, 2, 3, 4]
+    assert {cell for *_, cell in told} == set(todo)
+    for cell in todo:
+        kept = json.loads((tmp_path / cell.file).read_text())
+        alone = cells.compute(cell)
+        assert (kept["method"], kept["fingerprint"]) == (cell.method, cell.fingerprint())
+        assert kept["confusions"] == alone["confusions"]
+    cells.run_cells(todo, tmp_path)
+    assert len(fits) == 6  # four alone, and none again
 
 
 def test_every_named_method_has_settings_that_differ():

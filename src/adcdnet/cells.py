@@ -41,7 +41,7 @@ from adcdnet.metrics import expected_calibration_error
 from adcdnet.model import Layout
 from adcdnet.posterior import posterior
 from adcdnet.sampling import TEST, TRAIN, Split, TrainingArea, block_numbers, leakage
-from adcdnet.scene import Scene
+from adcdnet.scene import Pixels, Scene
 from adcdnet.scenes import SceneFiles
 from adcdnet.smoothing import looks, smooth
 from adcdnet.training import Trainer
@@ -151,6 +151,9 @@ def run_cells(
     _refuse_unwritable(out)
     missing = [cell for cell in cells if not _is_kept(cell, out)]
     done = len(cells) - len(missing)
+    trainings: dict[Cell, list[Cell]] = {}  # a baseline is trained once for both ways of reading it
+    for cell in missing:
+        trainings.setdefault(replace(cell, method=cell.method.removesuffix(ALIKE)), []).append(cell)
     threads = max(1, (os.cpu_count() or 1) // jobs)
     pool = ProcessPoolExecutor(
         jobs,
@@ -160,13 +163,14 @@ def run_cells(
         initargs=(threads,),
     )
     with pool:
-        running = {pool.submit(_compute, cell, out): cell for cell in missing}
+        running = {pool.submit(_compute, together, out): together for together in trainings.values()}
         try:
             for future in as_completed(running):
                 future.result()
-                done += 1
-                if progress is not None:
-                    progress(done, len(cells), running[future])
+                for cell in running[future]:
+                    done += 1
+                    if progress is not None:
+                        progress(done, len(cells), cell)
         except BrokenProcessPool as error:
             raise InputError(
                 "a training was killed, most likely for want of memory; what is finished is kept: call again with "
@@ -195,84 +199,122 @@ def _is_kept(cell: Cell, out: Path) -> bool:
     return bool(kept.get("fingerprint") == cell.fingerprint())
 
 
-def _compute(cell: Cell, out: Path) -> None:
-    file = out / cell.file
-    found = compute(cell)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, (json.dumps(found) + "\n").encode())
+def _compute(cells: Sequence[Cell], out: Path) -> None:
+    for cell, found in zip(cells, compute_together(cells), strict=True):
+        file = out / cell.file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, (json.dumps(found) + "\n").encode())
 
 
 def compute(cell: Cell) -> dict[str, Any]:
     """Train, classify the test pixels, count. The figures of a cell, as they are kept."""
-    settings = settings_of(cell.method, cell.seed)
+    return compute_together([cell])[0]
+
+
+def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """As `compute`, of cells with one training, whose answers are read as they are or ALIKE."""
+    first = cells[0]
+    settings = settings_of(first.method, first.seed)
     config = settings or TrainConfig()
-    with cell.scene.open() as scene:
-        labels = cell.scene.read_labels(scene.grid)
+    with first.scene.open() as scene:
+        labels = first.scene.read_labels(scene.grid)
         pixels = scene.read(scene.grid.window)
-        split = _split(cell, labels, pixels.valid, config)
+        split = _split(first, labels, pixels.valid, config)
         index = np.where(pixels.valid, labels.index, -1).astype(np.int64)
-        shown = replace(labels, index=_kept_labels(index, split, cell).astype(np.int16))
+        shown = replace(labels, index=_kept_labels(index, split, first).astype(np.int16))
         area = TrainingArea(pixels, shown, split, network=config.network, ratio=scene.ratio)
         ground = (split.part == TEST) & pixels.valid
-        tested = ground & (index >= 0)
-        started = time.perf_counter()
         if settings is None:
-            bands = BandRoles.of_descriptions(scene.ms_descriptions)
-            name = cell.method.removesuffix(ALIKE)
-            alike = name != cell.method
-            classifier = METHODS[name](area, pixels, bands, seed=cell.seed)
-            trained = time.perf_counter()
-            logits = classifier.logits(pixels, ground)
-            if alike:
-                look = looks(*area.statistics.standardise(*pixels), 1, sensors="both")
-                logits = smooth(logits, look, config.network.smooth, config.network.likeness)
-            drawn, parameters, classified = classifier.drawn_shares, classifier.parameters, int(ground.sum())
-            temperature, weight = 1.0, config.network.local_shares if alike else 0.0
+            answers = _of_baseline(first, area, pixels, scene, ground)
         else:
-            model = _train(area, scene, labels, settings)
-            trained = time.perf_counter()
-            logits = np.empty((len(labels.classes), *scene.grid.shape), np.float32)
-            for window, _, values in scene_logits(model, scene, engine=default_engine(model.network)):
-                logits[:, *window.slices] = values
-            drawn, temperature, classified = model.drawn_shares, model.temperature, int(pixels.valid.sum())
-            weight = config.network.local_shares
-            parameters = sum(p.numel() for p in model.network.parameters())
-        shares = (area.class_counts / area.class_counts.sum()).tolist()
-        # of the test ground alone: answers to training ground know its labels
-        row, col = np.nonzero(ground)
-        local = LocalShares(index.shape, 1, shares, drawn, weight)
-        local.add(logits[:, row, col], row, col)
-        logits[:, row, col] = local.adapt(logits[:, row, col], row, col)
-        ended = time.perf_counter()
-    height, width = index.shape
-    place = block_numbers(height, width, 2 * NetworkConfig().reach)
-    truth = np.where(tested, index, -1)
-    confusions, calibration = {}, {}
-    for tau in TAUS:
-        p = posterior(logits[:, tested], shares, drawn, tau, temperature)
-        answer = np.full(index.shape, -1)
-        answer[tested] = p.argmax(0)
-        found = confusion_by_block(truth, answer, len(shares), place)  # places after the last tested one are left out
-        by_place = np.zeros((int(place.max()) + 1, *found.shape[1:]), np.int64)
-        by_place[: len(found)] = found
-        confusions[str(tau)] = by_place.tolist()
-        calibration[str(tau)] = expected_calibration_error(p.T, index[tested])
-    return {
-        "fingerprint": cell.fingerprint(),
-        **{k: v for k, v in asdict(cell).items() if k != "scene"},
-        "scene": cell.scene.name,
+            answers = _of_network(area, pixels, scene, labels, settings)
+    truth = np.where(ground, index, -1)
+    common = {
+        "scene": first.scene.name,
         "classes": list(labels.classes.names),
         "training_pixels": area.class_counts.tolist(),
-        "leakage": leakage(split.part, tested, reach=config.network.reach).to_dict(),
-        "confusions": confusions,
-        "calibration_error": calibration,
-        "training_seconds": trained - started,
-        "pixels_per_second": classified / (ended - trained),
-        "parameters": parameters,
+        "leakage": leakage(split.part, truth >= 0, reach=config.network.reach).to_dict(),
+        "training_seconds": answers.training_seconds,
+        "pixels_per_second": answers.pixels_per_second,
+        "parameters": answers.parameters,
         "peak_memory_bytes": memory.peak(),
         "threads": torch.get_num_threads(),
         "versions": {"adcdnet": version("adcdnet"), "torch": torch.__version__},
     }
+    found = []
+    for cell in cells:
+        logits = answers.logits
+        if cell.method.endswith(ALIKE):
+            look = looks(*area.statistics.standardise(*pixels), 1, sensors="both")
+            logits = smooth(logits, look, config.network.smooth, config.network.likeness)
+        weight = 0.0 if settings is None and logits is answers.logits else config.network.local_shares
+        own = {k: v for k, v in asdict(cell).items() if k != "scene"}
+        counted = _count(replace(answers, logits=logits), area, truth, ground, weight)
+        found.append({"fingerprint": cell.fingerprint(), **own, **common, **counted})
+    return found
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What a trained method says. logits (K, H, W): of the test ground at least."""
+
+    logits: NDArray[np.float32]
+    drawn_shares: tuple[float, ...]
+    temperature: float
+    parameters: int
+    training_seconds: float
+    pixels_per_second: float
+
+
+def _of_baseline(cell: Cell, area: TrainingArea, pixels: Pixels, scene: Scene, ground: NDArray[np.bool_]) -> _Answers:
+    started = time.perf_counter()
+    bands = BandRoles.of_descriptions(scene.ms_descriptions)
+    classifier = METHODS[cell.method.removesuffix(ALIKE)](area, pixels, bands, seed=cell.seed)
+    trained = time.perf_counter()
+    logits = classifier.logits(pixels, ground)
+    speed = int(ground.sum()) / (time.perf_counter() - trained)
+    return _Answers(logits, classifier.drawn_shares, 1.0, classifier.parameters, trained - started, speed)
+
+
+def _of_network(area: TrainingArea, pixels: Pixels, scene: Scene, labels: Labels, settings: TrainConfig) -> _Answers:
+    started = time.perf_counter()
+    model = _train(area, scene, labels, settings)
+    trained = time.perf_counter()
+    logits = np.empty((len(labels.classes), *scene.grid.shape), np.float32)
+    for window, _, values in scene_logits(model, scene, engine=default_engine(model.network)):
+        logits[:, *window.slices] = values
+    speed = int(pixels.valid.sum()) / (time.perf_counter() - trained)
+    parameters = sum(p.numel() for p in model.network.parameters())
+    return _Answers(logits, model.drawn_shares, model.temperature, parameters, trained - started, speed)
+
+
+def _count(
+    answers: _Answers, area: TrainingArea, truth: NDArray[np.int64], ground: NDArray[np.bool_], weight: float
+) -> dict[str, Any]:
+    """Confusion matrices by place and calibration errors, by tau. truth: −1 where nothing is tested.
+
+    weight: of the shares of the classes around a pixel, which are those of the test ground alone: answers to training
+    ground know its labels.
+    """
+    shares = (area.class_counts / area.class_counts.sum()).tolist()
+    row, col = np.nonzero(ground)
+    local = LocalShares(truth.shape, 1, shares, answers.drawn_shares, weight)
+    local.add(answers.logits[:, row, col], row, col)
+    row, col = np.nonzero(truth >= 0)
+    adapted = local.adapt(answers.logits[:, row, col], row, col)
+    height, width = truth.shape
+    place = block_numbers(height, width, 2 * NetworkConfig().reach)
+    confusions, calibration = {}, {}
+    for tau in TAUS:
+        p = posterior(adapted, shares, answers.drawn_shares, tau, answers.temperature)
+        answer = np.full(truth.shape, -1)
+        answer[row, col] = p.argmax(0)
+        found = confusion_by_block(truth, answer, len(shares), place)  # places after the last tested one are left out
+        by_place = np.zeros((int(place.max()) + 1, *found.shape[1:]), np.int64)
+        by_place[: len(found)] = found
+        confusions[str(tau)] = by_place.tolist()
+        calibration[str(tau)] = expected_calibration_error(p.T, truth[row, col])
+    return {"confusions": confusions, "calibration_error": calibration}
 
 
 def _split(cell: Cell, labels: Labels, valid: NDArray[np.bool_], config: TrainConfig) -> Split:
