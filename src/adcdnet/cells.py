@@ -66,6 +66,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "no-local-shares": {"network": {"local_shares": 0.0}},
     "no-mixup": {"mixup": 0.0},
     "no-self-training": {"self_training": 0.0},
+    "patches": {"sampling": "patch"},
     "tiles": {"sampling": "dense"},
     "ms-only": {"network": {"sensors": "ms"}},
     "pan-only": {"network": {"sensors": "pan"}},
