@@ -150,15 +150,16 @@ class Encoder(nn.Module):
     def tokens_at(self, maps: SensorMaps, targets: Targets, attended: Tensor) -> list[Tensor]:
         tokens = []
         for depth, cell, extra in zip(maps.depths, (1, 2, 2), (3, 2, 0), strict=True):
-            reach = self.patch // 2 + extra
-            if self.pool:
-                # the 4×4 windows of the pooling overlap by one cell; with p = 8 m + 1 they lie 2 m pixels apart
+            reach, side = self.patch // 2 + extra, self.patch if cell == 1 else self.cells
+            if self.pool and len(targets.tile) * side**2 > depth.numel() // depth.shape[1]:
+                # many targets: means of all places first. The 4×4 windows of the pooling overlap by one cell; with
+                # p = 8 m + 1 they lie 2 m pixels apart
                 apart = self.patch // 4
                 means = box_mean(depth, apart // cell + 1, cell)
                 tokens.append(gather(means, targets, side=4, step=apart, reach=reach - apart // 2))
             else:
-                side = self.patch if cell == 1 else self.cells
-                tokens.append(gather(depth, targets, side=side, step=cell, reach=reach))
+                whole = gather(depth, targets, side=side, step=cell, reach=reach)
+                tokens.append(to_grid(whole) if self.pool else whole)
         return [*tokens, to_grid(attended) if self.pool else attended]
 
 
