@@ -266,8 +266,8 @@ def predict(
                 tags=tags,
             )
             files.append(stack.enter_context(soft))
-        stack.callback(lambda: journal.end(whole=False))
         sizes = journal.begin(sizes)
+        stack.callback(lambda: journal.end(whole=False))
         behind = stack.enter_context(_WriteBehind())
         done, total, mapped = 0, scene.grid.height * scene.grid.width, False
         windows = []
