@@ -244,11 +244,11 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     }
     found = []
     for cell in cells:
-        logits = answers.logits
-        if cell.method.endswith(ALIKE):
+        logits, alike = answers.logits, cell.method.endswith(ALIKE)
+        if alike:
             look = looks(*area.statistics.standardise(*pixels), 1, sensors="both")
             logits = smooth(logits, look, config.network.smooth, config.network.likeness)
-        weight = 0.0 if settings is None and logits is answers.logits else config.network.local_shares
+        weight = config.network.local_shares if alike or settings is not None else 0.0
         own = {k: v for k, v in asdict(cell).items() if k != "scene"}
         counted = _count(replace(answers, logits=logits), area, truth, ground, weight)
         found.append({"fingerprint": cell.fingerprint(), **own, **common, **counted})
