@@ -24,7 +24,7 @@ from adcdnet.config import NetworkConfig, one_line
 from adcdnet.errors import InputError
 from adcdnet.model import ADCDNet, Layout
 
-FORMAT = 5
+FORMAT = 6
 OLDEST = 2  # that is still read
 _RENAMED = ((".dia.", ".attention."), (".mamba.", ".reader."))  # weights of format 2
 _KEY = "adcdnet"
@@ -84,8 +84,10 @@ class Model:
                 weights = _of_format_2(header, weights)
             if header["format"] < 4:  # how unlike neighbours looked did not count
                 header["network"].setdefault("likeness", 0.0)
-            if header["format"] < FORMAT:  # nor what lay around
+            if header["format"] < 5:  # nor what lay around
                 header["network"].setdefault("local_shares", 0.0)
+            if header["format"] < FORMAT:  # nor a branch for the context
+                header["network"].setdefault("context_branch", 0.0)
             if OLDEST <= header["format"] <= FORMAT:
                 return cls._rebuild(header, weights)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

@@ -46,6 +46,7 @@ class NetworkConfig(_Settings):
     prior: bool = True  # stage I serves stage II
     prior_mask: Literal["standardised", "raw"] = "standardised"
     learn_prior_token: bool = True  # False leaves it a random projection, as published
+    context_branch: float = Field(0.3, ge=0, le=1)  # of head 'centre': weight of that branch's logits; 0: there is none
     smooth: float = Field(2.0, ge=0, le=4)  # deviation, in targets, of the Gaussian that averages neighbours' logits
     likeness: float = Field(0.2, ge=0)  # of the one that weighs how unlike they look, in training deviations; 0: not
     local_shares: float = Field(0.75, ge=0, le=1)  # weight of how often classes seem to lie around a pixel; 0: none
@@ -195,6 +196,7 @@ class TrainConfig(_Settings):
                 shared_decision=True,
                 prior_mask="raw",
                 learn_prior_token=False,
+                context_branch=0.0,
                 smooth=0.0,
                 local_shares=0.0,
             ),

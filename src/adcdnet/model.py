@@ -2,10 +2,11 @@
 
 n target pixels | B bands of ms, B' of pan | r ratio | p patch side | g cells a side (9 for p = 17) | c channels
 K classes
+context (n, K) logits of the context branch, w its weight; it learns by itself, before the rest, which learns without it
 F_ms, F_pan (n, c, g, g) features after DIA     W = σ(F of the prior network) prior masks     s prior tokens
 
     F'   = ReLU(W·F + F)                                        both sensors
-    main = decision(head(F'_ms, F'_pan))                        the answer; the map is made of this alone
+    main = decision(head(F'_ms, F'_pan)) + w · context          the answer; the map is made of this alone
     L    = L_main + λ (L_ms + L_pan)                            L_ms, L_pan: cross-entropy of the DTM branches
 
 Source: ADCD-Net, IEEE TGRS 2025. Deviations of the `default` profile, each with its reason, are in docs/method.md.
@@ -27,7 +28,7 @@ from torch.nn import functional as F
 from adcdnet.config import NetworkConfig
 from adcdnet.nn.backbone import Backbone
 from adcdnet.nn.cbam import SpatialAttention
-from adcdnet.nn.context import CONTEXT_REACH, Context
+from adcdnet.nn.context import CONTEXT_REACH, Context, ContextBranch
 from adcdnet.nn.dia import DeformableInteractiveAttention
 from adcdnet.nn.dtm import DeepTemporalMamba, MapDepth, MapToken, to_grid
 from adcdnet.nn.fusion import fusion_of
@@ -297,7 +298,7 @@ class ADCDNet(nn.Module):
 
     forward(ms, pan): patches (n, B, h, h) and (n, B', h·r, h·r), h = before + 1 + after of the settings.
     branches: run the DTM branches too (training and explanation), on all patches or on so many of the first; the map
-    needs the main logits only.
+    needs the main logits only. In training mode main is without the context branch.
     ValueError for a network without a stem at a ratio other than 4.
     """
 
@@ -307,6 +308,10 @@ class ADCDNet(nn.Module):
         self.sensors = _TwoSensors(config, layout)
         self.prior = PriorNet(config, layout).requires_grad_(False).eval() if config.prior else None
         self.centre = CentreHead(config, layout) if config.head == "centre" else None
+        self.context_branch = None
+        if self.centre is not None and config.context_branch:
+            branch = ContextBranch(self.centre.context.features, layout.classes)
+            self.context_branch = branch.requires_grad_(False)
         self.flatten = FlattenHead(config) if config.head == "flatten" else None
         self.decision = Decision(config.hidden, layout.classes, config.dropout)
         self.dtm = nn.ModuleDict()
@@ -359,9 +364,7 @@ class ADCDNet(nn.Module):
                 prior = self.prior(ms, pan)
         statistics = None
         if self.centre is not None:
-            side = 2 * CONTEXT_REACH + 1
-            maps = self.centre.context.statistics(_crop(ms, side), _crop(pan, side * self.layout.ratio))
-            statistics = maps.flatten(1)
+            statistics = self.context_statistics(ms, pan).flatten(1)
         main = self._main(views, prior, statistics)
         if not (branches and self.dtm):
             return Outputs(main, None, None)
@@ -388,11 +391,7 @@ class ADCDNet(nn.Module):
             with torch.no_grad():
                 known = None if same_ms is None or same_ms.prior is None else same_ms.prior[0]
                 prior = self.prior.share(ms, pan, of_ms=known)
-        statistics = None
-        if self.centre is not None:
-            coarse = slice(self.config.before - CONTEXT_REACH, CONTEXT_REACH - self.config.before)
-            fine = slice(coarse.start * self.layout.ratio, coarse.stop * self.layout.ratio)
-            statistics = self.centre.context.statistics(ms[:, :, coarse, coarse], pan[:, :, fine, fine])
+        statistics = None if self.centre is None else self.context_statistics(ms, pan)
         of_ms = self.sensors.ms.share(ms) if same_ms is None else same_ms.sensors[0]
         return Shared((of_ms, self.sensors.pan.share(pan)), prior, statistics)
 
@@ -426,6 +425,15 @@ class ADCDNet(nn.Module):
             return Outputs(main, None, None)
         return Outputs(main, *self.classify_branches(shared, branch_targets))
 
+    def context_statistics(self, ms: Tensor, pan: Tensor) -> Tensor:
+        """Tiles as for `share` -> (b, f, h, w) at their targets. ValueError for a head that has none."""
+        if self.centre is None:
+            raise ValueError("context statistics belong to head 'centre'")
+        trim = self.config.before - CONTEXT_REACH
+        coarse, fine = slice(trim, -trim), slice(trim * self.layout.ratio, -trim * self.layout.ratio)
+        ms, pan = self._silence(ms, pan)
+        return self.centre.context.statistics(ms[:, :, coarse, coarse], pan[:, :, fine, fine])
+
     def _silence(self, ms: Tensor, pan: Tensor) -> tuple[Tensor, Tensor]:
         """Zeros, the training mean, in place of a sensor that this network is to do without."""
         only = self.config.sensors
@@ -452,6 +460,8 @@ class ADCDNet(nn.Module):
             assert self.flatten is not None
             hidden = self.flatten(fused[0], fused[1])
         logits: Tensor = self.decision(hidden)
+        if self.context_branch is not None and not self.training:
+            logits = logits + self.config.context_branch * self.context_branch(statistics)
         return logits
 
     def _branches(

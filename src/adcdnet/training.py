@@ -1,4 +1,4 @@
-"""Both stages: the prior network without labels, then ADCDNet with them. One loop for all, two short step functions.
+"""Both stages: the prior network without labels, then ADCDNet with them, its context branch first and by itself.
 
 Randomness: one seed gives the split, the draws of each stage and the first weights; two runs with it give the same
 files. The moving average of the weights at the end is the model. The validation part shows on the way what it is worth
@@ -40,6 +40,7 @@ from adcdnet.local_shares import LocalShares
 from adcdnet.material import LabelledScene, check_alike, divide, on_ms_grid, total_leakage, training_area
 from adcdnet.metrics import confusion_matrix, expected_calibration_error, scores
 from adcdnet.model import ADCDNet, Layout, PriorNet
+from adcdnet.nn.context import ContextBranch
 from adcdnet.nn.mamba import Mamba
 from adcdnet.nn.shared import Targets
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
@@ -52,7 +53,8 @@ from adcdnet.transfer import begin_from, notes_of
 
 DENSE_FROM = 15.0  # labelled targets a tile must hold to be cheaper than patches (benchmarks/bench_training.py)
 STEPS_OF_PATCHES = 4  # of stage II, in whose place one of tiles is
-MOST_GUESSED = 2**18  # pixels without a label that a second round draws from: some thousand are drawn
+CONTEXT_STEPS, CONTEXT_BATCH = 3, 4  # of the context branch: times those of stage II by patches
+MOST_SINGLE = 2**18  # labelled pixels that the context branch draws from, or others that a second round does
 _WINDOW = 64  # MS pixels per side that are classified at once
 COLLAPSED = 1.5  # effective rank below which the features of stage I are useless
 
@@ -200,7 +202,9 @@ class Trainer:
         if config.initialisation == "xavier":
             _xavier(self.network)
         labels = area.labels_per_tile(config.stage2.tile)
-        by_patches, by_tiles = (_within_passes(config, len(area.labelled), each) for each in (None, labels))
+        by_patches, by_tiles = (
+            _within_passes(config, config.stage2, len(area.labelled), each) for each in (None, labels)
+        )
         enough = by_tiles.steps * STEPS_OF_PATCHES >= config.stage2.steps  # labels for all steps of tiles
         self.dense = config.network.sharable and (
             config.sampling == "dense" or (config.sampling == "auto" and labels >= DENSE_FROM and enough)
@@ -208,7 +212,7 @@ class Trainer:
         self.found: dict[str, Any] = {"sampling": "dense" if self.dense else "patch", "labels_per_tile": labels}
         self.label_shares = _shares(area.class_counts)
         self.drawn_shares = _shares(area.drawn_counts(config.class_balance))
-        stage_seeds = np.random.SeedSequence(config.seed).spawn(2)
+        stage_seeds = np.random.SeedSequence(config.seed).spawn(3)
         self.rngs = [np.random.default_rng(s) for s in stage_seeds]
         self.stage2 = by_tiles if self.dense else by_patches
         self.found["steps"] = self.stage2.steps
@@ -226,6 +230,8 @@ class Trainer:
     def run(self) -> ADCDNet:
         if self.network.prior is not None:
             self._stage1(self.network.prior)
+        if self.network.context_branch is not None:
+            self._train_context(self.network.context_branch)
         return self._stage2().cpu().eval()
 
     # Stage I ---------------------------------------------------------------------------------------------------------
@@ -287,6 +293,48 @@ class Trainer:
             prior.mean[sensor] = values.mean((0, 2, 3))
             prior.deviation[sensor] = values.std((0, 2, 3)).clamp_min(1e-3)
 
+    # Context branch --------------------------------------------------------------------------------------------------
+
+    def _train_context(self, branch: ContextBranch) -> None:
+        """On single labelled pixels. Trained with the rest, by its loss or by one of its own, it was worth nothing."""
+        started = time.perf_counter()
+        stage = self.config.stage2
+        changes = {"steps": CONTEXT_STEPS * stage.steps, "batch": CONTEXT_BATCH * stage.batch}
+        stage = _within_passes(self.config, stage.model_copy(update=changes), len(self.area.labelled), None)
+        rng = self.rngs[2]
+        statistics, label = self._labelled_statistics(rng)
+        weight = torch.tensor(self.drawn_shares) / torch.tensor(self.label_shares)
+        weight = weight.to(self.device, torch.float32)
+        branch.requires_grad_(True).train()
+        optimizer, schedule = _optimizer(list(branch.parameters()), stage)
+        for step in range(1, stage.steps + 1):
+            some = torch.from_numpy(rng.integers(len(label), size=stage.batch)).to(self.device)
+            loss = self._loss(branch(statistics[some]), label[some], weight)
+            _step(loss, optimizer, schedule)
+            if step % max(1, stage.steps // self.config.validations) == 0 or step == stage.steps:
+                _check_finite(loss.item(), "the context branch", step)
+                self._note("context", step, stage.steps, loss=loss.item())
+        branch.requires_grad_(False).eval()
+        self.seconds["context"] = time.perf_counter() - started
+
+    @torch.no_grad()
+    def _labelled_statistics(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Context statistics (n, f) and class indices (n,) of the labelled targets, or of `MOST_SINGLE` of them."""
+        step, label = self.area.step, np.full_like(self.area.label, -1)
+        chosen = tuple(self.area.labelled[rng.permutation(len(self.area.labelled))[:MOST_SINGLE]].T)
+        label[chosen] = self.area.label[chosen]
+        height, width = self.area.split.part.shape
+        statistics, truth = [], []
+        for window in tiles(height, width, _WINDOW):
+            known = label[window.scale(step).slices]
+            for phase in np.ndindex(step, step):
+                row, col = np.nonzero(known[phase[0] :: step, phase[1] :: step] >= 0)
+                if len(row):
+                    ms, pan = (torch.from_numpy(x.copy())[None].to(self.device) for x in self.area.tile(window, phase))
+                    statistics.append(self.network.context_statistics(ms, pan)[0][:, row, col].T)
+                    truth.append(torch.from_numpy(known[row * step + phase[0], col * step + phase[1]]))
+        return torch.cat(statistics), torch.cat(truth).to(self.device)
+
     # Stage II --------------------------------------------------------------------------------------------------------
 
     def _stage2(self) -> ADCDNet:
@@ -321,9 +369,9 @@ class Trainer:
         return self.area.guessed(where, probability, self.config.class_balance)
 
     def _unlabelled(self) -> NDArray[np.bool_]:
-        """Targets without a label; of more than `MOST_GUESSED`, those in some windows drawn at random."""
+        """Targets without a label; of more than `MOST_SINGLE`, those in some windows drawn at random."""
         wanted = self.area.target & (self.area.label < 0)
-        if np.count_nonzero(wanted) <= MOST_GUESSED:
+        if np.count_nonzero(wanted) <= MOST_SINGLE:
             return wanted
         height, width = self.area.split.part.shape
         windows = [window.scale(self.area.step).slices for window in tiles(height, width, _WINDOW)]
@@ -331,7 +379,7 @@ class Trainer:
         for k in self.rngs[1].permutation(len(windows)):
             kept[windows[k]] = wanted[windows[k]]
             count += int(np.count_nonzero(wanted[windows[k]]))
-            if count >= MOST_GUESSED:
+            if count >= MOST_SINGLE:
                 break
         return kept
 
@@ -525,9 +573,10 @@ class Trainer:
         return text.getvalue().encode()
 
 
-def _within_passes(config: TrainConfig, labelled: int, labels_per_tile: float | None) -> StageConfig:
-    """Stage II with no more steps than `passes` over the labelled pixels take; labels_per_tile: None patch by patch."""
-    stage = config.stage2
+def _within_passes(
+    config: TrainConfig, stage: StageConfig, labelled: int, labels_per_tile: float | None
+) -> StageConfig:
+    """With no more steps than `passes` over the labelled pixels take; labels_per_tile: None patch by patch."""
     each, most = float(stage.batch), stage.steps
     if labels_per_tile is not None:
         each, most = min(stage.targets, stage.tiles * labels_per_tile), math.ceil(stage.steps / STEPS_OF_PATCHES)

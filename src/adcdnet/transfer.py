@@ -38,7 +38,7 @@ def begin_from(network: ADCDNet, model: Model, classes: ClassTable) -> tuple[str
     there = [known[classes.names[k]] for k in here]
     fresh, weights = network.state_dict(), dict(trained.state_dict())
     for name in fresh:
-        if ".classifier." in f".{name}" and "decision" in name:
+        if ".classifier." in f".{name}":
             rows = fresh[name].clone()
             rows[here] = weights[name][there].to(rows)
             weights[name] = rows

@@ -1,4 +1,4 @@
-"""Context statistics of the inputs around a pixel: what a random forest would be given, as a part of the network.
+"""Context statistics of the inputs around a pixel: what a random forest would be given, as parts of the network.
 
 n tiles | B bands of ms | B' bands of pan | r ratio | h, w coarse pixels
 
@@ -27,15 +27,34 @@ def _window(x: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(x[:, :, trim : x.shape[2] - trim, trim : x.shape[3] - trim], side, stride=1)
 
 
+class ContextBranch(nn.Module):
+    """Statistics at the targets (n, f) -> two layers -> logits (n, K): a perceptron that classifies by them alone.
+
+    Inputs are standardised, and so nearly are their statistics.
+    """
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(features, 128)
+        self.second = nn.Linear(128, 64)
+        self.dropout = nn.Dropout(0.2)
+        self.classifier = nn.Linear(64, classes)
+
+    def forward(self, statistics: Tensor) -> Tensor:
+        x = self.dropout(F.relu(self.first(statistics)))
+        logits: Tensor = self.classifier(self.dropout(F.relu(self.second(x))))
+        return logits
+
+
 class Context(nn.Module):
     """Statistics (n, f, h, w) -> BatchNorm -> two layers -> (n, hidden)."""
 
     def __init__(self, ms_bands: int, pan_bands: int, ratio: int, *, hidden: int) -> None:
         super().__init__()
         self.ratio = ratio
-        features = 5 * ms_bands + 10 * pan_bands
-        self.norm = nn.BatchNorm1d(features)
-        self.first = nn.Linear(features, hidden)
+        self.features = 5 * ms_bands + 10 * pan_bands
+        self.norm = nn.BatchNorm1d(self.features)
+        self.first = nn.Linear(self.features, hidden)
         self.second = nn.Linear(hidden, hidden)
 
     def statistics(self, ms: Tensor, pan: Tensor) -> Tensor:
