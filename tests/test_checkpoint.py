@@ -105,12 +105,14 @@ def test_a_file_cut_short_anywhere(saved):
 
 def test_a_model_of_a_later_version(saved):
     rewrite(saved, header=lambda h: h.update(format=99))
-    assert "format 99, this version reads 2 to 5" in refusal(saved)
+    assert "format 99, this version reads 2 to 6" in refusal(saved)
 
 
-@pytest.mark.parametrize(("number", "missing"), [(4, ("local_shares",)), (3, ("local_shares", "likeness"))])
-def test_a_model_of_format_4_and_3(number, missing, tmp_path):
-    """Written when classes were expected everywhere alike; in 3, neighbours were averaged whatever they looked like."""
+@pytest.mark.parametrize("number", [5, 4, 3])
+def test_a_model_of_format_5_to_3(number, tmp_path):
+    """Written when there was no context branch; in 4, when classes were expected everywhere alike; in 3, when
+    neighbours were averaged whatever they looked like."""
+    missing = ("context_branch", "local_shares", "likeness")[: 6 - number]
     off = dict.fromkeys(missing, 0.0)
     model = build_model(Layout(ms_bands=3, pan_bands=1, ratio=4, classes=4), smooth=0.5, **off)
     path = tmp_path / "m.safetensors"
@@ -134,14 +136,23 @@ def test_a_model_of_format_2(tmp_path):
         (False, {"attention": "none", "padding": "zeros", "patch": 16, "stem": False, "head": "flatten"}),
     ):
         model, path = (
-            build_model(layout, smooth=0.0, likeness=0.0, local_shares=0.0, **changes),
+            build_model(layout, smooth=0.0, likeness=0.0, local_shares=0.0, context_branch=0.0, **changes),
             tmp_path / "m.safetensors",
         )
         model.save(path)
 
         def header(content, dia=dia):
             content["format"] = 2
-            for name in ("attention", "stem", "fusion", "reader", "smooth", "likeness", "local_shares"):
+            for name in (
+                "attention",
+                "stem",
+                "fusion",
+                "reader",
+                "smooth",
+                "likeness",
+                "local_shares",
+                "context_branch",
+            ):
                 del content["network"][name]
             content["network"]["dia"] = dia
 

@@ -1,5 +1,6 @@
 """Both ways of applying a network give the same numbers; what it sees, what it trains and what it leaves alone."""
 
+import copy
 from itertools import chain
 
 import pytest
@@ -14,7 +15,7 @@ from adcdnet.config import NetworkConfig, TrainConfig
 from adcdnet.model import ADCDNet, Layout
 from adcdnet.nn import DeformableInteractiveAttention
 from adcdnet.nn.shared import Targets
-from conftest import SMALL, liven
+from conftest import SMALL, build_model, liven
 
 PAPER = TrainConfig.of_profile("paper").network
 SMALL_PAPER = PAPER.model_copy(update={"widths": (4, 5, 6), "hidden": 7, "token_dims": (6, 8)})
@@ -256,10 +257,28 @@ def test_every_trained_parameter_gets_a_gradient_and_no_other(name):
     assert not idle, f"without a gradient: {idle}"
     assert not touched, f"frozen, yet with a gradient: {touched}"
     frozen = {n for n, _ in network.named_parameters()} - trained
-    expected = {n for n, _ in network.named_parameters() if n.startswith("prior.")}
+    expected = {n for n, _ in network.named_parameters() if n.startswith(("prior.", "context_branch."))}
     if not config.learn_prior_token:
         expected |= {n for n, _ in network.named_parameters() if n.startswith("prior_token.")}
     assert frozen == expected
+
+
+def test_the_context_branch_adds_its_logits_to_the_answer_but_not_in_training():
+    layout = Layout(ms_bands=3, pan_bands=1, ratio=2, classes=4)
+    network = build_model(layout, context_branch=0.3, dropout=0.0).network
+    ms, pan = torch.randn(5, 3, 17, 17), torch.randn(5, 1, 34, 34)
+    whole, own = network(ms, pan).main, network.context_branch
+    for part in (own.classifier.weight, own.classifier.bias):
+        part.data.zero_()
+    bare = network(ms, pan).main
+    assert not torch.allclose(whole, bare)
+    said = torch.tensor([1.0, -2.0, 0.0, 5.0])
+    trained = copy.deepcopy(network).train()(ms, pan).main
+    own.classifier.bias.data.copy_(said)
+    torch.testing.assert_close(network(ms, pan).main - bare, 0.3 * said.expand(5, 4))
+    torch.testing.assert_close(network.train()(ms, pan).main, trained)
+    for off in ({"context_branch": 0.0}, {"head": "flatten"}):
+        assert build_model(layout, **off).network.context_branch is None
 
 
 def test_the_prior_stays_as_it_was_while_stage_2_trains():

@@ -147,7 +147,45 @@ def test_raw_masks_are_not_measured(labelled_pair, tmp_path):
 def test_without_stage_1_there_is_no_prior(labelled_pair, tmp_path):
     run = labelled_pair.train(tmp_path / "run", network={"prior": False})
     assert run.model.network.prior is None
-    assert {row["stage"] for row in history(run)} == {"stage2"}
+    assert {row["stage"] for row in history(run)} == {"context", "stage2"}
+
+
+def test_the_context_branch_learns_before_stage_2_which_leaves_it_alone(labelled_pair, tmp_path, monkeypatch):
+    fresh, made = {}, {}
+    learn = Trainer._train_context
+
+    def watched(self, branch):
+        fresh.update({name: value.clone() for name, value in self.network.state_dict().items()})
+        learn(self, branch)
+        made.update({name: value.clone() for name, value in self.network.state_dict().items()})
+        assert not any(p.requires_grad for p in branch.parameters())
+
+    monkeypatch.setattr(Trainer, "_train_context", watched)
+    run = labelled_pair.train(tmp_path / "run")
+    changed = {name for name, value in made.items() if not torch.equal(value, fresh[name])}
+    assert changed == {f"context_branch.{name}" for name in run.model.network.context_branch.state_dict()}
+    for name in changed:
+        assert torch.equal(run.model.network.state_dict()[name], made[name]), name
+
+
+@pytest.mark.parametrize("grid", ["coarse", "fine"])
+def test_the_context_branch_learns_from_labelled_pixels_what_a_patch_shows(labelled_pair, monkeypatch, grid):
+    """Its statistics and truths are those of the labelled training pixels, in whatever order; of very many, of some."""
+    monkeypatch.setattr(training, "_WINDOW", 24)
+    trainer = trainer_of(labelled_pair, network={"grid": grid, "sensors": "pan"})
+    monkeypatch.setattr(training, "MOST_SINGLE", 50)
+    assert len(trainer._labelled_statistics(np.random.default_rng(0))[1]) == 50
+    monkeypatch.undo()
+    statistics, truth = trainer._labelled_statistics(np.random.default_rng(0))
+    places = trainer.area.labelled
+    assert len(truth) == len(places) > 1000
+    some = places[:: len(places) // 40]
+    ms, pan = (torch.from_numpy(np.stack(x)) for x in zip(*(trainer.area.patch(r, c) for r, c in some), strict=True))
+    expected = trainer.network.context_statistics(ms, pan).flatten(1)
+    for values, (r, c) in zip(expected, some, strict=True):
+        k = (statistics - values).abs().sum(1).argmin()
+        torch.testing.assert_close(statistics[k], values, rtol=1e-4, atol=1e-4)
+        assert truth[k] == trainer.area.label[r, c]
 
 
 def test_every_weight_of_stage_2_moves(labelled_pair, tmp_path, monkeypatch):
@@ -207,7 +245,7 @@ def test_the_model_is_the_end_whatever_validation_said_before(labelled_pair, tmp
         return np.repeat([0, 1], 20), p
 
     monkeypatch.setattr(Trainer, "_validate", validate)
-    run = labelled_pair.train(tmp_path / "run", stage2={"steps": 20}, validations=5)
+    run = labelled_pair.train(tmp_path / "run", stage2={"steps": 5}, validations=5)
     assert len(looks) == 5
     assert run.model.record["validation"]["kappa"] == 0
     for name, value in run.model.network.state_dict().items():
@@ -216,7 +254,7 @@ def test_the_model_is_the_end_whatever_validation_said_before(labelled_pair, tmp
 
 
 def test_it_learns(labelled_pair, tmp_path):
-    run = labelled_pair.train(tmp_path / "run", stage2={"steps": 160, "learning_rate": 0.01}, network={"prior": False})
+    run = labelled_pair.train(tmp_path / "run", stage2={"steps": 40, "learning_rate": 0.01}, network={"prior": False})
     with labelled_pair.open() as scene:
         predict(run, scene, out=tmp_path / "map.tif")
     test = read_band(run.folder / "split.tif")[0] == TEST
@@ -226,13 +264,17 @@ def test_it_learns(labelled_pair, tmp_path):
 
 
 def test_few_labels_are_not_passed_over_for_ever():
-    config = TrainConfig().replace({"stage2": {"steps": 600, "targets": 128}})  # of 64 patches; 150 of tiles
-    assert training._within_passes(config, 250, 50.0).steps == 118  # ceil(60 · 250 / 128)
-    assert training._within_passes(config, 250, 4.0).steps == 150  # 64 pixels a step: ceil(60 · 250 / 64) are more
-    assert training._within_passes(config, 20_000, 50.0).steps == 150
-    assert training._within_passes(config, 250, None).steps == 235  # ceil(60 · 250 / 64)
-    assert training._within_passes(config, 20_000, None).steps == 600
-    assert training._within_passes(config.replace({"passes": 0.0}), 250, None).steps == 600
+    config = TrainConfig().replace({"stage2": {"steps": 600, "targets": 128}})
+
+    def steps(labelled, labels_per_tile, config=config):
+        return training._within_passes(config, config.stage2, labelled, labels_per_tile).steps
+
+    assert steps(250, 50.0) == 118  # ceil(60 · 250 / 128)
+    assert steps(250, 4.0) == 469  # 32 pixels a step: ceil(60 · 250 / 32)
+    assert steps(20_000, 50.0) == 600
+    assert steps(250, None) == 235  # ceil(60 · 250 / 64)
+    assert steps(20_000, None) == 600
+    assert steps(250, None, config.replace({"passes": 0.0})) == 600
 
 
 def test_tiles_are_taken_where_labels_lie_close_and_are_not_few(labelled_pair):
@@ -240,7 +282,7 @@ def test_tiles_are_taken_where_labels_lie_close_and_are_not_few(labelled_pair):
         labels, pixels = labelled_pair.read_labels(scene), scene.read(scene.grid.window)
 
     def sampling(passes, kept=1.0, asked="auto"):
-        stage = {"steps": 100, "batch": 64, "targets": 64}
+        stage = {"steps": 25, "batch": 16, "targets": 64}
         config = TrainConfig().replace(QUICK).replace({"stage2": stage, "passes": passes, "sampling": asked})
         some = np.where(np.random.default_rng(0).random(labels.index.shape) < kept, labels.index, -1)
         sparse = replace(labels, index=some.astype(np.int16))
@@ -254,16 +296,18 @@ def test_tiles_are_taken_where_labels_lie_close_and_are_not_few(labelled_pair):
     taken, steps, labelled = sampling(0.0)
     assert (taken, steps) == ("dense", 25)
     assert sampling(25 * 64 / labelled)[:2] == ("dense", 25)  # just enough for all steps of tiles
-    assert sampling(24 * 64 / labelled)[:2] == ("patch", 24)
+    assert sampling(24 * 64 / labelled)[:2] == ("patch", 25)  # too few: smaller steps
     assert sampling(24 * 64 / labelled, asked="dense")[:2] == ("dense", 24)
-    assert sampling(0.0, kept=0.02)[:2] == ("patch", 100)  # few labels a tile
+    assert sampling(0.0, kept=0.02)[:2] == ("patch", 25)  # few labels a tile
 
 
 def trainer_of(labelled_pair, **changes) -> Trainer:
+    config = TrainConfig().replace(QUICK).replace(changes)
     with labelled_pair.open() as scene:
         labels, pixels = labelled_pair.read_labels(scene), scene.read(scene.grid.window)
-    config = TrainConfig().replace(QUICK).replace(changes)
     split = split_blocks(labels, pixels.valid, reach=config.network.reach, config=config.split, seed=0)
+    step = config.network.step(2)
+    labels = replace(labels, index=labels.index.repeat(step, 0).repeat(step, 1))
     area = TrainingArea(pixels, labels, split, network=config.network, ratio=2)
     return Trainer(area, Layout(ms_bands=4, pan_bands=1, ratio=2, classes=3), config, torch.device("cpu"), None)
 
@@ -309,10 +353,10 @@ def test_the_last_steps_mix_nothing(labelled_pair, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Trainer, "_supervised", lambda self, rng, *, mixed, **k: flags.append(mixed) or run(self, rng, mixed=mixed, **k)
     )
-    labelled_pair.train(tmp_path / "run", stage2={"steps": 20}, mixup=0.6)
+    labelled_pair.train(tmp_path / "run", stage2={"steps": 5}, mixup=0.6)
     assert flags == [True, True, True, False, False]
     flags.clear()
-    labelled_pair.train(tmp_path / "other", stage2={"steps": 20}, mixup=0.0)
+    labelled_pair.train(tmp_path / "other", stage2={"steps": 5}, mixup=0.0)
     assert not any(flags)
 
 
@@ -408,7 +452,7 @@ def test_ctrl_c_between_the_rounds_leaves_the_first(labelled_pair, tmp_path, mon
 
 
 def test_of_very_much_ground_without_labels_some_windows_are_enough(labelled_pair, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "MOST_GUESSED", 300)
+    monkeypatch.setattr(training, "MOST_SINGLE", 300)
     monkeypatch.setattr(training, "_WINDOW", 16)
     places = few_labels(labelled_pair, tmp_path)[1][0][1].places
     assert 300 <= len(places) < 300 + 16 * 16
@@ -470,7 +514,7 @@ def test_settings_that_must_work(labelled_pair, tmp_path, changes):
 
 def test_bf16_changes_the_numbers_little(labelled_pair, tmp_path):
     first = [
-        float(history(labelled_pair.train(tmp_path / p, precision=p, network={"prior": False}))[0]["loss"])
+        float(history(labelled_pair.train(tmp_path / p, precision=p, network={"prior": False, "context_branch": 0.0}))[0]["loss"])
         for p in ("float32", "bf16")
     ]
     assert first[0] != first[1]
@@ -495,6 +539,7 @@ def test_the_run_folder(labelled_pair, quick_run):
         assert record["labelled_pixels"][name] == ((part == number) & (labels.index >= 0)).sum()
     assert set(json.loads((run.folder / "timing.json").read_text())) == {
         "stage1",
+        "context",
         "stage2",
         "total",
         "peak_memory_bytes",
@@ -502,10 +547,11 @@ def test_the_run_folder(labelled_pair, quick_run):
     rows = history(run)
     assert [(row["stage"], row["step"]) for row in rows] == [
         *(("stage1", str(k)) for k in (1, 2, 3)),
+        *(("context", str(k)) for k in (6, 12, 18)),
         *(("stage2", str(k)) for k in (2, 4, 6)),
     ]
     assert all(float(row["effective_rank"]) > 1.5 for row in rows[:3])
-    assert all(row["validation_kappa"] for row in rows[3:])
+    assert all(row["validation_kappa"] for row in rows[6:])
 
 
 def test_the_model_knows_its_shares(labelled_pair, quick_run):
@@ -523,6 +569,7 @@ def test_progress_is_told(labelled_pair, tmp_path):
     labelled_pair.train(tmp_path / "run", progress=lambda *call: calls.append(call))
     assert [call[:3] for call in calls] == [
         *(("stage1", k, 3) for k in (1, 2, 3)),
+        *(("context", k, 18) for k in (6, 12, 18)),
         *(("stage2", k, 6) for k in (2, 4, 6)),
     ]
     assert "effective_rank" in calls[0][3]

@@ -46,7 +46,7 @@ class NetworkConfig(_Settings):
     prior: bool = True  # stage I serves stage II
     prior_mask: Literal["standardised", "raw"] = "standardised"
     learn_prior_token: bool = True  # False leaves it a random projection, as published
-    context_branch: float = Field(0.3, ge=0, le=1)  # of head 'centre': weight of that branch's logits; 0: there is none
+    context_branch: float = Field(0.5, ge=0, le=1)  # of head 'centre': weight of that branch's logits; 0: there is none
     smooth: float = Field(2.0, ge=0, le=4)  # deviation, in targets, of the Gaussian that averages neighbours' logits
     likeness: float = Field(0.2, ge=0)  # of the one that weighs how unlike they look, in training deviations; 0: not
     local_shares: float = Field(0.75, ge=0, le=1)  # weight of how often classes seem to lie around a pixel; 0: none
@@ -118,10 +118,7 @@ class NetworkConfig(_Settings):
 
 
 class StageConfig(_Settings):
-    """One training stage. A step draws `batch` single pixels (patch sampling) or `tiles` tiles (dense sampling).
-
-    Of tiles stage II takes a quarter as many steps: one of them costs more, and its targets are many.
-    """
+    """One training stage. A step draws `batch` single pixels (patch sampling) or `tiles` tiles (dense sampling)."""
 
     steps: int = Field(ge=0)
     learning_rate: float = Field(gt=0)
@@ -129,9 +126,9 @@ class StageConfig(_Settings):
     optimizer: Literal["adamw", "adam"] = "adamw"
     schedule: Literal["one-cycle", "exponential"] = "one-cycle"
     batch: int = Field(64, ge=2)
-    tiles: int = Field(16, ge=1)
+    tiles: int = Field(8, ge=1)
     tile: int = Field(16, ge=1)  # target MS pixels per side of a training tile
-    targets: int = Field(1024, ge=2)  # pixels of the tiles of a step that count
+    targets: int = Field(512, ge=2)  # pixels of the tiles of a step that count
 
 
 class SplitConfig(_Settings):
@@ -159,7 +156,7 @@ class TrainConfig(_Settings):
     seed: int = Field(0, ge=0)
     network: NetworkConfig = NetworkConfig()
     split: SplitConfig = SplitConfig()
-    stage1: StageConfig = StageConfig(steps=100, learning_rate=1e-3, tiles=8, targets=128)
+    stage1: StageConfig = StageConfig(steps=100, learning_rate=1e-3, targets=128)
     stage2: StageConfig = StageConfig(steps=1200, learning_rate=2e-3)
     passes: float = Field(60.0, ge=0)  # stage II ends when it has seen each label so often on average; 0: only by steps
     initialisation: Literal["pytorch", "xavier"] = "pytorch"  # xavier: Xavier-uniform on Conv2d and Linear

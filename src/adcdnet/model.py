@@ -364,7 +364,8 @@ class ADCDNet(nn.Module):
                 prior = self.prior(ms, pan)
         statistics = None
         if self.centre is not None:
-            statistics = self.context_statistics(ms, pan).flatten(1)
+            side = self.config.before + 1 + self.config.after
+            statistics = self.context_statistics(_crop(ms, side), _crop(pan, side * self.layout.ratio)).flatten(1)
         main = self._main(views, prior, statistics)
         if not (branches and self.dtm):
             return Outputs(main, None, None)

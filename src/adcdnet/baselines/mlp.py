@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from adcdnet.sampling import TrainingArea
 from adcdnet.scene import Pixels
 
 _BATCH = 256
+_STEPS, _PASSES = 4000, 60  # at most so many steps, and so often each label
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,11 @@ class MLP(TrainedNetwork):
         return on_map(self.network(torch.from_numpy(x)).numpy().T, chosen)
 
 
-def fit_mlp(area: TrainingArea, pixels: Pixels, bands: BandRoles, *, seed: int, steps: int = 2000) -> MLP:
-    """Layers of 128 and 64 with dropout; classes weighted in the loss. About 10 s on one core."""
+def fit_mlp(area: TrainingArea, pixels: Pixels, bands: BandRoles, *, seed: int, steps: int | None = None) -> MLP:
+    """Layers of 128 and 64 with dropout; classes weighted in the loss. About 10 s on one core.
+
+    steps: as many as serve, unless given; of few labels more steps make worse networks (docs/evidence.md).
+    """
     table = features(pixels, bands)
     rows = table[area.label >= 0]
     mean, deviation = rows.mean(0), rows.std(0)
@@ -50,6 +55,8 @@ def fit_mlp(area: TrainingArea, pixels: Pixels, bands: BandRoles, *, seed: int, 
     drawn_shares = shares_drawn(area)
     weight = torch.from_numpy(area.class_counts.astype(np.float32) ** -BALANCE)
     rng = np.random.default_rng(seed)
+    if steps is None:
+        steps = min(_STEPS, ceil(_PASSES * len(x) / _BATCH))
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # of the first weights and of dropout

@@ -19,6 +19,7 @@ PART_COLORS = (None, "#0072b2", "#e69f00", "#cc3311", "#b8b8b8")  # unused, trai
 _CURVES = (  # name, stage, columns and what they are called, title
     ("loss1", "stage1", {"loss": "loss", "sps": "distance of the sensors"}, "Stage I: loss"),
     ("rank", "stage1", {"effective_rank": "effective rank"}, "Stage I: effective rank of the prior"),
+    ("context", "context", {"loss": "loss"}, "Context branch: loss"),
     ("loss2", "stage2", {"loss": "all heads", "main": "main head"}, "Stage II: loss"),
     ("kappa", "stage2", {"validation_kappa": "kappa"}, "Stage II: kappa on the validation part"),
     ("rate", "stage2", {"learning_rate": "learning rate"}, "Stage II: learning rate"),
@@ -187,9 +188,8 @@ def training(found: Findings, drawings: Drawings) -> dict[str, Any]:
             shown.append({"name": name, "title": title})
     timing = dict(found.files.timing)
     memory = timing.pop("peak_memory_bytes", None)
-    costs = [
-        (name.replace("stage1", "stage I").replace("stage2", "stage II"), f"{s:.1f} s") for name, s in timing.items()
-    ]
+    called = {"stage1": "stage I", "context": "context branch", "stage2": "stage II"}
+    costs = [(called.get(name, name), f"{s:.1f} s") for name, s in timing.items()]
     if memory is not None:
         costs.append(("largest memory", f"{memory / 2**30:.2f} GiB"))
     told = words.of_model(found.files.model.record, looked_at="kappa" in drawings)
