@@ -61,7 +61,7 @@ def quick(tmp_path) -> str:
 @pytest.fixture
 def other(tmp_path) -> str:
     path = tmp_path / "other.toml"
-    path.write_text(tomli_w.dumps({**QUICK, "stage2": {"steps": 40, "tiles": 4, "tile": 16, "learning_rate": 0.01}}))
+    path.write_text(tomli_w.dumps({**QUICK, "stage2": {"steps": 80, "tiles": 4, "tile": 16, "learning_rate": 0.01}}))
     return str(path)
 
 

@@ -218,7 +218,7 @@ def checkered(tmp_path_factory):
 
 
 def test_a_class_that_one_pan_pixel_tells_is_mapped_on_the_pan_grid(checkered, tmp_path, few_trials):
-    changes = {"network": FINE, "stage1": {"steps": 2}, "stage2": {"steps": 80, "tile": 8, "learning_rate": 0.01}}
+    changes = {"network": FINE, "stage1": {"steps": 2}, "stage2": {"steps": 160, "tile": 8, "learning_rate": 0.01}}
     config = TrainConfig().replace(QUICK).replace(changes)
     with Scene.open(checkered / "ms.tif", checkered / "pan.tif") as scene:
         labels = read_labels(checkered / "labels.tif", scene.fine_grid)

@@ -177,7 +177,7 @@ def quick(labelled_pair, **changes):
     from adcdnet.config import TrainConfig
     from conftest import QUICK
 
-    return TrainConfig().replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 1}, **changes})
+    return TrainConfig().replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 2}, **changes})
 
 
 def test_two_scenes_train_one_model(write_scene, labelled_pair, tmp_path):

@@ -25,7 +25,7 @@ def run(labelled_pair, few_trials, tmp_path_factory):
         there.correct_pan(0, 0)
         labels = labelled_pair.read_labels(here)
         scenes = [LabelledScene(here, labels, "here"), LabelledScene(there, labels, "there", "test")]
-        config = ad.TrainConfig().replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 3}})
+        config = ad.TrainConfig().replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
         return ad.train(scenes, out=folder, config=config, device="cpu")
 
 
@@ -72,7 +72,7 @@ def test_the_page_says_which_scene_it_is_of(run):
 def test_the_correction_of_a_single_scene_is_in_its_record(labelled_pair, tmp_path):
     with labelled_pair.open() as moved:
         moved.correct_pan(-1, 2)
-        config = ad.TrainConfig().replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 3}})
+        config = ad.TrainConfig().replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
         made = ad.train(moved, labelled_pair.read_labels(moved), out=tmp_path / "run", config=config, device="cpu")
     assert made.model.record["pan_shift"] == [-1, 2]
     assert read_run(made.folder, {}).pan_shift == (-1, 2)

@@ -46,7 +46,7 @@ class NetworkConfig(_Settings):
     prior: bool = True  # stage I serves stage II
     prior_mask: Literal["standardised", "raw"] = "standardised"
     learn_prior_token: bool = True  # False leaves it a random projection, as published
-    context_branch: float = Field(0.5, ge=0, le=1)  # of head 'centre': weight of that branch's logits; 0: there is none
+    context_branch: float = Field(0.3, ge=0, le=1)  # of head 'centre': weight of that branch's logits; 0: there is none
     smooth: float = Field(2.0, ge=0, le=4)  # deviation, in targets, of the Gaussian that averages neighbours' logits
     likeness: float = Field(0.2, ge=0)  # of the one that weighs how unlike they look, in training deviations; 0: not
     local_shares: float = Field(0.75, ge=0, le=1)  # weight of how often classes seem to lie around a pixel; 0: none
@@ -118,7 +118,10 @@ class NetworkConfig(_Settings):
 
 
 class StageConfig(_Settings):
-    """One training stage. A step draws `batch` single pixels (patch sampling) or `tiles` tiles (dense sampling)."""
+    """One training stage. A step draws `batch` single pixels (patch sampling) or `tiles` tiles (dense sampling).
+
+    Of tiles stage II takes half as many steps: one of them costs more, and its targets are many.
+    """
 
     steps: int = Field(ge=0)
     learning_rate: float = Field(gt=0)

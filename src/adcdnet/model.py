@@ -2,7 +2,7 @@
 
 n target pixels | B bands of ms, B' of pan | r ratio | p patch side | g cells a side (9 for p = 17) | c channels
 K classes
-context (n, K) logits of the context branch, w its weight; it learns by itself, before the rest, which learns without it
+context (n, K) log likelihoods of the context branch, w its weight; it learns by itself, the rest learns without it
 F_ms, F_pan (n, c, g, g) features after DIA     W = σ(F of the prior network) prior masks     s prior tokens
 
     F'   = ReLU(W·F + F)                                        both sensors

@@ -52,6 +52,7 @@ from adcdnet.smoothing import smooth
 from adcdnet.transfer import begin_from, notes_of
 
 DENSE_FROM = 15.0  # labelled targets a tile must hold to be cheaper than patches (benchmarks/bench_training.py)
+STEPS_OF_PATCHES = 2  # of stage II, in whose place one of tiles is
 CONTEXT_STEPS, CONTEXT_BATCH = 3, 4  # of the context branch: times those of stage II by patches
 MOST_SINGLE = 2**18  # labelled pixels that the context branch draws from, or others that a second round does
 _WINDOW = 64  # MS pixels per side that are classified at once
@@ -204,7 +205,7 @@ class Trainer:
         by_patches, by_tiles = (
             _within_passes(config, config.stage2, len(area.labelled), each) for each in (None, labels)
         )
-        enough = by_tiles.steps >= config.stage2.steps  # labels for all steps of tiles
+        enough = by_tiles.steps * STEPS_OF_PATCHES >= config.stage2.steps  # labels for all steps of tiles
         self.dense = config.network.sharable and (
             config.sampling == "dense" or (config.sampling == "auto" and labels >= DENSE_FROM and enough)
         )
@@ -314,6 +315,8 @@ class Trainer:
                 _check_finite(loss.item(), "the context branch", step)
                 self._note("context", step, stage.steps, loss=loss.item())
         branch.requires_grad_(False).eval()
+        # its answers are multiplied with those of the main branch, which expect the classes as often as drawn already
+        branch.classifier.bias -= torch.tensor(self.drawn_shares, device=self.device).log()
         self.seconds["context"] = time.perf_counter() - started
 
     @torch.no_grad()
@@ -576,9 +579,11 @@ def _within_passes(
     config: TrainConfig, stage: StageConfig, labelled: int, labels_per_tile: float | None
 ) -> StageConfig:
     """With no more steps than `passes` over the labelled pixels take; labels_per_tile: None patch by patch."""
-    each = stage.batch if labels_per_tile is None else min(stage.targets, stage.tiles * labels_per_tile)
-    enough = math.ceil(config.passes * labelled / each) if config.passes else stage.steps
-    return stage.model_copy(update={"steps": min(stage.steps, enough)})
+    each, most = float(stage.batch), stage.steps
+    if labels_per_tile is not None:
+        each, most = min(stage.targets, stage.tiles * labels_per_tile), math.ceil(stage.steps / STEPS_OF_PATCHES)
+    enough = math.ceil(config.passes * labelled / each) if config.passes else most
+    return stage.model_copy(update={"steps": min(most, enough)})
 
 
 def _check_finite(loss: float, stage: str, step: int) -> None:

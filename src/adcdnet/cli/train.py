@@ -58,7 +58,7 @@ def train_command(
     config: Annotated[Path | None, typer.Option(help="TOML with settings, e.g. a run's config.toml.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the split, the first weights and all draws.")] = None,
     stage1: Annotated[bool, typer.Option("--stage1/--no-stage1", help="Self-supervised prior network.")] = True,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of stage II.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of stage II; of tiles half as many.")] = None,
     split: Annotated[
         str | None,
         typer.Option(
