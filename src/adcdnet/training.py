@@ -316,7 +316,7 @@ class Trainer:
                 self._note("context", step, stage.steps, loss=loss.item())
         branch.requires_grad_(False).eval()
         # its answers are multiplied with those of the main branch, which expect the classes as often as drawn already
-        branch.classifier.bias -= torch.tensor(self.drawn_shares, device=self.device).log()
+        branch.classifier.bias.sub_(torch.tensor(self.drawn_shares, device=self.device).log())
         self.seconds["context"] = time.perf_counter() - started
 
     @torch.no_grad()
