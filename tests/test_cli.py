@@ -119,7 +119,10 @@ def test_classes_are_expected_as_the_user_says(call, quick_run, labelled_pair, t
     shares = tmp_path / "shares.csv"
     shares.write_text("value,share\n1,7\n4,7\n2,7\n")
     assert np.array_equal(mapped("--prior", "balanced"), mapped("--prior", shares))
-    assert not np.array_equal(mapped("--prior", "balanced"), mapped())
+    mapped("--prior", "balanced", "--probabilities", tmp_path / "balanced.tif")
+    mapped("--probabilities", tmp_path / "labelled.tif")  # shares that differ by a little
+    with rasterio.open(tmp_path / "balanced.tif") as one, rasterio.open(tmp_path / "labelled.tif") as other:
+        assert not np.array_equal(one.read(), other.read())
     shares.write_text("value,share\n1,1e-9\n4,50\n2,50\n")  # half of the second and the third each
     assert (mapped() == 1).any()
     assert not (mapped("--prior", shares) == 1).any()
