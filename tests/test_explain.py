@@ -82,7 +82,7 @@ def given(network: ADCDNet, *, count: int = 4) -> dict[str, tuple]:
 @pytest.mark.parametrize("changes", [{}, {"shared_decision": True}, {"prior": False}, {"token": "flatten"}])
 @pytest.mark.parametrize("sensor", ["ms", "pan"])
 def test_parts_of_the_scan_and_of_the_decision_add_up(changes, sensor):
-    network = stirred(**changes).network
+    network = stirred(**changes).network.double()
     depths, prior, logits = given(network)[sensor]
     head = explain_module._Head(network, sensor).whole
     assert {id(p) for p in network.dtm[sensor].mamba.parameters()} <= {id(p) for p in head.parameters()}  # no copy
@@ -147,7 +147,8 @@ def test_token_evidence_is_gradient_times_input_at_fixed_gates():
 
 
 def test_figures_counted_by_hand(tiny_scene, tiny_labels, tmp_path):
-    model = stirred(local_shares=0.0)  # what lies around a pixel is of the map, not of the network that is explained
+    # what lies around a pixel is of the map, not of the network that is explained
+    model = stirred(local_shares=0.0, context_branch=0.0)
     network = model.network
     split = tmp_path / "split.tif"
     parts = np.zeros(tiny_scene.grid.shape, np.uint8)

@@ -305,6 +305,10 @@ class Trainer:
         statistics, label = self._labelled_statistics(rng)
         weight = torch.tensor(self.drawn_shares) / torch.tensor(self.label_shares)
         weight = weight.to(self.device, torch.float32)
+        # its answers are multiplied with those of the main branch, which expect the classes as often as drawn already:
+        # what it expects of them is put on while it learns and taken off again
+        expected = torch.tensor(self.drawn_shares, device=self.device).log()
+        branch.classifier.bias.add_(expected)
         branch.requires_grad_(True).train()
         optimizer, schedule = _optimizer(list(branch.parameters()), stage)
         for step in range(1, stage.steps + 1):
@@ -315,8 +319,7 @@ class Trainer:
                 _check_finite(loss.item(), "the context branch", step)
                 self._note("context", step, stage.steps, loss=loss.item())
         branch.requires_grad_(False).eval()
-        # its answers are multiplied with those of the main branch, which expect the classes as often as drawn already
-        branch.classifier.bias.sub_(torch.tensor(self.drawn_shares, device=self.device).log())
+        branch.classifier.bias.sub_(expected)
         self.seconds["context"] = time.perf_counter() - started
 
     @torch.no_grad()

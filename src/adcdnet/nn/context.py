@@ -30,8 +30,8 @@ def _window(x: Tensor, side: int) -> Tensor:
 class ContextBranch(nn.Module):
     """Statistics at the targets (n, f) -> two layers -> logits (n, K): a perceptron that classifies by them alone.
 
-    Inputs are standardised, and so nearly are their statistics. Once trained, log ρ is taken off its last bias: its
-    logits are then log likelihoods up to a constant, and the network expects the classes as drawn but once.
+    Inputs are standardised, and so nearly are their statistics. While it learns, log ρ is on its last bias: its
+    logits are log likelihoods up to a constant, and the network expects the classes as drawn but once.
     """
 
     def __init__(self, features: int, classes: int) -> None:
