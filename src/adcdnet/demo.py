@@ -24,7 +24,7 @@ from adcdnet.simulate import simulate
 from adcdnet.training import train
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
-SETTINGS = TrainConfig().replace({"stage1": {"steps": 30}, "stage2": {"steps": 400}, "validations": 5})
+SETTINGS = TrainConfig().replace({"stage1": {"steps": 30}, "stage2": {"steps": 300}, "validations": 5})
 
 
 @dataclass(frozen=True)
