@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import subprocess
+import sys
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -287,3 +289,23 @@ def test_a_cell_in_a_process_of_its_own(scene, quick, tmp_path):
     rows = benchmark([scene], methods=[quick], reference=quick, out=tmp_path, folds=2, jobs=2)
     assert rows[0].trainings == 2
     assert "### pair, all labels, blocks, tau 0.5" in markdown(rows, reference="quick")
+
+
+def test_a_training_ends_where_the_benchmark_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text("""
+import multiprocessing, time
+from adcdnet.cells import _begin_worker
+
+def train():
+    _begin_worker(threads=1)
+    print("training", flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=train).start()
+""")
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout.readline().split() == [b"training"]
+        parent.kill()
+        assert parent.communicate(timeout=60)[0] == b""  # whoever trains holds it open

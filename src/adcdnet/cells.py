@@ -20,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -160,7 +161,7 @@ def run_cells(
         jobs,
         mp_context=multiprocessing.get_context("spawn"),
         max_tasks_per_child=1,
-        initializer=torch.set_num_threads,
+        initializer=_begin_worker,
         initargs=(threads,),
     )
     with pool:
@@ -180,6 +181,19 @@ def run_cells(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _begin_worker(threads: int) -> None:
+    """A training ends with the benchmark that wants it, also where that is killed and can tell nobody."""
+    torch.set_num_threads(threads)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _refuse_unwritable(folder: Path) -> None:
