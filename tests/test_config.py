@@ -31,7 +31,15 @@ def test_the_paper_profile_is_as_published():
         assert (stage.schedule, stage.batch) == ("exponential", 32)
 
 
-@pytest.mark.parametrize("profile", ["default", "paper"])
+def test_the_plain_profile_is_the_default_without_the_parts_of_the_paper():
+    default, plain = (TrainConfig.of_profile(name).model_dump() for name in ("default", "plain"))
+    off = {"attention": "none", "dtm": False, "prior": False}
+    changed = {"profile": "plain", "branch_weight": 0.0, "network": default["network"] | off}
+    assert plain == default | changed
+    assert all(default["network"][part] != value for part, value in off.items())
+
+
+@pytest.mark.parametrize("profile", ["default", "plain", "paper"])
 def test_toml_brings_back_the_same_settings(tmp_path, profile):
     settings = TrainConfig.of_profile(profile).replace({"seed": 7, "split": {"block": 31}, "network": {"dia": False}})
     path = tmp_path / "config.toml"

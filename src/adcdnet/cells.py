@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from adcdnet import memory
 from adcdnet.baselines import METHODS, BandRoles
 from adcdnet.checkpoint import Model, write_whole
-from adcdnet.config import NetworkConfig, SplitConfig, TrainConfig
+from adcdnet.config import NetworkConfig, Profile, SplitConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.folds import block_folds, random_folds
 from adcdnet.inference import default_engine, scene_logits
@@ -57,7 +57,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "cbam": {"network": {"attention": "cbam"}},
     "gru": {"network": {"reader": "gru"}},
     "attention": {"network": {"reader": "attention"}},
-    "plain": {"network": {"prior": False, "dtm": False, "attention": "none"}, "branch_weight": 0.0},
     "flatten-head": {"network": {"head": "flatten"}},  # the sum of both sensors is here to be compared with
     "gate-fusion": {"network": {"head": "flatten", "fusion": "gate"}},
     "concat-fusion": {"network": {"head": "flatten", "fusion": "concat"}},
@@ -72,7 +71,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "ms-only": {"network": {"sensors": "ms"}},
     "pan-only": {"network": {"sensors": "pan"}},
 }
-PAPER = "paper"
+OTHER_PROFILES: tuple[Profile, ...] = ("plain", "paper")
 ALIKE = "-alike"  # after the name of a baseline: its answers are averaged and adapted as those of ADCD-Net are
 Protocol = Literal["blocks", "strips", "random"]  # what is tested: see `folds`
 
@@ -81,7 +80,7 @@ Protocol = Literal["blocks", "strips", "random"]  # what is tested: see `folds`
 class Cell:
     """One training and its test.
 
-    method: a name of METHODS, as it is or with ALIKE behind it; of ABLATIONS; `paper`; or a TOML file of settings.
+    method: a name of METHODS, as it is or with ALIKE behind it; of ABLATIONS or OTHER_PROFILES; or a TOML of settings.
     """
 
     scene: SceneFiles
@@ -119,13 +118,13 @@ def settings_of(method: str, seed: int) -> TrainConfig | None:
         return None
     if method.endswith(".toml"):
         return TrainConfig.read(Path(method)).replace({"seed": seed})
-    if method == PAPER:
-        return TrainConfig.of_profile("paper").replace({"seed": seed})
+    if method in OTHER_PROFILES:
+        return TrainConfig.of_profile(method).replace({"seed": seed})
     if method in ABLATIONS:
         return TrainConfig().replace({**ABLATIONS[method], "seed": seed})
     raise InputError(
-        f"method {method!r} is not known; choose from {', '.join((*ABLATIONS, PAPER))}, from {', '.join(METHODS)} "
-        f"(with {ALIKE} behind it, if wanted), or name a TOML file of settings"
+        f"method {method!r} is not known; choose from {', '.join((*ABLATIONS, *OTHER_PROFILES))}, "
+        f"from {', '.join(METHODS)} (with {ALIKE} behind it, if wanted), or name a TOML file of settings"
     )
 
 

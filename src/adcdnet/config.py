@@ -1,4 +1,4 @@
-"""Every setting of a run, in frozen records that are validated once; two profiles, `default` and `paper`.
+"""Every setting of a run, in frozen records that are validated once; profiles `default`, `plain` and `paper`.
 
 A run's folder keeps the resolved settings as config.toml, which can be edited and handed to `adcdnet train --config`.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import tomllib
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adcdnet.errors import InputError
 
-Profile = Literal["default", "paper"]
+Profile = Literal["default", "plain", "paper"]
 
 
 class _Settings(BaseModel):
@@ -179,9 +179,15 @@ class TrainConfig(_Settings):
 
     @classmethod
     def of_profile(cls, profile: Profile) -> TrainConfig:
-        """`default`: what is recommended. `paper`: as published (ratio 4 only); protocol and split are always ours."""
+        """`default`: ADCD-Net with every departure that helps. `plain`: the same without prior, DIA and DTM.
+
+        `paper`: as published (ratio 4 only); protocol and split are always ours.
+        """
         if profile == "default":
             return cls()
+        if profile == "plain":
+            network = NetworkConfig(attention="none", dtm=False, prior=False)
+            return cls(profile="plain", network=network, branch_weight=0.0)
         return cls(
             profile="paper",
             network=NetworkConfig(
@@ -231,8 +237,8 @@ class TrainConfig(_Settings):
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InputError(f"settings {path} cannot be read: {error}") from error
         profile = given.get("profile", "default")
-        if profile not in ("default", "paper"):
-            raise InputError(f"settings {path}: profile is {profile!r}, must be 'default' or 'paper'")
+        if profile not in get_args(Profile):
+            raise InputError(f"settings {path}: profile is {profile!r}, must be one of {', '.join(get_args(Profile))}")
         return cls.of_profile(profile).replace(given)
 
     def replace(self, changes: dict[str, Any]) -> TrainConfig:
