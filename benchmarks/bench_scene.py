@@ -31,7 +31,7 @@ from adcdnet.bands import BandStatistics
 from adcdnet.checkpoint import Model
 from adcdnet.classes import ClassTable
 from adcdnet.cli import _keep_memory
-from adcdnet.config import NetworkConfig
+from adcdnet.config import NetworkConfig, TrainConfig
 from adcdnet.grid import Grid, tiles
 from adcdnet.inference import _dense, _patch_by_patch, scene_logits
 from adcdnet.model import ADCDNet, Layout
@@ -41,6 +41,7 @@ from adcdnet.simulate import simulate, simulate_tiles
 
 NETWORKS = {
     "default": NetworkConfig(),
+    "plain": TrainConfig.of_profile("plain").network,
     "default, flatten head": NetworkConfig(head="flatten"),
     "paper's widths, flatten head": NetworkConfig(head="flatten", widths=(128, 256, 128)),
 }
@@ -51,7 +52,7 @@ def random_network(config: NetworkConfig, layout: Layout, seed: int = 0) -> ADCD
         torch.manual_seed(seed)
         network = ADCDNet(config, layout)
         for name, p in network.named_parameters():
-            if "dia" in name:
+            if ".attention." in name:
                 nn.init.normal_(p)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
@@ -97,7 +98,7 @@ def equality(data: Path, folder: Path, sampled: int = 3000) -> None:
             print(f"{name:36}not here: {ms}")
             continue
         with Scene.open(ms, pan) as scene:
-            for kind in ("default", "default, flatten head"):
+            for kind in ("default", "plain", "default, flatten head"):
                 model = random_model(NETWORKS[kind], scene)
                 print(f"{name:36}{kind:24}" + _compare(model, scene, sampled))
 
