@@ -62,6 +62,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "concat-fusion": {"network": {"head": "flatten", "fusion": "concat"}},
     "halo": {"network": {"head": "flatten"}, "sampling": "patch"},  # what zeros is to be compared with
     "zeros": {"network": {"padding": "zeros", "patch": 8, "head": "flatten"}, "sampling": "patch"},
+    "no-context": {"network": {"context_branch": 0.0}},
     "no-smooth": {"network": {"smooth": 0.0}},
     "no-local-shares": {"network": {"local_shares": 0.0}},
     "no-mixup": {"mixup": 0.0},
