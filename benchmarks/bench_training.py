@@ -3,7 +3,7 @@
     python benchmarks/bench_training.py [--side 160] [--ratio 2]
 
 On a simulated scene labelled nearly everywhere. `patches` are 128 a step; tiles are 16 of 16×16 pixels, 4 of 32×32 or
-one of 64×64, and all their labels; `default` takes 1,024 of the labels of the first. The DTM heads see 32 pixels a
+one of 64×64, and all their labels; `default` takes 512 of the labels of 8 of the first. The DTM heads see 32 pixels a
 step (`branch_targets`). The last line is the number of labelled pixels a tile of 16×16 must hold for both to cost the
 same per labelled pixel. That tiles are faster does not make their networks better: docs/evidence.md.
 """

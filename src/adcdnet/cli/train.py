@@ -55,7 +55,7 @@ def train_command(
     profile: Annotated[
         str | None,
         typer.Option(
-            help="default; plain (without prior, DIA and DTM: trains and maps in less than half the time); "
+            help="default; plain (without prior, DIA and DTM: trains in less than half the time, maps in half); "
             "paper (as published; ratio 4 only). Not with --config."
         ),
     ] = None,
