@@ -127,6 +127,7 @@ def test_few_labels_are_drawn_per_class_and_validate_nothing(scene, quick):
     assert found["training_pixels"] == [7, 7, 7]
     everything = cells.compute(Cell(scene, quick, 0, 1, 0, folds=2))
     assert min(everything["training_pixels"]) > 100
+    assert found["parameters"] < everything["parameters"]  # without prior, DIA and DTM, as `train` does it
 
 
 def test_seeds_repeat(scene, quick):

@@ -442,6 +442,26 @@ def test_a_second_round_is_for_few_even_labels_drawn_one_by_one_and_can_be_switc
     assert "self_trained" not in run.model.record
 
 
+def test_few_labels_are_trained_without_the_parts_of_the_paper(labelled_pair, tmp_path):
+    run = few_labels(labelled_pair, tmp_path)[0]
+    off = {"network": {"attention": "none", "dtm": False, "prior": False}, "branch_weight": 0.0}
+    assert same_weights(run.model, few_labels(labelled_pair, tmp_path, name="plain", **off)[0].model)
+    written = TrainConfig.read(run.folder / "config.toml")
+    assert written.model_dump() == TrainConfig.model_validate(run.model.record["settings"]).model_dump()
+    assert written == written.plain()
+    assert not [row for row in history(run) if row["stage"] == "stage1"]
+    assert sum("without prior, DIA and DTM" in note for note in run.model.record["notes"]) == 1
+
+
+@pytest.mark.parametrize("changes", [{"plain_if_few": False}, {"passes": 0.0}, {"network": {"reader": "gru"}}])
+def test_the_parts_of_the_paper_stay_where_labels_are_many_or_settings_ask_for_them(labelled_pair, tmp_path, changes):
+    run = few_labels(labelled_pair, tmp_path, **changes)[0]
+    assert run.model.network.prior is not None
+    assert run.model.network.dtm
+    assert run.model.network.config.attention == "dia"
+    assert not [note for note in run.model.record["notes"] if "without prior" in note]
+
+
 def test_ctrl_c_in_the_second_round_leaves_the_first(labelled_pair, tmp_path):
     alone = few_labels(labelled_pair, tmp_path, name="alone", self_training=0.0)[0]
     last = alone.model.record["steps"]

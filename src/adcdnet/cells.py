@@ -45,13 +45,14 @@ from adcdnet.sampling import TEST, TRAIN, Split, TrainingArea, block_numbers, le
 from adcdnet.scene import Pixels, Scene
 from adcdnet.scenes import SceneFiles
 from adcdnet.smoothing import looks, smooth
-from adcdnet.training import Trainer
+from adcdnet.training import Trainer, suited_to
 
 TAUS = (0.0, 0.5, 1.0)
 ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default settings
     "adcdnet": {},
     "no-stage1": {"network": {"prior": False}},
-    "random-prior": {"stage1": {"steps": 0}},
+    "all-parts": {"plain_if_few": False},
+    "random-prior": {"stage1": {"steps": 0}, "plain_if_few": False},
     "no-dtm": {"network": {"dtm": False}, "branch_weight": 0.0},
     "no-dia": {"network": {"attention": "none"}},
     "cbam": {"network": {"attention": "cbam"}},
@@ -364,7 +365,7 @@ def _kept_labels(index: NDArray[np.int64], split: Split, cell: Cell) -> NDArray[
 def _train(area: TrainingArea, scene: Scene, labels: Labels, settings: TrainConfig) -> Model:
     layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes))
     torch.manual_seed(settings.seed)
-    trainer = Trainer(area, layout, settings, torch.device("cpu"), None)
+    trainer = Trainer(area, layout, suited_to(area, settings), torch.device("cpu"), None)
     network = trainer.run()
     shares = trainer.label_shares, trainer.drawn_shares
     return Model(network, area.statistics, labels.classes, *shares, temperature=trainer.temperature)

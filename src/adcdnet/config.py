@@ -171,6 +171,7 @@ class TrainConfig(_Settings):
     class_balance: float = Field(0.25, ge=0, le=1)  # classes weigh in as (frequency)^-class_balance
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     mixup: float = Field(0.6, ge=0, le=1)  # of the steps of stage II, the share that mixes samples; the first ones do
+    plain_if_few: bool = True  # of fewer than some 5,000 labels prior, DIA and DTM are left out
     self_training: float = Field(0.75, ge=0, lt=1)  # few, even labels: of a step of a second round, what has none
     average: float = Field(0.99, ge=0, lt=1)  # decay of the moving average of the weights; 0: none
     augment: bool = True  # flips and quarter turns
@@ -186,8 +187,7 @@ class TrainConfig(_Settings):
         if profile == "default":
             return cls()
         if profile == "plain":
-            network = NetworkConfig(attention="none", dtm=False, prior=False)
-            return cls(profile="plain", network=network, branch_weight=0.0)
+            return cls(profile="plain").plain()
         return cls(
             profile="paper",
             network=NetworkConfig(
@@ -220,6 +220,7 @@ class TrainConfig(_Settings):
             class_balance=0.0,
             label_smoothing=0.0,
             mixup=0.0,
+            plain_if_few=False,
             self_training=0.0,
             passes=0.0,
             branch_weight=0.8,
@@ -247,6 +248,18 @@ class TrainConfig(_Settings):
             return TrainConfig.model_validate(_merge(self.model_dump(), changes))
         except ValidationError as error:
             raise InputError(f"settings: {one_line(error)}") from error
+
+    @property
+    def whole(self) -> bool:
+        """Whether the parts of the paper are all there, as in `default`."""
+        full = NetworkConfig()
+        return all(
+            getattr(self.network, part) == getattr(full, part) for part in ("attention", "dtm", "prior", "reader")
+        )
+
+    def plain(self) -> TrainConfig:
+        """A copy without prior (and stage I), DIA and DTM."""
+        return self.replace({"network": {"attention": "none", "dtm": False, "prior": False}, "branch_weight": 0.0})
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(exclude_none=True))

@@ -123,6 +123,9 @@ def _train(
     statistics = measured if init is None else init.statistics
     area = training_area(pixels, labels, splits, network=config.network, ratio=first.ratio, statistics=statistics)
     del pixels
+    if init is None and (suited := suited_to(area, config)) is not config:
+        config = suited
+        notes += ("few labels: trained without prior, DIA and DTM, which cost accuracy there (plain_if_few)",)
     for one, split in zip(scenes, splits, strict=True):
         tags = {"PARTS": json.dumps(PART_NAMES), "BLOCK": str(split.block), "REACH": str(reach)}
         file = "split.tif" if len(scenes) == 1 else f"split-{one.name}.tif"
@@ -189,6 +192,17 @@ def _labelled(labels: Labels, split: Split) -> dict[str, int]:
     step = labels.index.shape[0] // split.part.shape[0]
     counts = np.bincount(split.part.repeat(step, 0).repeat(step, 1)[labels.index >= 0], minlength=len(PART_NAMES))
     return dict(zip(PART_NAMES, counts.tolist(), strict=True))
+
+
+def suited_to(area: TrainingArea, config: TrainConfig) -> TrainConfig:
+    """The settings themselves; or, where labels are few and all parts of the paper are there, the same without these.
+
+    The fewer labels, the more those parts cost (docs/evidence.md). Few are under some 5,000: with as many targets as a
+    step of tiles can have, `passes` would end stage II early.
+    """
+    steps = _within_passes(config, config.stage2, len(area.labelled), math.inf).steps
+    few = steps * STEPS_OF_PATCHES < config.stage2.steps
+    return config.plain() if few and config.plain_if_few and config.whole else config
 
 
 class Trainer:
