@@ -111,7 +111,7 @@ def explain(
     if not network.dtm:
         raise InputError(
             "the model has no DTM heads (it was trained with dtm = false), so there is no decision of theirs to "
-            "explain; train with dtm = true (profile default)"
+            "explain; train with dtm = true, and with plain_if_few = false where labels are few"
         )
     if network.config.reader != "mamba":
         raise InputError(
