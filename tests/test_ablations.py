@@ -35,7 +35,10 @@ def test_each_answers_as_asked(name):
     ms, pan = torch.randn(5, 3, side, side), torch.randn(5, 2, 2 * side, 2 * side)
     with torch.inference_mode():
         outputs = found(ms, pan, branches=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = found(ms, pan).main
     assert outputs.main.shape == (5, 4)
+    assert (half - outputs.main).abs().max() < 0.1
     assert (outputs.ms is None) == (not config.dtm)
     assert config.sharable == (name != "zeros")
 

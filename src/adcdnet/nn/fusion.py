@@ -32,7 +32,8 @@ class Gate(nn.Module):
         self.conv = nn.Conv2d(2 * channels, channels, 1)
 
     def forward(self, f_ms: Tensor, f_pan: Tensor) -> Tensor:
-        return torch.lerp(f_pan, f_ms, torch.sigmoid(self.conv(torch.cat((f_ms, f_pan), dim=1))))
+        gate = torch.sigmoid(self.conv(torch.cat((f_ms, f_pan), dim=1)))
+        return f_pan + gate * (f_ms - f_pan)
 
 
 class Concatenation(nn.Module):
