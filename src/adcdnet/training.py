@@ -197,7 +197,7 @@ def _labelled(labels: Labels, split: Split) -> dict[str, int]:
 def suited_to(area: TrainingArea, config: TrainConfig) -> TrainConfig:
     """The settings themselves; or, where labels are few and all parts of the paper are there, the same without these.
 
-    The fewer labels, the more those parts cost (docs/evidence.md). Few are under some 5,000: with as many targets as a
+    With few labels those parts cost accuracy (docs/evidence.md). Few are under some 5,000: with as many targets as a
     step of tiles can have, `passes` would end stage II early.
     """
     steps = _within_passes(config, config.stage2, len(area.labelled), math.inf).steps
