@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -216,3 +217,21 @@ def test_demo_leaves_what_it_promises(call, monkeypatch, tmp_path):
             assert f" {count}" in out
     for name in ("water", "forest", "bare soil", "settlement"):
         assert name in out
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_pytorch_is_told_how_threads_wait_before_it_is_loaded(given, found):
+    watch = """
+import os, sys
+
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+
+sys.meta_path.insert(0, Watch())
+import adcdnet.cli
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | given
+    said = subprocess.run([sys.executable, "-c", watch], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == [found]

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+import adcdnet.cli.threads  # noqa: F401  first: it must come before PyTorch
 from adcdnet.cli.align import align_command
 from adcdnet.cli.benchmark import benchmark_command
 from adcdnet.cli.check import check_command
