@@ -164,7 +164,7 @@ class TrainConfig(_Settings):
     passes: float = Field(60.0, ge=0)  # stage II ends when it has seen each label so often on average; 0: only by steps
     initialisation: Literal["pytorch", "xavier"] = "pytorch"  # xavier: Xavier-uniform on Conv2d and Linear
     sampling: Literal["auto", "dense", "patch"] = "auto"  # auto: tiles where labels lie close and are not few
-    stage1_labelled: bool = False  # stage I on the labelled pixels only; of patches
+    stage1_labelled: bool = False  # stage I draws labelled pixels only; where it draws patches
     spread: float = Field(10.0, ge=0)  # weight of the variance-covariance term of stage I; 0: as published
     branch_targets: int = Field(32, ge=1)  # of the targets of a step, those that the DTM heads classify too
     branch_weight: float = Field(0.2, ge=0)  # λ of L = L_main + λ (L_ms + L_pan)
