@@ -2,6 +2,7 @@
 
     python benchmarks/bench_scene.py equality [--data DIR]    the dense engine against the patch engine
     python benchmarks/bench_scene.py speed                    both engines, the machine's peak, and a U-Net, in one run
+    python benchmarks/bench_scene.py gpu                      the same on a GPU, in bf16 too, and how near to its limits
     python benchmarks/bench_scene.py scale [--sides 4000 20000] [--folder DIR]   memory and time of large scenes
 
 Networks have random weights, random BatchNorm statistics and random DIA gates: accuracy plays no part here.
@@ -21,10 +22,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.utils._pytree as pytree
 from affine import Affine
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from adcdnet.bands import BandStatistics
@@ -33,7 +36,7 @@ from adcdnet.classes import ClassTable
 from adcdnet.cli import _keep_memory
 from adcdnet.config import NetworkConfig, TrainConfig
 from adcdnet.grid import Grid, tiles
-from adcdnet.inference import _dense, _patch_by_patch, scene_logits
+from adcdnet.inference import Precision, _dense, _patch_by_patch, inference, scene_logits
 from adcdnet.model import ADCDNet, Layout
 from adcdnet.raster import RasterWriter, write_raster
 from adcdnet.scene import Scene
@@ -172,10 +175,18 @@ def best_time(work: Callable[[], object], repeats: int = 3) -> float:
     work()
     times = []
     for _ in range(repeats):
+        _wait()
         started = time.perf_counter()
         work()
+        _wait()
         times.append(time.perf_counter() - started)
     return min(times)
+
+
+def _wait() -> None:
+    """Until a GPU has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 @torch.inference_mode()
@@ -231,6 +242,87 @@ def _speed_of(config: NetworkConfig, ratio: int, side: int, patches: int, peak: 
     return line + f"{same:11.4f}{flops:11.0f}{flops / peak:11.2f}", rate
 
 
+# ---- on a GPU
+
+
+class _Bytes(TorchDispatchMode):
+    """Counts the bytes that operations read and write, as if no value stayed in a cache between two of them."""
+
+    total, operations = 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        found = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            leaves = pytree.tree_leaves((args, kwargs, found))
+            self.total += sum(x.numel() * x.element_size() for x in leaves if isinstance(x, Tensor))
+            self.operations += 1
+        return found
+
+
+@torch.inference_mode()
+def gpu(side: int = 512, patches: int = 4096) -> None:
+    """MS pixels a second on a GPU, and what share of its measured limits that is."""
+    kinds: dict[str, tuple[torch.dtype, Precision]] = {
+        "float32": (torch.float32, "float32"),
+        "bf16": (torch.bfloat16, "bf16"),
+    }
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; best of 3, {side}×{side} MS pixels at once")
+    a = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    b = torch.empty_like(a)
+    copied = 2 * 2**30 / best_time(partial(b.copy_, a), 10)
+    del a, b
+    peaks = {}
+    for name, (dtype, precision) in kinds.items():
+        with inference("cuda", precision):
+            a = torch.randn(8192, 8192, device="cuda", dtype=dtype)
+            product = 2 * 8192**3 / best_time(lambda a=a: a @ a)
+            x = torch.randn(1, 64, 1024, 1024, device="cuda", dtype=dtype).contiguous(memory_format=torch.channels_last)
+            weight = torch.randn(64, 64, 3, 3, device="cuda", dtype=dtype).contiguous(memory_format=torch.channels_last)
+            convolution = 2 * 1022**2 * 64 * 64 * 9 / best_time(lambda x=x, w=weight: F.conv2d(x, w))
+        peaks[precision] = convolution
+        print(f"{name}: matrix {product / 1e12:.0f}, convolution 64→64 3×3 {convolution / 1e12:.0f} TFLOP/s")
+    print(f"memory: {copied / 1e12:.2f} TB/s read and written by a copy")
+    header = (
+        "patch px/s",
+        "dense px/s",
+        "times",
+        "same class",
+        "TFLOP/s",
+        "of peak",
+        "TB/s",
+        "of memory",
+        "operations",
+    )
+    print(f"{'network, ratio, precision':42}" + "".join(f"{h:>11}" for h in header))
+    for name, config in NETWORKS.items():
+        for ratio in (2, 4):
+            network = random_network(config, Layout(ms_bands=6, pan_bands=1, ratio=ratio, classes=5)).cuda()
+            rng = np.random.default_rng(0)
+            full = side + 2 * config.reach
+            ms = torch.from_numpy(rng.standard_normal((6, full, full), np.float32)).cuda()
+            pan = torch.from_numpy(rng.standard_normal((1, full * ratio, full * ratio), np.float32)).cuda()
+            row, col = (i.flatten() for i in np.indices((side, side)))
+            few = rng.permutation(len(row))[:patches]
+            with inference("cuda", "float32"):
+                exact = _dense(network, ms, pan, row, col).argmax(1)
+            for precision, peak in peaks.items():
+                with inference("cuda", precision):
+                    by_patch = partial(_patch_by_patch, network, ms, pan, row[few], col[few], 1024)
+                    dense = partial(_dense, network, ms, pan, row, col)
+                    patch, seconds = patches / best_time(by_patch, 1), best_time(dense)
+                    with FlopCounterMode(display=False) as flops:
+                        same = float((dense().argmax(1) == exact).float().mean())
+                    with _Bytes() as moved:
+                        dense()
+                done, carried, rate = flops.get_total_flops() / seconds, moved.total / seconds, side**2 / seconds
+                print(
+                    f"{f'{name}, {ratio}, {precision}':42}{patch:11.0f}{rate:11.0f}{rate / patch:11.1f}{same:11.4f}"
+                    f"{done / 1e12:11.1f}{done / peak:11.3f}{carried / 1e12:11.2f}{carried / copied:11.2f}"
+                    f"{moved.operations:11}",
+                    flush=True,
+                )
+
+
 # ---- scale
 
 
@@ -275,7 +367,7 @@ def _stream(side: int, ms: Path, pan: Path) -> None:
 def main() -> None:
     _keep_memory()  # as the command line does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("equality", "speed", "scale"))
+    parser.add_argument("what", choices=("equality", "speed", "gpu", "scale"))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("ADCDNET_DATA", "../shared/data")))
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--sides", type=int, nargs="+", default=[4000, 20000], help="PAN pixels, multiples of 4")
@@ -288,6 +380,8 @@ def main() -> None:
             equality(arguments.data, folder)
         elif arguments.what == "speed":
             speed()
+        elif arguments.what == "gpu":
+            gpu()
         else:
             scale(arguments.sides, folder, arguments.memory)
 

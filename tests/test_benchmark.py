@@ -37,11 +37,11 @@ def here(monkeypatch):
     """Cells are computed in this process: (cell, folder) of each that was."""
     computed = []
 
-    def run(todo, out, *, jobs, progress):
+    def run(todo, out, *, jobs, device, progress):
         for cell in todo:
             if not cells._is_kept(cell, out):
                 computed.append(cell)
-                cells._compute([cell], out)
+                cells._compute([cell], out, device)
 
     monkeypatch.setattr(benchmarks, "run_cells", run)
     return computed

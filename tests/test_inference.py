@@ -453,12 +453,6 @@ def test_the_network_is_back_where_it_was(tiny_model, tiny_scene, tmp_path, monk
     assert moved == ["cpu"] * 4  # to the device for the one tile, and home, twice
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_the_network_comes_home_from_the_gpu(tiny_model, tiny_scene, tmp_path):
-    predict(tiny_model, tiny_scene, out=tmp_path / "map.tif")
-    assert {p.device.type for p in tiny_model.network.parameters()} == {"cpu"}
-
-
 def test_the_default_device_is_what_is_there(tiny_model, tiny_scene, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("adcdnet.inference.pick_device", lambda name: asked.append(name) or torch.device("cpu"))

@@ -70,13 +70,15 @@ def benchmark(
     protocol: Protocol = "blocks",
     labels_per_class: Sequence[int | None] = (None,),
     jobs: int = 1,
+    device: str = "auto",
     progress: Callable[[int, int, Cell], None] | None = None,
 ) -> list[Row]:
     """Compute what is missing and write results.csv, results.md and results.png into `out`. Returns the rows.
 
     Cells that an earlier call left in `out` are taken as they are if scene files, settings and version are the same.
     Every scene is divided into folds of its own. Raises InputError for an unknown method, a reference that is not among
-    the methods, scenes that cannot be split, and scenes with a part or a split of their own.
+    the methods, scenes that cannot be split, and scenes with a part or a split of their own. device: where ADCD-Nets
+    are trained.
     """
     out = Path(out)
     if reference not in methods:
@@ -96,7 +98,7 @@ def benchmark(
             scenes, labels_per_class, range(repeats), range(seeds), range(folds), methods
         )
     ]
-    run_cells(cells, out, jobs=jobs, progress=progress)
+    run_cells(cells, out, jobs=jobs, device=device, progress=progress)
     kept = [json.loads((out / cell.file).read_text(encoding="utf-8")) for cell in cells]
     rows = []
     for scene, labels in product(scenes, labels_per_class):

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from adcdnet import memory
 from adcdnet.baselines import METHODS, BandRoles
-from adcdnet.checkpoint import Model, write_whole
+from adcdnet.checkpoint import Model, pick_device, write_whole
 from adcdnet.config import NetworkConfig, Profile, SplitConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.folds import block_folds, random_folds
@@ -146,9 +146,18 @@ def _ground_rules() -> dict[str, Any]:
 
 
 def run_cells(
-    cells: Sequence[Cell], out: Path, *, jobs: int = 1, progress: Callable[[int, int, Cell], None] | None = None
+    cells: Sequence[Cell],
+    out: Path,
+    *,
+    jobs: int = 1,
+    device: str = "auto",
+    progress: Callable[[int, int, Cell], None] | None = None,
 ) -> None:
-    """Compute the cells that are not kept in `out` yet, each in a process of its own, `jobs` at a time."""
+    """Compute the cells that are not kept in `out` yet, each in a process of its own, `jobs` at a time.
+
+    device: where the ADCD-Nets are trained; what they are compared with is trained on the processor.
+    """
+    pick_device(device)
     for cell in cells:
         settings_of(cell.method, cell.seed)
     _refuse_unwritable(out)
@@ -166,7 +175,7 @@ def run_cells(
         initargs=(threads,),
     )
     with pool:
-        running = {pool.submit(_compute, together, out): together for together in trainings.values()}
+        running = {pool.submit(_compute, together, out, device): together for together in trainings.values()}
         try:
             for future in as_completed(running):
                 future.result()
@@ -215,22 +224,23 @@ def _is_kept(cell: Cell, out: Path) -> bool:
     return bool(kept.get("fingerprint") == cell.fingerprint())
 
 
-def _compute(cells: Sequence[Cell], out: Path) -> None:
-    for cell, found in zip(cells, compute_together(cells), strict=True):
+def _compute(cells: Sequence[Cell], out: Path, device: str) -> None:
+    for cell, found in zip(cells, compute_together(cells, device), strict=True):
         file = out / cell.file
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, (json.dumps(found) + "\n").encode())
 
 
-def compute(cell: Cell) -> dict[str, Any]:
+def compute(cell: Cell, device: str = "cpu") -> dict[str, Any]:
     """Train, classify the test pixels, count. The figures of a cell, as they are kept."""
-    return compute_together([cell])[0]
+    return compute_together([cell], device)[0]
 
 
-def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def compute_together(cells: Sequence[Cell], device: str) -> list[dict[str, Any]]:
     """As `compute`, of cells with one training, whose answers are read as they are or ALIKE."""
     first = cells[0]
     settings = settings_of(first.method, first.seed)
+    where = torch.device("cpu") if settings is None else pick_device(device)
     config = settings or TrainConfig()
     with first.scene.open() as scene:
         labels = first.scene.read_labels(scene.grid)
@@ -243,7 +253,7 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         if settings is None:
             answers = _of_baseline(first, area, pixels, scene, ground)
         else:
-            answers = _of_network(area, pixels, scene, labels, settings)
+            answers = _of_network(area, pixels, scene, labels, settings, where)
     truth = np.where(ground, index, -1)
     common = {
         "scene": first.scene.name,
@@ -255,6 +265,7 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         "parameters": answers.parameters,
         "peak_memory_bytes": memory.peak(),
         "threads": torch.get_num_threads(),
+        "device": where.type,
         "versions": {"adcdnet": version("adcdnet"), "torch": torch.__version__},
     }
     found = []
@@ -292,12 +303,14 @@ def _of_baseline(cell: Cell, area: TrainingArea, pixels: Pixels, scene: Scene, g
     return _Answers(logits, classifier.drawn_shares, 1.0, classifier.parameters, trained - started, speed)
 
 
-def _of_network(area: TrainingArea, pixels: Pixels, scene: Scene, labels: Labels, settings: TrainConfig) -> _Answers:
+def _of_network(
+    area: TrainingArea, pixels: Pixels, scene: Scene, labels: Labels, settings: TrainConfig, device: torch.device
+) -> _Answers:
     started = time.perf_counter()
-    model = _train(area, scene, labels, settings)
+    model = _train(area, scene, labels, settings, device)
     trained = time.perf_counter()
     logits = np.empty((len(labels.classes), *scene.grid.shape), np.float32)
-    for window, _, values in scene_logits(model, scene, engine=default_engine(model.network)):
+    for window, _, values in scene_logits(model, scene, engine=default_engine(model.network), device=device):
         logits[:, *window.slices] = values
     speed = int(pixels.valid.sum()) / (time.perf_counter() - trained)
     parameters = sum(p.numel() for p in model.network.parameters())
@@ -362,10 +375,10 @@ def _kept_labels(index: NDArray[np.int64], split: Split, cell: Cell) -> NDArray[
     return kept
 
 
-def _train(area: TrainingArea, scene: Scene, labels: Labels, settings: TrainConfig) -> Model:
+def _train(area: TrainingArea, scene: Scene, labels: Labels, settings: TrainConfig, device: torch.device) -> Model:
     layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes))
     torch.manual_seed(settings.seed)
-    trainer = Trainer(area, layout, suited_to(area, settings), torch.device("cpu"), None)
+    trainer = Trainer(area, layout, suited_to(area, settings), device, None)
     network = trainer.run()
     shares = trainer.label_shares, trainer.drawn_shares
     return Model(network, area.statistics, labels.classes, *shares, temperature=trainer.temperature)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +36,8 @@ from adcdnet.smoothing import looks, smooth
 Precision = Literal["float32", "bf16"]
 Progress = Callable[[int, int], None]  # done, of how many
 DEFAULT_MEMORY = 2 * 2**30  # bytes
-_GATHERED = 2**22 + 2**19  # bytes of one gathered tensor: fits a second-level cache of a few cores
+# bytes of one gathered tensor: fits a second-level cache of a few cores; a GPU wants much to do at once
+_GATHERED, _GATHERED_ON_GPU = 2**22 + 2**19, 2**25
 FAR = 3.0  # training deviations: band means of a new scene beyond this deserve a warning
 
 
@@ -87,10 +88,7 @@ def logits_of(
     logits = np.full((network.layout.classes, *valid.shape), np.nan, np.float32)
     if not len(row):
         return logits[:, *inside]
-    with (
-        torch.inference_mode(),
-        torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"),
-    ):
+    with inference(device, precision):
         if engine == "dense":
             found = _dense(network, ms, pan, row, col)
         elif engine == "patch":
@@ -100,6 +98,17 @@ def logits_of(
     logits[:, row, col] = found.float().cpu().numpy().T
     look = looks(*images, step, sensors=config.sensors)[:, *own]
     return smooth(logits, look, config.smooth, config.likeness)[:, *inside]
+
+
+@contextmanager
+def inference(device: torch.device | str, precision: Precision) -> Iterator[None]:
+    """No gradients, and the precision that was asked for: float32 means float32 on a GPU too, where convolutions would
+    otherwise round their inputs to tf32's ten bits.
+    """
+    kind = torch.device(device).type
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if kind == "cuda" else nullcontext()
+    with torch.inference_mode(), exact, torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
+        yield
 
 
 def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64]) -> Tensor:
@@ -120,17 +129,18 @@ def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], co
         pan_slices = window.around(ratio, step, phase).slices
         shared = network.share(ms[None, :, *window.slices], pan[None, :, *pan_slices], same_ms=shared)
         where = torch.from_numpy(np.stack([np.zeros_like(own), row[own] // step, col[own] // step])).to(ms.device)
-        some = torch.split(where, _at_once(network), dim=1)
+        some = torch.split(where, _at_once(network, ms.device), dim=1)
         parts += [network.classify(shared, Targets(*each)) for each in some]
         places.append(own)
     order = torch.from_numpy(np.argsort(np.concatenate(places))).to(ms.device)
     return torch.cat(parts)[order]
 
 
-def _at_once(network: ADCDNet) -> int:
+def _at_once(network: ADCDNet, device: torch.device) -> int:
     """Targets whose cells are gathered together: few enough to stay in the processor's cache."""
+    gathered = _GATHERED_ON_GPU if device.type == "cuda" else _GATHERED
     cells = CORE**2 if network.centre is not None else (network.config.patch // 2 + 1) ** 2
-    return max(64, _GATHERED // (4 * cells * network.config.widths[-1]))
+    return max(64, gathered // (4 * cells * network.config.widths[-1]))
 
 
 def _patch_by_patch(
@@ -214,7 +224,8 @@ def predict(
     The scene is gone through once to classify it, and its logits are kept beside the map, 4 bytes a pixel and class,
     until that is written: how often classes lie around a pixel is known at the end only (`local_shares`).
 
-    memory: bytes of resident memory, all of the process included, that tile and batch are chosen for.
+    memory: bytes of resident memory, all of the process included, that tile and batch are chosen for; on a GPU, of
+    the GPU's memory.
     resume: where the call is stopped, leave the finished tiles beside the map, and go on from those that an earlier
     call with the same model, scene, bands, engine and precision left; the file is the same as from one whole call.
     sieved: give patches of the map of fewer of its pixels than this to their largest neighbour (0: none). Probabilities
@@ -238,7 +249,8 @@ def predict(
         "ADCDNET_SIEVED": str(sieved),
     }
     where, home = pick_device(device), next(model.network.parameters()).device
-    sizes = sizes_within(model.network, memory, used=resident(), engine=engine)
+    # a GPU's libraries alone take 2 GB of the process; what is worked on lies on the GPU
+    sizes = sizes_within(model.network, memory, used=0 if where.type == "cuda" else resident(), engine=engine)
     config = model.network.config
     step = config.step(scene.ratio)
     grid = scene.grid.refine(step)

@@ -14,6 +14,7 @@ import csv
 import io
 import json
 import math
+import os
 import platform
 import shutil
 import tempfile
@@ -242,11 +243,12 @@ class Trainer:
         self.temperature = 1.0
 
     def run(self) -> ADCDNet:
-        if self.network.prior is not None:
-            self._stage1(self.network.prior)
-        if self.network.context_branch is not None:
-            self._train_context(self.network.context_branch)
-        return self._stage2().cpu().eval()
+        with _repeatable(self.device):
+            if self.network.prior is not None:
+                self._stage1(self.network.prior)
+            if self.network.context_branch is not None:
+                self._train_context(self.network.context_branch)
+            return self._stage2().cpu().eval()
 
     # Stage I ---------------------------------------------------------------------------------------------------------
 
@@ -590,6 +592,21 @@ class Trainer:
         writer.writeheader()
         writer.writerows(self.history)
         return text.getvalue().encode()
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """One seed gives one file on a GPU too, where sums over gathered cells would otherwise be added in any order."""
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable with workspaces of its own only
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def _within_passes(

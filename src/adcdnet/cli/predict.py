@@ -54,7 +54,9 @@ def predict_command(
     prior: Annotated[
         str, typer.Option(help="Classes expected: natural (as labelled), balanced, or a CSV file value,share.")
     ] = "natural",
-    memory: Annotated[str, typer.Option(help="Resident memory to stay within, e.g. 2GB or 800MB.")] = "2GB",
+    memory: Annotated[
+        str, typer.Option(help="Memory to stay within, e.g. 2GB or 800MB: resident, or of the GPU.")
+    ] = "2GB",
     precision: Annotated[str, typer.Option(help="float32, or bf16: faster on processors that have it.")] = "float32",
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished tiles until the map is whole; go on from those left before.")

@@ -1,0 +1,130 @@
+"""On a GPU the same as on a processor: golden values, maps, and whole trainings. Skipped where there is none."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from adcdnet import cells
+from adcdnet.cells import Cell
+from adcdnet.config import TrainConfig
+from adcdnet.inference import logits_of, predict
+from adcdnet.model import Layout
+from adcdnet.nn import DeformableInteractiveAttention, selective_scan
+from adcdnet.raster import read_map
+from adcdnet.scene import Scene
+from adcdnet.scenes import SceneFiles
+from adcdnet.training import train
+from conftest import PIXEL, QUICK, build_model
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def on_gpu(name):
+    return {key: torch.from_numpy(value).cuda() for key, value in np.load(GOLDEN / name).items()}
+
+
+@pytest.mark.parametrize("sensor", ["ms", "pan"])
+def test_dia_gives_the_golden_values_and_gradients(sensor):
+    golden = on_gpu(f"dia_{sensor}.npz")
+    module = DeformableInteractiveAttention(*((0.4, 0.1) if sensor == "ms" else (0.1, 0.4))).double().cuda()
+    module.load_state_dict({name: golden[name] for name in module.state_dict()})
+    x = golden["x"].requires_grad_()
+    y = module(x)
+    y.backward(golden["grad_y"])
+    assert_close(y, golden["y"], rtol=0, atol=1e-9)
+    assert_close(x.grad, golden["grad_x"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("form", ["loop", "chunked"])
+@pytest.mark.parametrize("steps", [5, 67])
+def test_scan_gives_the_golden_values_and_gradients(steps, form):
+    golden, names = on_gpu(f"scan_l{steps}.npz"), ("u", "delta", "A", "B", "C", "D")
+    leaves = [golden[name].requires_grad_() for name in names]
+    y = selective_scan(*leaves, form=form)
+    assert_close(y, golden["y"], rtol=0, atol=1e-9)
+    y.backward(golden["grad_y"])
+    for name, leaf in zip(names, leaves, strict=True):
+        assert_close(leaf.grad, golden[f"grad.{name}"], rtol=0, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("changes", [{}, {"head": "flatten"}, {"grid": "fine"}, {"prior": False, "attention": "none"}])
+def test_both_engines_and_both_devices_give_the_same_logits(changes, tiny_scene):
+    model = build_model(Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3), **changes)
+    pixels = tiny_scene.read(tiny_scene.grid.window.grow(model.network.config.reach))
+    expected = logits_of(model, pixels, engine="dense")
+    for engine in ("dense", "patch"):
+        found = logits_of(model, pixels, engine=engine, device="cuda")
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_rounded_answers_are_nearly_the_same(tiny_model, tiny_scene):
+    pixels = tiny_scene.read(tiny_scene.grid.window.grow(tiny_model.network.config.reach))
+    exact, rounded = (
+        logits_of(tiny_model, pixels, engine="dense", device="cuda", precision=p) for p in ("float32", "bf16")
+    )
+    known = ~np.isnan(exact[0])
+    assert (exact.argmax(0) == rounded.argmax(0))[known].mean() > 0.9
+    assert not np.array_equal(exact, rounded, equal_nan=True)
+
+
+def test_the_map_is_that_of_the_processor_and_the_network_comes_home(tiny_model, tiny_scene, tmp_path):
+    for device in ("cpu", "cuda"):
+        predict(tiny_model, tiny_scene, out=tmp_path / f"{device}.tif", device=device)
+        assert {p.device.type for p in tiny_model.network.parameters()} == {"cpu"}
+    one, other = ((tmp_path / f"{device}.tif").read_bytes() for device in ("cpu", "cuda"))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"sampling": "patch"},
+        {"precision": "bf16"},
+        {"network": {"attention": "cbam", "reader": "gru"}, "sampling": "patch"},
+        {"network": {"head": "flatten", "fusion": "gate", "token": "flatten"}},
+        {"network": {"padding": "zeros", "patch": 8, "head": "flatten"}},
+    ],
+)
+def test_a_training_on_the_gpu_learns_and_maps_anywhere(changes, labelled_pair, few_trials, tmp_path):
+    config = TrainConfig().replace(QUICK).replace({"stage2": {"steps": 60}, "plain_if_few": False}).replace(changes)
+    with labelled_pair.open() as scene:
+        run = train(scene, labelled_pair.read_labels(scene), out=tmp_path / "run", config=config, device="cuda")
+        predict(run, scene, out=tmp_path / "map.tif", device="cpu")
+    values, _ = read_map(tmp_path / "map.tif")
+    assert (values == labelled_pair.truth).mean() > 0.6
+
+
+@pytest.mark.parametrize("sampling", ["dense", "patch"])
+def test_two_trainings_with_one_seed_give_the_same_file(sampling, labelled_pair, few_trials, tmp_path):
+    config = TrainConfig().replace(QUICK).replace({"sampling": sampling, "plain_if_few": False})
+    files = []
+    for name in ("one", "two"):
+        with labelled_pair.open() as scene:
+            labels = labelled_pair.read_labels(scene)
+            train(scene, labels, out=tmp_path / name / "run", config=config, device="cuda")
+        files.append((tmp_path / name / "run" / "model.safetensors").read_bytes())
+    assert files[0] == files[1]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_map_takes_no_more_of_the_gpu_than_it_may(write_tif, tmp_path):
+    rng = np.random.default_rng(0)
+    ms = write_tif("ms.tif", rng.integers(1, 1000, (5, 600, 600)).astype(np.uint16))
+    pan = write_tif("pan.tif", rng.integers(1, 1000, (1200, 1200)).astype(np.uint16), pixel=PIXEL / 2)
+    model = build_model(Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3), widths=[32, 64, 64], hidden=64)
+    torch.cuda.reset_peak_memory_stats()
+    with Scene.open(ms, pan) as scene:
+        predict(model, scene, out=tmp_path / "map.tif", device="cuda", memory=2**30)
+    assert 2**28 < torch.cuda.max_memory_reserved() < 2**30
+
+
+def test_a_cell_of_a_benchmark_is_trained_where_it_is_told(labelled_pair, few_trials, tmp_path):
+    pair = labelled_pair
+    scene = SceneFiles(name="pair", ms=pair.ms, pan=pair.pan, labels=pair.labels, classes=pair.classes)
+    found = cells.compute(Cell(scene, "plain", 0, 0, 0, folds=2, labels_per_class=20), "cuda")
+    assert found["device"] == "cuda"
