@@ -7,6 +7,7 @@ import torch
 from adcdnet.config import NetworkConfig
 from adcdnet.model import CentreHead, Layout
 from adcdnet.nn.context import CONTEXT_REACH, Context
+from adcdnet.nn.shared import cells_of
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 3])
@@ -49,7 +50,7 @@ def test_the_centre_head_sees_centre_mean_and_deviation_of_both_sensors():
     seen = []
     head.linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     f_ms, f_pan, tap = torch.rand(4, 3, 9, 9).double(), torch.rand(4, 3, 9, 9).double(), torch.rand(4, 2).double()
-    head(f_ms, f_pan, tap, 2 * tap, torch.rand(4, 20).double())
+    head(*(cells_of(f[:, :, 3:6, 3:6]) for f in (f_ms, f_pan)), tap, 2 * tap, torch.rand(4, 20).double())
     expected = [tap, 2 * tap]
     for f in (f_ms, f_pan):
         core = f[:, :, 3:6, 3:6]

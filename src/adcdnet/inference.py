@@ -26,8 +26,8 @@ from adcdnet.grid import Window, tiles
 from adcdnet.journal import Journal, fingerprint
 from adcdnet.local_shares import LocalShares
 from adcdnet.memory import resident
-from adcdnet.model import CORE, ADCDNet, Shared
-from adcdnet.nn.shared import Targets
+from adcdnet.model import ADCDNet, Shared
+from adcdnet.nn.shared import Rows
 from adcdnet.posterior import posterior
 from adcdnet.raster import RasterWriter, sieve
 from adcdnet.scene import Pixels, Scene
@@ -36,8 +36,8 @@ from adcdnet.smoothing import looks, smooth
 Precision = Literal["float32", "bf16"]
 Progress = Callable[[int, int], None]  # done, of how many
 DEFAULT_MEMORY = 2 * 2**30  # bytes
-# bytes of one gathered tensor: fits a second-level cache of a few cores; a GPU wants much to do at once
-_GATHERED, _GATHERED_ON_GPU = 2**22 + 2**19, 2**25
+# bytes of one cell of the targets that are read together: fits a second-level cache a few times; a GPU wants more
+_AT_ONCE, _AT_ONCE_ON_GPU = 2**19, 2**25
 FAR = 3.0  # training deviations: band means of a new scene beyond this deserve a warning
 
 
@@ -112,7 +112,8 @@ def inference(device: torch.device | str, precision: Precision) -> Iterator[None
 
 
 def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64]) -> Tensor:
-    """Logits (n, K) at targets of one tile: convolved once, then read a few targets at a time.
+    """Logits (n, K) at targets of one tile: convolved once, then read a few rows at a time, from the first column of
+    any target in them to the last.
 
     Where targets are PAN pixels, those of one phase lie as MS pixels do, on a PAN image that is moved by it: PAN is
     convolved once for every phase, MS once for all.
@@ -120,27 +121,27 @@ def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], co
     config, ratio = network.config, network.layout.ratio
     step, margin = config.step(ratio), config.reach - config.margin - config.before
     window = Window(margin, margin, ms.shape[1] - 2 * margin, ms.shape[2] - 2 * margin)
+    at_once = (_AT_ONCE_ON_GPU if ms.device.type == "cuda" else _AT_ONCE) // (4 * config.widths[-1])
     shared: Shared | None = None
-    parts, places = [], []
+    logits = ms.new_empty(len(row), network.layout.classes)
     for phase in np.ndindex(step, step):
         own = np.flatnonzero((row % step == phase[0]) & (col % step == phase[1]))
         if not len(own):
             continue
         pan_slices = window.around(ratio, step, phase).slices
         shared = network.share(ms[None, :, *window.slices], pan[None, :, *pan_slices], same_ms=shared)
-        where = torch.from_numpy(np.stack([np.zeros_like(own), row[own] // step, col[own] // step])).to(ms.device)
-        some = torch.split(where, _at_once(network, ms.device), dim=1)
-        parts += [network.classify(shared, Targets(*each)) for each in some]
-        places.append(own)
-    order = torch.from_numpy(np.argsort(np.concatenate(places))).to(ms.device)
-    return torch.cat(parts)[order]
-
-
-def _at_once(network: ADCDNet, device: torch.device) -> int:
-    """Targets whose cells are gathered together: few enough to stay in the processor's cache."""
-    gathered = _GATHERED_ON_GPU if device.type == "cuda" else _GATHERED
-    cells = CORE**2 if network.centre is not None else (network.config.patch // 2 + 1) ** 2
-    return max(64, gathered // (4 * cells * network.config.widths[-1]))
+        r, c = row[own] // step, col[own] // step
+        few = max(1, at_once // (int(np.ptp(c)) + 1))
+        for top in range(r.min(), r.max() + 1, few):
+            some = np.flatnonzero((r >= top) & (r < top + few))
+            if not len(some):
+                continue
+            left, right = int(c[some].min()), int(c[some].max()) + 1
+            rows = Rows(top, left, min(few, int(r.max()) + 1 - top), right - left)
+            answers = network.classify(shared, rows).view(*rows.shape, -1)
+            inside, across = (torch.from_numpy(i).to(ms.device) for i in (r[some] - top, c[some] - left))
+            logits[torch.from_numpy(own[some]).to(ms.device)] = answers[inside, across].to(logits.dtype)
+    return logits
 
 
 def _patch_by_patch(

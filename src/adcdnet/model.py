@@ -17,8 +17,9 @@ definition), and `on_tile`, which convolves a tile once for all target pixels in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -32,16 +33,16 @@ from adcdnet.nn.context import CONTEXT_REACH, Context, ContextBranch
 from adcdnet.nn.dia import DeformableInteractiveAttention
 from adcdnet.nn.dtm import DeepTemporalMamba, MapDepth, MapToken, to_grid
 from adcdnet.nn.fusion import fusion_of
-from adcdnet.nn.shared import Attention, Masks, Targets, box_mean, gather, mask_operator, positions, take
+from adcdnet.nn.shared import Attention, Masks, Places, Targets, as_map, box_mean, cells_of, mask_operator
 
 CORE = 3  # cells a side around the target that the centre head looks at
 
 
 class View(NamedTuple):
-    """What one sensor's encoder gives the main branch for n target pixels."""
+    """What one sensor's encoder gives the main branch for n patches."""
 
     tap: Tensor  # (n, c_1) the first depth at the target pixel itself, full coarse resolution
-    attended: Tensor  # (n, c, g, g) F, or only its core (n, c, 3, 3) where the head needs no more
+    attended: Tensor  # (n, c, g, g) F
 
 
 class SensorMaps(NamedTuple):
@@ -129,24 +130,29 @@ class Encoder(nn.Module):
         """Tiles (b, bands, h, w) with a halo of the network's reach. ValueError if the network cannot be shared."""
         depths = self.backbone.shared(x)
         last = depths[-1]
-        pooled = torch.stack((last.mean(1), last.amax(1)), dim=-1).permute(0, 3, 1, 2)
+        pooled = torch.stack((last.mean(1), last.amax(1)), dim=1)
         mask = None if self.attention is None else mask_operator(self.attention, self.cells)
         return SensorMaps(depths, last if self.backbone.rectified else F.relu(last), pooled, mask)
 
-    def around(self, maps: SensorMaps, targets: Targets) -> Tensor:
-        """Where the cells of every target lie in the maps of the last depth, (n, g, g)."""
-        return positions(targets, maps.cells.shape, side=self.cells, step=2, reach=self.patch // 2)
+    def tap_at(self, maps: SensorMaps, places: Places) -> Tensor:
+        """The first depth at every target itself, (*p, c_1)."""
+        return places.cells(maps.depths[0], side=1, step=1, reach=self.patch // 2 + 3)[0]
 
-    def cells_at(self, maps: SensorMaps, around: Tensor, *, core: bool) -> tuple[Tensor, Tensor | None]:
-        """Cells (n, c, g, g) of every target, or only their core, and the attention's mask (n, 1, g, g) for them."""
-        side = CORE if core else self.cells
-        cells = take(maps.cells, _crop(around, side))
-        return cells, None if maps.mask is None else maps.mask(take(maps.pooled, around), core=side)
+    def cells_at(self, maps: SensorMaps, places: Places, side: int) -> Sequence[Tensor]:
+        """The central side × side cells of every target before attention, (*p, c) each."""
+        return places.cells(maps.cells, side=side, step=2, reach=self.patch // 2)
 
-    def view_at(self, maps: SensorMaps, targets: Targets, around: Tensor, *, core: bool) -> View:
-        tap = gather(maps.depths[0], targets, side=1, step=1, reach=self.patch // 2 + 3)[:, :, 0, 0]
-        cells, mask = self.cells_at(maps, around, core=core)
-        return View(tap, cells if mask is None else cells * mask)
+    def masks_at(self, maps: SensorMaps, places: Places, side: int) -> Sequence[Tensor] | None:
+        """The attention's masks of these cells, (*p, 1) each; None without attention."""
+        if maps.mask is None:
+            return None
+        pooled = places.windows(maps.pooled, side=self.cells, step=2, reach=self.patch // 2)
+        return torch.split(maps.mask(pooled, core=side).view(*places.shape, side**2), 1, dim=-1)
+
+    def attended_at(self, maps: SensorMaps, places: Places, side: int) -> Iterator[Tensor]:
+        """F in the central side × side cells of every target, (*p, c) each."""
+        cells, masks = self.cells_at(maps, places, side), self.masks_at(maps, places, side)
+        return iter(cells) if masks is None else map(torch.mul, cells, masks)
 
     def tokens_at(self, maps: SensorMaps, targets: Targets, attended: Tensor) -> list[Tensor]:
         tokens = []
@@ -157,9 +163,9 @@ class Encoder(nn.Module):
                 # p = 8 m + 1 they lie 2 m pixels apart
                 apart = self.patch // 4
                 means = box_mean(depth, apart // cell + 1, cell)
-                tokens.append(gather(means, targets, side=4, step=apart, reach=reach - apart // 2))
+                tokens.append(as_map(targets.cells(means, side=4, step=apart, reach=reach - apart // 2), 4))
             else:
-                whole = gather(depth, targets, side=side, step=cell, reach=reach)
+                whole = as_map(targets.cells(depth, side=side, step=cell, reach=reach), side)
                 tokens.append(to_grid(whole) if self.pool else whole)
         return [*tokens, to_grid(attended) if self.pool else attended]
 
@@ -180,6 +186,11 @@ def _crop(x: Tensor, side: int) -> Tensor:
     """The central side × side positions of (..., h, w), a view."""
     trim = (x.shape[-1] - side) // 2
     return x[..., trim : trim + side, trim : trim + side]
+
+
+def _lift(f: Tensor, features: Tensor) -> Tensor:
+    """F' = W·F + F. F >= 0 and the mask > 0, so that the ReLU of the formula changes nothing."""
+    return torch.addcmul(f, f, torch.sigmoid(features))
 
 
 class _TwoSensors(nn.Module):
@@ -211,8 +222,9 @@ class PriorNet(_TwoSensors):
     def forward(self, ms: Tensor, pan: Tensor) -> tuple[Tensor, Tensor]:
         """Patches -> (F_ms − mean) / deviation, the same of PAN."""
         f = self.ms.attend(self.ms.backbone(ms)[-1]), self.pan.attend(self.pan.backbone(pan)[-1])
-        scale, shift = self._affine()
-        return torch.addcmul(shift[0], f[0], scale[0]), torch.addcmul(shift[1], f[1], scale[1])
+        (scale, shift), image = self._affine(), (-1, 1, 1)
+        standardised = [torch.addcmul(b.view(image), x, a.view(image)) for a, b, x in zip(scale, shift, f, strict=True)]
+        return standardised[0], standardised[1]
 
     def share(self, ms: Tensor, pan: Tensor, *, of_ms: SensorMaps | None = None) -> tuple[SensorMaps, SensorMaps]:
         """Tiles -> maps, of which `features` takes what it needs at each target; their cells are scaled already.
@@ -222,22 +234,30 @@ class PriorNet(_TwoSensors):
         scale, _ = self._affine()
         if of_ms is None:
             of_ms = self.ms.share(ms)
-            of_ms = of_ms._replace(depths=[], cells=of_ms.cells * scale[0])
+            of_ms = of_ms._replace(depths=[], cells=of_ms.cells * scale[0].view(-1, 1, 1))
         of_pan = self.pan.share(pan)
-        return of_ms, of_pan._replace(depths=[], cells=of_pan.cells * scale[1])
+        return of_ms, of_pan._replace(depths=[], cells=of_pan.cells * scale[1].view(-1, 1, 1))
 
-    def features(self, maps: tuple[SensorMaps, SensorMaps], around: Tensor, *, core: bool) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, for the cells of targets of tiles, all or only their core."""
+    def features_at(
+        self, maps: tuple[SensorMaps, SensorMaps], places: Places, side: int
+    ) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
+        """What `forward` gives, in the central side × side cells of targets of tiles, (*p, c) each."""
         found = []
         for encoder, own, shift in zip((self.ms, self.pan), maps, self._affine()[1], strict=True):
-            cells, mask = encoder.cells_at(own, around, core=core)
-            found.append(cells + shift if mask is None else torch.addcmul(shift, cells, mask))
+            cells, masks = encoder.cells_at(own, places, side), encoder.masks_at(own, places, side)
+            found.append(map(shift.add, cells) if masks is None else map(partial(torch.addcmul, shift), cells, masks))
         return found[0], found[1]
 
+    def features(self, maps: tuple[SensorMaps, SensorMaps], targets: Targets) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, for targets of tiles."""
+        side = self.ms.cells
+        of_ms, of_pan = self.features_at(maps, targets, side)
+        return as_map(of_ms, side), as_map(of_pan, side)
+
     def _affine(self) -> tuple[Tensor, Tensor]:
-        """scale and shift, (2, c, 1, 1) each, with which F becomes standardised."""
-        scale = (1 / self.deviation)[:, :, None, None]
-        return scale, -self.mean[:, :, None, None] * scale
+        """scale and shift, (2, c) each, with which F becomes standardised."""
+        scale = 1 / self.deviation
+        return scale, -self.mean * scale
 
 
 class Decision(nn.Module):
@@ -257,17 +277,23 @@ class Decision(nn.Module):
 class FlattenHead(nn.Module):
     """The published fusion: flatten(F'_ms + F'_pan) -> Linear -> (n, hidden); or another `fusion` than the sum.
 
-    Flattened cell by cell, the channels of a cell side by side, which is how cells are gathered from a tile.
+    Flattened cell by cell, the channels of a cell side by side: a sum over cells, each with its part of the weights.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         cells = config.patch // 2 + (config.padding == "valid")
+        self.cells = cells**2
         self.fuse = fusion_of(config.fusion, config.widths[-1])
         self.linear = nn.Linear(config.widths[-1] * cells**2, config.hidden)
 
-    def forward(self, f_ms: Tensor, f_pan: Tensor) -> Tensor:
-        hidden: Tensor = self.linear(self.fuse(f_ms, f_pan).permute(0, 2, 3, 1).flatten(1))
+    def forward(self, f_ms: Iterable[Tensor], f_pan: Iterable[Tensor]) -> Tensor:
+        """Cells of patches, (*p, c) each -> (n, hidden)."""
+        hidden: Tensor = self.linear.bias
+        weight = self.linear.weight.view(len(hidden), self.cells, -1).unbind(1)
+        for own, ms, pan in zip(weight, f_ms, f_pan, strict=True):
+            fused = self.fuse(*(f.flatten(0, -2)[:, :, None, None] for f in (ms, pan)))
+            hidden = torch.addmm(hidden, fused.flatten(1), own.T)
         return hidden
 
 
@@ -282,15 +308,25 @@ class CentreHead(nn.Module):
         first, last = config.widths[0], config.widths[-1]
         self.linear = nn.Linear(2 * (3 * last + first) + config.hidden, config.hidden)
 
-    def forward(self, f_ms: Tensor, f_pan: Tensor, tap_ms: Tensor, tap_pan: Tensor, statistics: Tensor) -> Tensor:
-        parts = [tap_ms, tap_pan]
-        for f in (f_ms, f_pan):
-            core = _crop(f, CORE).permute(0, 2, 3, 1).flatten(1, 2)  # (n, cells, c), as cells lie after gathering
-            mean = core.sum(1) / CORE**2  # `mean` would write a gradient for every cell, `sum` only expands it
-            deviation = ((core * core).sum(1) / CORE**2 - mean * mean).clamp_min(0).add(1e-3).sqrt()
-            parts += [core[:, CORE**2 // 2], mean, deviation]
-        hidden: Tensor = self.linear(torch.cat([*parts, self.context(statistics)], dim=1))
+    def forward(
+        self, f_ms: Iterable[Tensor], f_pan: Iterable[Tensor], tap_ms: Tensor, tap_pan: Tensor, statistics: Tensor
+    ) -> Tensor:
+        """The 3×3 cells around targets, (*p, c) each, taps (*p, c_1) and statistics (n, f) -> (n, hidden)."""
+        parts = [tap_ms, tap_pan, *_moments(f_ms), *_moments(f_pan)]
+        context = self.context(statistics).view(*tap_ms.shape[:-1], -1)
+        hidden: Tensor = self.linear(torch.cat([*parts, context], dim=-1).flatten(0, -2))
         return hidden
+
+
+def _moments(cells: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The one in the middle, mean and deviation of 3×3 cells (*p, c), which are read once, one after the other."""
+    total = squares = middle = torch.zeros(())
+    for k, cell in enumerate(cells):
+        total = total + cell if k else cell
+        squares = torch.addcmul(squares, cell, cell) if k else cell * cell
+        middle = cell if k == CORE**2 // 2 else middle
+    mean = total / CORE**2
+    return middle, mean, (squares / CORE**2 - mean * mean).clamp_min(0).add(1e-3).sqrt()
 
 
 class ADCDNet(nn.Module):
@@ -366,7 +402,10 @@ class ADCDNet(nn.Module):
         if self.centre is not None:
             side = self.config.before + 1 + self.config.after
             statistics = self.context_statistics(_crop(ms, side), _crop(pan, side * self.layout.ratio)).flatten(1)
-        main = self._main(views, prior, statistics)
+        taps = views[0].tap, views[1].tap
+        cells = self._cells_of(views[0].attended), self._cells_of(views[1].attended)
+        lifting = None if prior is None else (self._cells_of(prior[0]), self._cells_of(prior[1]))
+        main = self._main(cells, lifting, taps, statistics)
         if not (branches and self.dtm):
             return Outputs(main, None, None)
         first = slice(len(ms) if branches is True else branches)
@@ -396,27 +435,31 @@ class ADCDNet(nn.Module):
         of_ms = self.sensors.ms.share(ms) if same_ms is None else same_ms.sensors[0]
         return Shared((of_ms, self.sensors.pan.share(pan)), prior, statistics)
 
-    def classify(self, shared: Shared, targets: Targets) -> Tensor:
-        """Main logits (n, K)."""
-        core = self.centre is not None
-        around = self.sensors.ms.around(shared.sensors[0], targets)  # the same for both sensors and the prior
-        views = (
-            self.sensors.ms.view_at(shared.sensors[0], targets, around, core=core),
-            self.sensors.pan.view_at(shared.sensors[1], targets, around, core=core),
-        )
+    def classify(self, shared: Shared, places: Places) -> Tensor:
+        """Main logits (n, K) at targets anywhere, or at those of some rows, row by row."""
+        side = CORE if self.centre is not None else self.sensors.ms.cells
+        (ms, pan), (of_ms, of_pan) = (self.sensors.ms, self.sensors.pan), shared.sensors
+        cells = ms.attended_at(of_ms, places, side), pan.attended_at(of_pan, places, side)
+        prior = None
+        if self.prior is not None and shared.prior is not None:
+            with torch.no_grad():
+                prior = self.prior.features_at(shared.prior, places, side)
         statistics = None
         if shared.statistics is not None:
-            statistics = gather(shared.statistics, targets, side=1, step=1, reach=0).flatten(1)
-        return self._main(views, self._prior_at(shared, around, core=core), statistics)
+            statistics = places.windows(shared.statistics, side=1, step=1, reach=0)
+        return self._main(cells, prior, (ms.tap_at(of_ms, places), pan.tap_at(of_pan, places)), statistics)
 
     def classify_branches(self, shared: Shared, targets: Targets) -> tuple[Tensor, Tensor]:
         """Logits (n, K) of the DTM branches, MS and PAN. They cost far more than the main branch."""
         tokens = []
-        around = self.sensors.ms.around(shared.sensors[0], targets)
         for encoder, maps in zip((self.sensors.ms, self.sensors.pan), shared.sensors, strict=True):
-            attended = encoder.view_at(maps, targets, around, core=False).attended
+            attended = as_map(encoder.attended_at(maps, targets, encoder.cells), encoder.cells)
             tokens.append(encoder.tokens_at(maps, targets, attended))
-        return self._branches((tokens[0], tokens[1]), self._prior_at(shared, around, core=False))
+        prior = None
+        if self.prior is not None and shared.prior is not None:
+            with torch.no_grad():
+                prior = self.prior.features(shared.prior, targets)
+        return self._branches((tokens[0], tokens[1]), prior)
 
     def on_tile(self, ms: Tensor, pan: Tensor, targets: Targets, *, branch_targets: Targets | None = None) -> Outputs:
         """Share and classify in one go; the DTM branches only at `branch_targets`."""
@@ -440,26 +483,24 @@ class ADCDNet(nn.Module):
         only = self.config.sensors
         return ms if only != "pan" else torch.zeros_like(ms), pan if only != "ms" else torch.zeros_like(pan)
 
-    def _prior_at(self, shared: Shared, around: Tensor, *, core: bool) -> tuple[Tensor, Tensor] | None:
-        if self.prior is None or shared.prior is None:
-            return None
-        with torch.no_grad():
-            return self.prior.features(shared.prior, around, core=core)
+    def _cells_of(self, x: Tensor) -> Sequence[Tensor]:
+        """The cells (n, c) of maps (n, c, g, g) that the head looks at."""
+        return cells_of(x if self.centre is None else _crop(x, CORE))
 
-    def _main(self, views: tuple[View, View], prior: tuple[Tensor, Tensor] | None, statistics: Tensor | None) -> Tensor:
-        fused = []
-        for i, view in enumerate(views):
-            f = view.attended if self.centre is None else _crop(view.attended, CORE)
-            if self.prior is not None and prior is not None:
-                g = prior[i] if self.centre is None else _crop(prior[i], CORE)
-                # F >= 0 and the mask > 0, so that the ReLU of the formula changes nothing
-                f = f * torch.sigmoid(g).add_(1)
-            fused.append(f)
+    def _main(
+        self,
+        cells: tuple[Iterable[Tensor], Iterable[Tensor]],
+        prior: tuple[Iterable[Tensor], Iterable[Tensor]] | None,
+        taps: tuple[Tensor, Tensor],
+        statistics: Tensor | None,
+    ) -> Tensor:
+        """Logits (n, K) from F cell by cell and, likewise, the features of the prior network, of which W is the σ."""
+        f_ms, f_pan = cells if prior is None else (map(_lift, f, g) for f, g in zip(cells, prior, strict=True))
         if self.centre is not None and statistics is not None:
-            hidden = self.centre(fused[0], fused[1], views[0].tap, views[1].tap, statistics)
+            hidden = self.centre(f_ms, f_pan, *taps, statistics)
         else:
             assert self.flatten is not None
-            hidden = self.flatten(fused[0], fused[1])
+            hidden = self.flatten(f_ms, f_pan)
         logits: Tensor = self.decision(hidden)
         if self.context_branch is not None and not self.training:
             logits = logits + self.config.context_branch * self.context_branch(statistics)

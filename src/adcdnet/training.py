@@ -298,7 +298,7 @@ class Trainer:
         ms, pan, _ = self._tensors(drawn)
         targets = self._some(drawn.label, stage.targets, rng)
         maps = prior.share(ms, pan)
-        return prior.features(maps, prior.ms.around(maps[0], targets), core=False)
+        return prior.features(maps, targets)
 
     @torch.no_grad()
     def _measure_prior(self, prior: PriorNet, rng: np.random.Generator) -> None:
@@ -602,7 +602,7 @@ def _repeatable(device: torch.device) -> Iterator[None]:
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable with workspaces of its own only
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:

@@ -25,11 +25,24 @@ UnitName = Literal["conv", "mobilenetv3"]
 Padding = Literal["valid", "zeros"]
 
 
-def _convolve(conv: nn.Conv2d, x: Tensor, dilation: int | None) -> Tensor:
-    """`conv` as it is, or (dilation given) at every position of x, reading inputs `dilation` apart."""
+def _normalised(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, dilation: int | None = None) -> Tensor:
+    """BatchNorm of a convolution; `dilation` as in `_convolve`.
+
+    Where the norm does not take its statistics from x, it is part of the convolution's weights.
+    """
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        normalised: Tensor = norm(_convolve(conv, x, conv.weight, None, dilation))
+        return normalised
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    bias = norm.bias - norm.running_mean * scale
+    return _convolve(conv, x, conv.weight * scale[:, None, None, None], bias, dilation)
+
+
+def _convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int | None) -> Tensor:
+    """`conv` with these weights, or (dilation given) at every position of x, reading inputs `dilation` apart."""
     if dilation is None:
-        return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, 1, conv.groups)
-    return F.conv2d(x, conv.weight, None, 1, 0, dilation, conv.groups)
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding, 1, conv.groups)
+    return F.conv2d(x, weight, bias, 1, 0, dilation, conv.groups)
 
 
 class ConvUnit(nn.Module):
@@ -41,7 +54,7 @@ class ConvUnit(nn.Module):
         self.norm = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor, dilation: int | None = None) -> Tensor:
-        return F.relu(self.norm(_convolve(self.conv, x, dilation)))
+        return F.relu_(_normalised(self.conv, self.norm, x, dilation))
 
 
 class MobileUnit(nn.Module):
@@ -66,12 +79,12 @@ class MobileUnit(nn.Module):
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor, dilation: int | None = None) -> Tensor:
-        y: Tensor = F.hardswish(self.expand_norm(self.expand(x)))
-        y = F.hardswish(self.depthwise_norm(_convolve(self.depthwise, y, dilation)))
+        y = F.hardswish(_normalised(self.expand, self.expand_norm, x))
+        y = F.hardswish(_normalised(self.depthwise, self.depthwise_norm, y, dilation))
         if self.squeeze is not None and self.excite is not None:
             weight = F.hardsigmoid(self.excite(F.relu(self.squeeze(y.mean((2, 3))))))
             y = y * weight[:, :, None, None]
-        y = self.project_norm(self.project(y))
+        y = _normalised(self.project, self.project_norm, y)
         if self.residual:
             trim = (x.shape[-1] - y.shape[-1]) // 2
             y = y + F.pad(x, (-trim, -trim, -trim, -trim))
@@ -90,7 +103,7 @@ class Stem(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(x)))
+        return F.relu_(_normalised(self.conv, self.norm, x))
 
 
 class Backbone(nn.Module):

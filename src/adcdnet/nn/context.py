@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adcdnet.nn.shared import box_mean
+
 CONTEXT_REACH = 4  # coarse pixels on every side
 
 
@@ -24,7 +26,7 @@ def _deviation(mean: Tensor, mean_square: Tensor) -> Tensor:
 def _window(x: Tensor, side: int) -> Tensor:
     """Mean over side × side positions at every position whose 9×9 neighbourhood lies inside x."""
     trim = CONTEXT_REACH - side // 2
-    return F.avg_pool2d(x[:, :, trim : x.shape[2] - trim, trim : x.shape[3] - trim], side, stride=1)
+    return box_mean(x[:, :, trim : x.shape[2] - trim, trim : x.shape[3] - trim], side)
 
 
 class ContextBranch(nn.Module):

@@ -1,13 +1,17 @@
 """What neighbouring patches share on a tile, and how the values of one patch are taken from it.
 
-b tiles | n target pixels | c channels | g cells a side of a patch, 2 positions apart
+b tiles | n target pixels, *p their shape: (n,) of `Targets`, (rows, columns) of `Rows` | c channels | g cells a side of
+a patch, 2 positions apart
 
 Maps of a tile hold, at every position, the value that position has in any patch that contains it. A patch is then a
-regular grid of positions around its target pixel.
+regular grid of positions around its target pixel, which are read cell by cell: those of one cell of many targets at
+once. Of `Targets`, which lie anywhere, values are gathered; of `Rows`, which lie side by side, they are slices of the
+maps, and nothing is copied.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,31 +31,69 @@ class Targets(NamedTuple):
     row: Tensor
     col: Tensor
 
+    @property
+    def shape(self) -> torch.Size:
+        return self.tile.shape
 
-def positions(targets: Targets, size: torch.Size, *, side: int, step: int, reach: int) -> Tensor:
-    """Where the side × side values around each target lie in maps of `size` (b, c, h, w), `step` positions apart.
+    def cells(self, x: Tensor, *, side: int, step: int, reach: int) -> Sequence[Tensor]:
+        """The side × side values (*p, c) around each target in maps (b, c, h, w), row by row, `step` positions apart.
 
-    (n, side, side) int64, counting rows of (b, h, w). reach: by how many positions the maps begin before the first
-    target row and column of a tile.
-    """
-    _, _, h, w = size
-    offset = torch.arange(side, device=targets.tile.device) * step + reach - (side - 1) * step // 2
-    row = (targets.tile * h + targets.row)[:, None] + offset  # (n, side)
-    return row[:, :, None] * w + (targets.col[:, None] + offset)[:, None, :]
+        reach: by how many positions the maps begin before the first target row and column of a tile.
+        """
+        return self._take(x, side, step, reach).unbind(1)
 
+    def windows(self, x: Tensor, *, side: int, step: int, reach: int) -> Tensor:
+        """The same, (n, side²·c): those of a target side by side, cell by cell."""
+        return self._take(x, side, step, reach).flatten(1)
 
-def take(x: Tensor, where: Tensor) -> Tensor:
-    """Values (n, c, side, side) of maps (b, c, h, w) at `positions`; the channels of a position lie side by side."""
-    flat = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-    return flat.index_select(0, where.flatten()).view(*where.shape, -1).permute(0, 3, 1, 2)
-
-
-def gather(x: Tensor, targets: Targets, *, side: int, step: int, reach: int) -> Tensor:
-    """`take` at `positions`, for maps that nobody else is read from."""
-    return take(x, positions(targets, x.shape, side=side, step=step, reach=reach))
+    def _take(self, x: Tensor, side: int, step: int, reach: int) -> Tensor:
+        _, c, h, w = x.shape
+        offset = torch.arange(side, device=x.device) * step + reach - (side - 1) * step // 2
+        row = (self.tile * h + self.row)[:, None] + offset  # (n, side)
+        where = row[:, :, None] * w + (self.col[:, None] + offset)[:, None, :]
+        flat = x.permute(0, 2, 3, 1).reshape(-1, c)  # the channels of a position side by side
+        return flat.index_select(0, where.flatten()).view(-1, side**2, c)
 
 
-def box_mean(x: Tensor, window: int, step: int) -> Tensor:
+class Rows(NamedTuple):
+    """All pixels of some rows and columns of a single tile; otherwise as `Targets`."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((self.height, self.width))
+
+    def cells(self, x: Tensor, *, side: int, step: int, reach: int) -> Sequence[Tensor]:
+        return [plane.permute(1, 2, 0) for plane in self._slices(x, side, step, reach)]
+
+    def windows(self, x: Tensor, *, side: int, step: int, reach: int) -> Tensor:
+        return torch.stack(self._slices(x, side, step, reach)).view(side**2 * x.shape[1], -1).T
+
+    def _slices(self, x: Tensor, side: int, step: int, reach: int) -> list[Tensor]:
+        first = reach - (side - 1) * step // 2
+        tops, lefts = ([start + first + k * step for k in range(side)] for start in (self.top, self.left))
+        return [x[0, :, top : top + self.height, left : left + self.width] for top in tops for left in lefts]
+
+
+Places = Targets | Rows
+
+
+def as_map(cells: Iterable[Tensor], side: int) -> Tensor:
+    """Cells (n, c), row by row, -> (n, c, side, side); the channels of a cell lie side by side."""
+    together = torch.stack(tuple(cells), dim=1)  # (n, side², c)
+    return together.view(-1, side, side, together.shape[-1]).permute(0, 3, 1, 2)
+
+
+def cells_of(x: Tensor) -> Sequence[Tensor]:
+    """Maps (n, c, side, side) -> their cells (n, c), row by row."""
+    return x.flatten(2).unbind(2)
+
+
+def box_mean(x: Tensor, window: int, step: int = 1) -> Tensor:
     """Mean over window × window values that lie `step` positions apart; 'valid'."""
     for axis in (2, 3):
         length = x.shape[axis] - (window - 1) * step
@@ -72,7 +114,7 @@ class MaskOperator:
     def __init__(self, dia: DeformableInteractiveAttention, g: int) -> None:
         half = (g + 1) // 2
         self.dia, self.g, self.half = dia, g, half
-        # columns [a', m'] from rows (cell, [mean, maximum]), as `take` lays them
+        # columns [a', m'] from rows (cell, [mean, maximum]), as `windows` lays them
         down = _side_by_side(_matrix(dia.down_avg, g), _matrix(dia.down_max, g))
         self.down = down.view(2, g * g, -1).transpose(0, 1).flatten(0, 1), _biases(dia.down_avg, dia.down_max, half)
         # columns [g_m, g_a], each above what it multiplies
@@ -81,8 +123,8 @@ class MaskOperator:
         self._last: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def __call__(self, pooled: Tensor, *, core: int) -> Tensor:
-        """The central (n, 1, core, core) of the masks, from mean and maximum over channels (n, 2, g, g)."""
-        down = torch.addmm(self.down[1], pooled.permute(0, 2, 3, 1).flatten(1), self.down[0])  # (n, 2·half²)
+        """The central cells (n, core²) of the masks, from mean and maximum over channels (n, g²·2), cell by cell."""
+        down = torch.addmm(self.down[1], pooled, self.down[0])  # (n, 2·half²)
         heard = down
         if torch.is_grad_enabled():
             avg, top = down.chunk(2, dim=1)
@@ -93,7 +135,7 @@ class MaskOperator:
             self._last[core] = self._last_convolution(core)
         matrix, bias, place = self._last[core]
         mask = torch.sigmoid(torch.addmm(bias, gates * down, matrix))
-        return mask.index_select(1, place).view(-1, 1, core, core)
+        return mask.index_select(1, place)
 
     def _last_convolution(self, core: int) -> tuple[Tensor, Tensor, Tensor]:
         """Matrix and bias that give the mixed values which the core shows, and which of them each of its cells does."""
@@ -114,13 +156,13 @@ class ConvolutionMask:
 
     def __init__(self, cbam: SpatialAttention, g: int) -> None:
         matrix = _matrix(cbam.conv, g).view(2, g * g, g, g)
-        self.matrix = matrix.transpose(0, 1).flatten(0, 1)  # rows (cell, [mean, maximum]), as `take` lays them
+        self.matrix = matrix.transpose(0, 1).flatten(0, 1)  # rows (cell, [mean, maximum]), as `windows` lays them
 
     def __call__(self, pooled: Tensor, *, core: int) -> Tensor:
-        """The central (n, 1, core, core) of the masks, from mean and maximum over channels (n, 2, g, g)."""
+        """The central cells (n, core²) of the masks, from mean and maximum over channels (n, g²·2), cell by cell."""
         trim = (self.matrix.shape[-1] - core) // 2
         shown = self.matrix[:, trim : trim + core, trim : trim + core].flatten(1)
-        return torch.sigmoid(pooled.permute(0, 2, 3, 1).flatten(1) @ shown).view(-1, 1, core, core)
+        return torch.sigmoid(pooled @ shown)
 
 
 Masks = MaskOperator | ConvolutionMask

@@ -45,15 +45,12 @@ def _masks_of(model: Model, scene: Scene, window: Window, step: int) -> dict[str
     targets = Targets(*(torch.from_numpy(i.ravel()) for i in (np.zeros_like(row), row, col)))
     found = {}
     for name, encoder, image in (("MS", network.sensors.ms, ms), ("PAN", network.sensors.pan, pan)):
-        maps = encoder.share(image)
-        mask = encoder.cells_at(maps, encoder.around(maps, targets), core=True)[1]
-        if mask is not None:
-            found[f"{network.config.attention.upper()} mask, {name}"] = mask
+        masks = encoder.masks_at(encoder.share(image), targets, 1)
+        if masks is not None:
+            found[f"{network.config.attention.upper()} mask, {name}"] = masks[0]
     if network.prior is not None:
         shared = network.prior.share(ms, pan)
-        around = network.prior.ms.around(shared[0], targets)
-        for name, features in zip(("MS", "PAN"), network.prior.features(shared, around, core=True), strict=True):
-            found[f"prior mask, {name}"] = torch.sigmoid(features).mean(1, keepdim=True)
+        for name, features in zip(("MS", "PAN"), network.prior.features_at(shared, targets, 1), strict=True):
+            found[f"prior mask, {name}"] = torch.sigmoid(next(features)).mean(1)
     valid = pixels.inner(reach).valid[::step, ::step]
-    middle = {name: mask[:, 0, mask.shape[2] // 2, mask.shape[3] // 2] for name, mask in found.items()}
-    return {name: np.where(valid, mask.reshape(row.shape).numpy(), np.nan) for name, mask in middle.items()}
+    return {name: np.where(valid, mask.reshape(row.shape).numpy(), np.nan) for name, mask in found.items()}
