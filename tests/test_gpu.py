@@ -21,6 +21,7 @@ from conftest import PIXEL, QUICK, build_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 GOLDEN = Path(__file__).parent / "golden"
+MUCH = 2**33  # bytes: a process that has used a GPU is resident with more than the default
 
 
 def on_gpu(name):
@@ -73,7 +74,7 @@ def test_rounded_answers_are_nearly_the_same(tiny_model, tiny_scene):
 
 def test_the_map_is_that_of_the_processor_and_the_network_comes_home(tiny_model, tiny_scene, tmp_path):
     for device in ("cpu", "cuda"):
-        predict(tiny_model, tiny_scene, out=tmp_path / f"{device}.tif", device=device)
+        predict(tiny_model, tiny_scene, out=tmp_path / f"{device}.tif", device=device, memory=MUCH)
         assert {p.device.type for p in tiny_model.network.parameters()} == {"cpu"}
     one, other = ((tmp_path / f"{device}.tif").read_bytes() for device in ("cpu", "cuda"))
     assert one == other
@@ -94,7 +95,7 @@ def test_a_training_on_the_gpu_learns_and_maps_anywhere(changes, labelled_pair, 
     config = TrainConfig().replace(QUICK).replace({"stage2": {"steps": 60}, "plain_if_few": False}).replace(changes)
     with labelled_pair.open() as scene:
         run = train(scene, labelled_pair.read_labels(scene), out=tmp_path / "run", config=config, device="cuda")
-        predict(run, scene, out=tmp_path / "map.tif", device="cpu")
+        predict(run, scene, out=tmp_path / "map.tif", device="cpu", memory=MUCH)
     values, _ = read_map(tmp_path / "map.tif")
     assert (values == labelled_pair.truth).mean() > 0.6
 
@@ -119,8 +120,8 @@ def test_a_map_takes_no_more_of_the_gpu_than_it_may(write_tif, tmp_path):
     model = build_model(Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3), widths=[32, 64, 64], hidden=64)
     torch.cuda.reset_peak_memory_stats()
     with Scene.open(ms, pan) as scene:
-        predict(model, scene, out=tmp_path / "map.tif", device="cuda", memory=2**30)
-    assert 2**28 < torch.cuda.max_memory_reserved() < 2**30
+        predict(model, scene, out=tmp_path / "map.tif", device="cuda", memory=3 * 2**29)
+    assert 2**28 < torch.cuda.max_memory_reserved() < 3 * 2**29
 
 
 def test_a_cell_of_a_benchmark_is_trained_where_it_is_told(labelled_pair, few_trials, tmp_path):

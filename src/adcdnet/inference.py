@@ -38,6 +38,7 @@ Progress = Callable[[int, int], None]  # done, of how many
 DEFAULT_MEMORY = 2 * 2**30  # bytes
 # bytes of one cell of the targets that are read together: fits a second-level cache a few times; a GPU wants more
 _AT_ONCE, _AT_ONCE_ON_GPU = 2**19, 2**25
+_ON_GPU = 2**30  # bytes that all kinds of cells read together take there
 FAR = 3.0  # training deviations: band means of a new scene beyond this deserve a warning
 
 
@@ -250,8 +251,8 @@ def predict(
         "ADCDNET_SIEVED": str(sieved),
     }
     where, home = pick_device(device), next(model.network.parameters()).device
-    # a GPU's libraries alone take 2 GB of the process; what is worked on lies on the GPU
-    sizes = sizes_within(model.network, memory, used=0 if where.type == "cuda" else resident(), engine=engine)
+    used = _ON_GPU if where.type == "cuda" else resident()
+    sizes = sizes_within(model.network, memory, used=used, engine=engine)
     config = model.network.config
     step = config.step(scene.ratio)
     grid = scene.grid.refine(step)
