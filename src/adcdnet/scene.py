@@ -46,7 +46,8 @@ class Pixels(NamedTuple):
     def valid_targets(self, step: int) -> NDArray[np.bool_]:
         """(h·step, w·step), step a divisor of ratio: the MS pixel of a target and all PAN pixels on it are valid."""
         h, w = (step * n for n in self.ms_valid.shape)
-        whole = self.pan_valid.reshape(h, self.pan_valid.shape[0] // h, w, -1).all(axis=(1, 3))
+        own = self.pan_valid.reshape(h, self.pan_valid.shape[0] // h, w, -1)
+        whole = np.all(np.all(own, axis=1), axis=2)  # faster than both at once
         return np.logical_and(self.ms_valid.repeat(step, 0).repeat(step, 1), whole)
 
 
