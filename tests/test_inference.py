@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 
+from adcdnet import inference
 from adcdnet.budget import Sizes
 from adcdnet.checkpoint import Run
 from adcdnet.config import TrainConfig
@@ -47,6 +50,45 @@ def test_dense_gives_what_the_patches_define(tiny_scene, changes):
     assert np.array_equal(np.isnan(dense), np.isnan(defined))
     assert np.nanmax(np.abs(dense - defined)) < 1e-4
     assert np.nanstd(dense) > 0.1
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    ratio=st.integers(1, 4),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    valid=st.floats(0.02, 1),
+    at_once=st.integers(1, 90),
+    changes=st.fixed_dictionaries(
+        {
+            "backbone": st.sampled_from(["conv", "mobilenetv3"]),
+            "head": st.sampled_from(["centre", "flatten"]),
+            "grid": st.sampled_from(["coarse", "fine"]),
+            "attention": st.sampled_from(["dia", "cbam", "none"]),
+            "prior": st.booleans(),
+        }
+    ),
+    seed=st.integers(0, 99),
+)
+@example(ratio=2, size=(1, 1), valid=1.0, at_once=1, changes={}, seed=0)
+@example(ratio=3, size=(1, 9), valid=0.2, at_once=2, changes={"grid": "fine"}, seed=1)
+def test_dense_is_exact_wherever_targets_lie(ratio, size, valid, at_once, changes, seed):
+    """Whatever the size of the tile, the portions it is read in, and the pixels that have no answer."""
+    layout = Layout(ms_bands=2, pan_bands=1, ratio=ratio, classes=3)
+    network = build_model(layout, seed=seed, **changes).network.double()
+    config, rng = network.config, np.random.default_rng(seed)
+    step, around = config.step(ratio), 2 * (config.reach - config.margin)
+    ms, pan = (
+        torch.from_numpy(rng.normal(size=(b, *((n + around) * r for n in size)))) for b, r in ((2, 1), (1, ratio))
+    )
+    row, col = np.nonzero(rng.random([n * step for n in size]) <= valid)
+    assume(len(row))
+    order = rng.permutation(len(row))
+    row, col = row[order], col[order]
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        patch.setattr(inference, "_AT_ONCE", at_once * 4 * config.widths[-1])
+        dense = inference._dense(network, ms, pan, row, col)
+        defined = inference._patch_by_patch(network, ms, pan, row, col, 16)
+    np.testing.assert_allclose(dense.numpy(), defined.numpy(), rtol=0, atol=1e-9)
 
 
 def test_logits_are_given_where_the_scene_is_valid(tiny_scene, tiny_model):
