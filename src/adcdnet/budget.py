@@ -12,7 +12,7 @@ from adcdnet.nn.backbone import MobileUnit
 Engine = Literal["dense", "patch"]
 SMALLEST_TILE, LARGEST_TILE = 16, 512  # MS pixels
 LARGEST_BATCH = 256
-_OVERHEAD = 220 * 2**20  # bytes for gathered cells, blocks of open files and the libraries' own buffers
+_OVERHEAD = 220 * 2**20  # bytes for the cells that are worked on, blocks of open files and the libraries' own buffers
 
 
 class Sizes(NamedTuple):

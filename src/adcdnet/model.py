@@ -124,7 +124,7 @@ class Encoder(nn.Module):
             maps = [_crop(m, side) for m, side in zip(maps, sides, strict=True)]
         return [to_grid(m) for m in maps] if self.pool else maps
 
-    # Shared: maps of whole tiles, of which the values around each target are gathered
+    # Shared: maps of whole tiles, of which the values around each target are read
 
     def share(self, x: Tensor) -> SensorMaps:
         """Tiles (b, bands, h, w) with a halo of the network's reach. ValueError if the network cannot be shared."""

@@ -157,7 +157,7 @@ class Backbone(nn.Module):
         if not self.sharable:
             raise ValueError("zero padding and squeeze-excite tie values to their patch; run this patch by patch")
         x = x if self.stem is None else self.stem(x)
-        # the channels of one position side by side, as they will be gathered
+        # the channels of one position side by side, as they will be read
         x = x.contiguous(memory_format=torch.channels_last)
         depths, dilation = [], 1
         for unit, stride in zip(self.units, self.strides, strict=True):
