@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.testing import assert_close
 
-from adcdnet.nn.backbone import Backbone, MobileUnit, Stem
+from adcdnet.nn.backbone import Backbone, ConvUnit, MobileUnit, Stem
 
 WIDTHS = (5, 7, 6)
 
@@ -85,3 +86,48 @@ def test_refusals():
         Backbone(3, WIDTHS, padding="same")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="zero padding"):
         Backbone(3, WIDTHS, padding="zeros").shared(torch.zeros(1, 3, 25, 25))
+
+
+def norm_of(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+    """By its formula, with the statistics it has measured."""
+    shape = (1, -1, 1, 1)
+    centred = (x - norm.running_mean.view(shape)) / (norm.running_var.view(shape) + norm.eps).sqrt()
+    return centred * norm.weight.view(shape) + norm.bias.view(shape)
+
+
+def by_formula(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    if isinstance(module, MobileUnit):
+        y = F.hardswish(norm_of(module.expand_norm, module.expand(x)))
+        y = F.hardswish(norm_of(module.depthwise_norm, module.depthwise(y)))
+        return norm_of(module.project_norm, module.project(y))
+    return F.relu(norm_of(module.norm, module.conv(x)))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        ConvUnit(3, 4, stride=2, padding="valid"),
+        ConvUnit(3, 4, stride=1, padding="zeros"),
+        MobileUnit(3, 4, stride=1, padding="valid", squeeze_excite=False),
+        Stem(3, 4, 2),
+    ],
+)
+def test_a_settled_norm_is_part_of_its_convolution(module):
+    settled(module)
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_var.mul_(1e-5)  # so small that eps counts
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    found, expected = module(x), by_formula(module, x)
+    assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    given = [x, *module.parameters()]
+    mine, theirs = (torch.autograd.grad(y.square().mean(), given) for y in (found, expected))
+    assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_a_norm_that_learns_measures_what_it_sees():
+    unit = ConvUnit(3, 4, stride=1, padding="valid").train()
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    y = F.conv2d(x, unit.conv.weight)
+    assert_close(unit(x), F.relu(F.batch_norm(y, None, None, training=True)))
+    assert_close(unit.norm.running_mean, 0.1 * y.mean((0, 2, 3)))

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 import tomli_w
+import torch
 
 from adcdnet import benchmark as benchmarks
 from adcdnet import cells, folds
@@ -37,11 +38,11 @@ def here(monkeypatch):
     """Cells are computed in this process: (cell, folder) of each that was."""
     computed = []
 
-    def run(todo, out, *, jobs, device, progress):
+    def run(todo, out, *, jobs, progress):
         for cell in todo:
             if not cells._is_kept(cell, out):
                 computed.append(cell)
-                cells._compute([cell], out, device)
+                cells._compute([cell], out)
 
     monkeypatch.setattr(benchmarks, "run_cells", run)
     return computed
@@ -241,6 +242,30 @@ def test_a_baseline_is_trained_once_for_both_ways_of_reading_it(scene, tmp_path,
         assert kept["confusions"] == alone["confusions"]
     cells.run_cells(todo, tmp_path)
     assert len(fits) == 6  # four alone, and none again
+
+
+def test_a_network_is_trained_where_it_is_told_and_its_cell_is_another_one(scene, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmarks, "pick_device", lambda name: torch.device("cuda" if name == "auto" else name))
+    seen = []
+
+    def stop(todo, *_, **__):
+        seen.extend((cell.method, cell.device) for cell in todo)
+        raise InterruptedError
+
+    monkeypatch.setattr(benchmarks, "run_cells", stop)
+    for device in ("auto", "cpu"):
+        with pytest.raises(InterruptedError):
+            benchmark([scene], methods=[quick, "forest"], reference="forest", out=tmp_path, folds=2, device=device)
+    assert set(seen[:4]) == {(quick, "cuda"), ("forest", "cpu")}
+    assert set(seen[4:]) == {(quick, "cpu"), ("forest", "cpu")}
+    here, there = (Cell(scene, quick, 0, 0, 0, 2, device=device) for device in ("cpu", "cuda"))
+    assert here.fingerprint() != there.fingerprint()
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(scene, quick, tmp_path):
+    with pytest.raises(InputError, match="'quantum' cannot be used here"):
+        benchmark([scene], methods=[quick], reference=quick, out=tmp_path / "out", device="quantum")
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_named_method_has_settings_that_differ():

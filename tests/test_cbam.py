@@ -33,7 +33,7 @@ def test_masks_of_many_patches_are_those_of_each(g, core):
     pooled = torch.randn(7, 2, g, g, dtype=torch.float64)
     trim = (g - core) // 2
     whole = attention.mask_of(pooled[:, :1], pooled[:, 1:])[..., trim : g - trim, trim : g - trim]
-    found = mask_operator(attention, g)(pooled.permute(0, 2, 3, 1).flatten(1), core=core).view(-1, 1, core, core)
+    found = mask_operator(attention, g)(pooled.permute(0, 2, 3, 1).flatten(1), side=core).view(-1, 1, core, core)
     assert_close(found, whole, rtol=0, atol=1e-12)
     weight = attention.conv.weight
     mine, theirs = (torch.autograd.grad(m.square().sum(), weight)[0] for m in (found, whole))

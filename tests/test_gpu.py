@@ -118,6 +118,7 @@ def test_a_map_takes_no_more_of_the_gpu_than_it_may(write_tif, tmp_path):
     ms = write_tif("ms.tif", rng.integers(1, 1000, (5, 600, 600)).astype(np.uint16))
     pan = write_tif("pan.tif", rng.integers(1, 1000, (1200, 1200)).astype(np.uint16), pixel=PIXEL / 2)
     model = build_model(Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3), widths=[32, 64, 64], hidden=64)
+    torch.cuda.empty_cache()  # what earlier tests have left
     torch.cuda.reset_peak_memory_stats()
     with Scene.open(ms, pan) as scene:
         predict(model, scene, out=tmp_path / "map.tif", device="cuda", memory=3 * 2**29)
@@ -127,5 +128,7 @@ def test_a_map_takes_no_more_of_the_gpu_than_it_may(write_tif, tmp_path):
 def test_a_cell_of_a_benchmark_is_trained_where_it_is_told(labelled_pair, few_trials, tmp_path):
     pair = labelled_pair
     scene = SceneFiles(name="pair", ms=pair.ms, pan=pair.pan, labels=pair.labels, classes=pair.classes)
-    found = cells.compute(Cell(scene, "plain", 0, 0, 0, folds=2, labels_per_class=20), "cuda")
+    torch.cuda.reset_peak_memory_stats()
+    found = cells.compute(Cell(scene, "plain", 0, 0, 0, folds=2, labels_per_class=20, device="cuda"))
     assert found["device"] == "cuda"
+    assert torch.cuda.max_memory_allocated() > 2**20

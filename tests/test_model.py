@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from adcdnet.config import NetworkConfig, TrainConfig
 from adcdnet.model import ADCDNet, Layout
 from adcdnet.nn import DeformableInteractiveAttention
-from adcdnet.nn.shared import Targets
+from adcdnet.nn.shared import Rectangle, Targets
 from conftest import SMALL, build_model, liven
 
 PAPER = TrainConfig.of_profile("paper").network
@@ -89,6 +89,33 @@ def test_a_tile_gives_the_numbers_of_its_patches(ratio, pan_bands, changes, seed
         assert (mine is None) == (theirs is None) == (not network.config.dtm)
         if mine is not None:
             assert_close(mine, theirs[1:3], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_rectangle_reads_what_its_targets_do(layout):
+    x = torch.arange(3.0 * 14 * 15).view(1, 3, 14, 15).contiguous(memory_format=layout)
+    place = Rectangle(top=1, left=2, height=3, width=4)
+    row, col = torch.cartesian_prod(torch.arange(1, 4), torch.arange(2, 6)).T
+    targets, how = Targets(torch.zeros_like(row), row, col), {"side": 3, "step": 2, "reach": 4}
+    assert [tuple(places.shape) for places in (place, targets)] == [(3, 4), (12,)]
+    for cell, theirs in zip(place.cells(x, **how), targets.cells(x, **how), strict=True):
+        assert torch.equal(cell.flatten(0, 1), theirs)
+    assert torch.equal(place.windows(x, **how), targets.windows(x, **how))
+    assert torch.equal(targets.cells(x, **how)[4], x[0, :, row + 4, col + 4].T)  # the one in the middle
+
+
+@pytest.mark.parametrize("changes", [{}, {"head": "flatten"}, {"attention": "none", "prior": False}])
+def test_rounding_products_to_bf16_moves_logits_little(changes):
+    """Also over ground that is nearly flat, where squares rounded to bf16 would leave nothing of a deviation."""
+    network = liven(build(NetworkConfig(**changes), bands=6, classes=5))
+    ms, pan = (1 + 0.05 * x for x in draw(network, 1, 36, 36))
+    with torch.inference_mode():
+        shared, place = network.share(ms, pan), Rectangle(0, 0, 20, 20)
+        exact = network.classify(shared, place)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = network.classify(shared, place)
+    exact, rounded = (z - z.mean(1, keepdim=True) for z in (exact, rounded.float()))
+    assert 0 < (rounded - exact).square().mean().sqrt() < 0.02 * exact.std()
 
 
 @pytest.mark.parametrize("changes", [{}, {"prior": False}, {"shared_decision": True, "reader": "gru"}])

@@ -634,3 +634,16 @@ def test_labels_of_another_scene_are_not_read_past(labelled_pair, tmp_path):
         labels = replace(labels, index=np.full_like(labels.index, -1))
         with pytest.raises(InputError, match="no labelled pixel lies on valid ground"):
             train(scene, labels, out=tmp_path / "run")
+
+
+def test_on_a_gpu_what_is_not_repeatable_is_switched_off_and_on_again(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+
+    def fail(device):
+        with training._repeatable(torch.device(device)):
+            raise KeyError(torch.are_deterministic_algorithms_enabled())
+
+    for device, switched in (("cuda", "True"), ("cpu", "False")):
+        with pytest.raises(KeyError, match=switched):
+            fail(device)
+        assert not torch.are_deterministic_algorithms_enabled()

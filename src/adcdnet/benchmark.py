@@ -22,8 +22,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from adcdnet.cells import TAUS, Cell, Protocol, method_name, run_cells
-from adcdnet.checkpoint import write_whole
+from adcdnet.cells import TAUS, Cell, Protocol, method_name, run_cells, settings_of
+from adcdnet.checkpoint import pick_device, write_whole
 from adcdnet.errors import InputError
 from adcdnet.intervals import NO_INTERVAL, Interval, paired_bootstrap
 from adcdnet.metrics import Scores, scores
@@ -55,6 +55,7 @@ class Row:
     pixels_per_second: float
     parameters: int
     peak_memory_bytes: int
+    device: str  # "cpu" or "cuda"
     overlapping: float | None  # share of test pixels whose window overlaps that of a training pixel
 
 
@@ -78,7 +79,7 @@ def benchmark(
     Cells that an earlier call left in `out` are taken as they are if scene files, settings and version are the same.
     Every scene is divided into folds of its own. Raises InputError for an unknown method, a reference that is not among
     the methods, scenes that cannot be split, and scenes with a part or a split of their own. device: where ADCD-Nets
-    are trained.
+    are trained; the other methods run on the processor.
     """
     out = Path(out)
     if reference not in methods:
@@ -92,13 +93,15 @@ def benchmark(
                 f"scene {one.name!r} has a {what} of its own, but a benchmark divides every scene into folds, "
                 "all of which are tested in turn; take that line out of the file of scenes"
             )
+    kind = pick_device(device).type
+    places = {method: "cpu" if settings_of(method, 0) is None else kind for method in methods}
     cells = [
-        Cell(scene, method, repeat, fold, seed, folds, protocol, labels)
+        Cell(scene, method, repeat, fold, seed, folds, protocol, labels, places[method])
         for scene, labels, repeat, seed, fold, method in product(
             scenes, labels_per_class, range(repeats), range(seeds), range(folds), methods
         )
     ]
-    run_cells(cells, out, jobs=jobs, device=device, progress=progress)
+    run_cells(cells, out, jobs=jobs, progress=progress)
     kept = [json.loads((out / cell.file).read_text(encoding="utf-8")) for cell in cells]
     rows = []
     for scene, labels in product(scenes, labels_per_class):
@@ -142,6 +145,7 @@ def _row(cells: list[dict[str, Any]], reference: list[dict[str, Any]], tau: floa
         pixels_per_second=_mean([c["pixels_per_second"] for c in cells]),
         parameters=int(_mean([c["parameters"] for c in cells])),
         peak_memory_bytes=max(c["peak_memory_bytes"] for c in cells),
+        device=first.get("device", "cpu"),  # cells of before there was a choice do not say
         overlapping=None if None in overlapping else _mean(overlapping),
     )
 
@@ -176,9 +180,10 @@ def markdown(rows: Sequence[Row], *, reference: str) -> str:
         for r in (r for r in rows if (r.scene, r.protocol, r.labels, r.tau) == place):
             own = " | ".join(_with_deviation(r.mean[s], r.deviation[s]) for s in SCORES)
             against = " | ".join(_with_interval(r, s) for s in SCORES[:3])
+            where = "" if r.device == "cpu" else f" ({r.device})"
             lines.append(
                 f"| {r.method} | {r.trainings} | {own} | {r.calibration_error:.3f} | {against} | "
-                f"{r.training_seconds:.0f} | {r.parameters} | {r.peak_memory_bytes / 2**20:.0f} |"
+                f"{r.training_seconds:.0f}{where} | {r.parameters} | {r.peak_memory_bytes / 2**20:.0f} |"
             )
         lines.append("")
     return "\n".join(lines)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from adcdnet import memory
 from adcdnet.baselines import METHODS, BandRoles
-from adcdnet.checkpoint import Model, pick_device, write_whole
+from adcdnet.checkpoint import Model, write_whole
 from adcdnet.config import NetworkConfig, Profile, SplitConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.folds import block_folds, random_folds
@@ -83,6 +83,7 @@ class Cell:
     """One training and its test.
 
     method: a name of METHODS, as it is or with ALIKE behind it; of ABLATIONS or OTHER_PROFILES; or a TOML of settings.
+    device: of an ADCD-Net; the other methods run on the processor.
     """
 
     scene: SceneFiles
@@ -93,6 +94,7 @@ class Cell:
     folds: int
     protocol: Protocol = "blocks"
     labels_per_class: int | None = None  # None: all
+    device: str = "cpu"
 
     @property
     def file(self) -> Path:
@@ -106,6 +108,7 @@ class Cell:
         settings = settings_of(self.method, self.seed)
         files = [sha256(p) for p in self.scene.files()]
         known = [files, _ground_rules() if settings is None else settings.model_dump(), version("adcdnet")]
+        known += [] if self.device == "cpu" else [self.device]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -146,18 +149,9 @@ def _ground_rules() -> dict[str, Any]:
 
 
 def run_cells(
-    cells: Sequence[Cell],
-    out: Path,
-    *,
-    jobs: int = 1,
-    device: str = "auto",
-    progress: Callable[[int, int, Cell], None] | None = None,
+    cells: Sequence[Cell], out: Path, *, jobs: int = 1, progress: Callable[[int, int, Cell], None] | None = None
 ) -> None:
-    """Compute the cells that are not kept in `out` yet, each in a process of its own, `jobs` at a time.
-
-    device: where the ADCD-Nets are trained; what they are compared with is trained on the processor.
-    """
-    pick_device(device)
+    """Compute the cells that are not kept in `out` yet, each in a process of its own, `jobs` at a time."""
     for cell in cells:
         settings_of(cell.method, cell.seed)
     _refuse_unwritable(out)
@@ -175,7 +169,7 @@ def run_cells(
         initargs=(threads,),
     )
     with pool:
-        running = {pool.submit(_compute, together, out, device): together for together in trainings.values()}
+        running = {pool.submit(_compute, together, out): together for together in trainings.values()}
         try:
             for future in as_completed(running):
                 future.result()
@@ -224,23 +218,22 @@ def _is_kept(cell: Cell, out: Path) -> bool:
     return bool(kept.get("fingerprint") == cell.fingerprint())
 
 
-def _compute(cells: Sequence[Cell], out: Path, device: str) -> None:
-    for cell, found in zip(cells, compute_together(cells, device), strict=True):
+def _compute(cells: Sequence[Cell], out: Path) -> None:
+    for cell, found in zip(cells, compute_together(cells), strict=True):
         file = out / cell.file
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, (json.dumps(found) + "\n").encode())
 
 
-def compute(cell: Cell, device: str = "cpu") -> dict[str, Any]:
+def compute(cell: Cell) -> dict[str, Any]:
     """Train, classify the test pixels, count. The figures of a cell, as they are kept."""
-    return compute_together([cell], device)[0]
+    return compute_together([cell])[0]
 
 
-def compute_together(cells: Sequence[Cell], device: str) -> list[dict[str, Any]]:
+def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """As `compute`, of cells with one training, whose answers are read as they are or ALIKE."""
     first = cells[0]
     settings = settings_of(first.method, first.seed)
-    where = torch.device("cpu") if settings is None else pick_device(device)
     config = settings or TrainConfig()
     with first.scene.open() as scene:
         labels = first.scene.read_labels(scene.grid)
@@ -253,7 +246,7 @@ def compute_together(cells: Sequence[Cell], device: str) -> list[dict[str, Any]]
         if settings is None:
             answers = _of_baseline(first, area, pixels, scene, ground)
         else:
-            answers = _of_network(area, pixels, scene, labels, settings, where)
+            answers = _of_network(area, pixels, scene, labels, settings, torch.device(first.device))
     truth = np.where(ground, index, -1)
     common = {
         "scene": first.scene.name,
@@ -265,7 +258,6 @@ def compute_together(cells: Sequence[Cell], device: str) -> list[dict[str, Any]]
         "parameters": answers.parameters,
         "peak_memory_bytes": memory.peak(),
         "threads": torch.get_num_threads(),
-        "device": where.type,
         "versions": {"adcdnet": version("adcdnet"), "torch": torch.__version__},
     }
     found = []

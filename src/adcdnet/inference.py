@@ -27,7 +27,7 @@ from adcdnet.journal import Journal, fingerprint
 from adcdnet.local_shares import LocalShares
 from adcdnet.memory import resident
 from adcdnet.model import ADCDNet, Shared
-from adcdnet.nn.shared import Rows
+from adcdnet.nn.shared import Rectangle
 from adcdnet.posterior import posterior
 from adcdnet.raster import RasterWriter, sieve
 from adcdnet.scene import Pixels, Scene
@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]  # done, of how many
 DEFAULT_MEMORY = 2 * 2**30  # bytes
 # bytes of one cell of the targets that are read together: fits a second-level cache a few times; a GPU wants more
 _AT_ONCE, _AT_ONCE_ON_GPU = 2**19, 2**25
-_ON_GPU = 2**30  # bytes that all kinds of cells read together take there
+_READ_ON_GPU = 2**30  # bytes that all kinds of cells read together take there
 FAR = 3.0  # training deviations: band means of a new scene beyond this deserve a warning
 
 
@@ -106,15 +106,16 @@ def inference(device: torch.device | str, precision: Precision) -> Iterator[None
     """No gradients, and the precision that was asked for: float32 means float32 on a GPU too, where convolutions would
     otherwise round their inputs to tf32's ten bits.
     """
-    kind = torch.device(device).type
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if kind == "cuda" else nullcontext()
+    kind, cudnn = torch.device(device).type, torch.backends.cudnn
+    kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    exact = cudnn.flags(**kept, allow_tf32=False) if kind == "cuda" else nullcontext()
     with torch.inference_mode(), exact, torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
         yield
 
 
 def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64]) -> Tensor:
     """Logits (n, K) at targets of one tile: convolved once, then read a few rows at a time, from the first column of
-    any target in them to the last.
+    any target in them to the last; what lies between is computed too.
 
     Where targets are PAN pixels, those of one phase lie as MS pixels do, on a PAN image that is moved by it: PAN is
     convolved once for every phase, MS once for all.
@@ -122,7 +123,8 @@ def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], co
     config, ratio = network.config, network.layout.ratio
     step, margin = config.step(ratio), config.reach - config.margin - config.before
     window = Window(margin, margin, ms.shape[1] - 2 * margin, ms.shape[2] - 2 * margin)
-    at_once = (_AT_ONCE_ON_GPU if ms.device.type == "cuda" else _AT_ONCE) // (4 * config.widths[-1])
+    widest = max(*config.widths, config.hidden)
+    at_once = (_AT_ONCE_ON_GPU if ms.device.type == "cuda" else _AT_ONCE) // (4 * widest)
     shared: Shared | None = None
     logits = ms.new_empty(len(row), network.layout.classes)
     for phase in np.ndindex(step, step):
@@ -131,17 +133,19 @@ def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], co
             continue
         pan_slices = window.around(ratio, step, phase).slices
         shared = network.share(ms[None, :, *window.slices], pan[None, :, *pan_slices], same_ms=shared)
+        own = own[np.argsort(row[own], kind="stable")]
         r, c = row[own] // step, col[own] // step
-        few = max(1, at_once // (int(np.ptp(c)) + 1))
-        for top in range(r.min(), r.max() + 1, few):
-            some = np.flatnonzero((r >= top) & (r < top + few))
-            if not len(some):
-                continue
-            left, right = int(c[some].min()), int(c[some].max()) + 1
-            rows = Rows(top, left, min(few, int(r.max()) + 1 - top), right - left)
-            answers = network.classify(shared, rows).view(*rows.shape, -1)
-            inside, across = (torch.from_numpy(i).to(ms.device) for i in (r[some] - top, c[some] - left))
-            logits[torch.from_numpy(own[some]).to(ms.device)] = answers[inside, across].to(logits.dtype)
+        few = max(1, at_once // (int(np.ptp(c)) + 1))  # rows at once
+        start = 0
+        while start < len(own):
+            some = slice(start, int(np.searchsorted(r, r[start] + few)))
+            top, left = int(r[start]), int(c[some].min())
+            place = Rectangle(top, left, int(r[some][-1]) + 1 - top, int(c[some].max()) + 1 - left)
+            answers = network.classify(shared, place).view(*place.shape, -1)
+            at = (torch.from_numpy(i).to(ms.device) for i in (own[some], r[some] - top, c[some] - left))
+            into, inside, across = at
+            logits[into] = answers[inside, across].to(logits.dtype)
+            start = some.stop
     return logits
 
 
@@ -227,7 +231,7 @@ def predict(
     until that is written: how often classes lie around a pixel is known at the end only (`local_shares`).
 
     memory: bytes of resident memory, all of the process included, that tile and batch are chosen for; on a GPU, of
-    the GPU's memory.
+    the GPU's memory, CUDA's own not counted.
     resume: where the call is stopped, leave the finished tiles beside the map, and go on from those that an earlier
     call with the same model, scene, bands, engine and precision left; the file is the same as from one whole call.
     sieved: give patches of the map of fewer of its pixels than this to their largest neighbour (0: none). Probabilities
@@ -251,7 +255,7 @@ def predict(
         "ADCDNET_SIEVED": str(sieved),
     }
     where, home = pick_device(device), next(model.network.parameters()).device
-    used = _ON_GPU if where.type == "cuda" else resident()
+    used = _READ_ON_GPU if where.type == "cuda" else resident()
     sizes = sizes_within(model.network, memory, used=used, engine=engine)
     config = model.network.config
     step = config.step(scene.ratio)

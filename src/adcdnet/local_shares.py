@@ -60,15 +60,13 @@ class LocalShares:
         self, logits: NDArray[np.floating], row: NDArray[np.integer], col: NDArray[np.integer]
     ) -> NDArray[np.float32]:
         """Logits (K, n) + w · log(m / π) of targets at rows and columns (n,)."""
-        if not self.weight or not len(row):
+        if not self.weight:
             return np.asarray(logits, np.float32)
         if self._log_ratio is None:
             self._log_ratio = self._measure()
-        # bilinear between the middles of squares, over all rows and columns from the first target to the last
-        top, down = _between(row, self._squares[0], self._side)
-        left, right = _between(col, self._squares[1], self._side)
-        around = down @ self._log_ratio @ right.T
-        return np.asarray(logits + self.weight * around[:, row - top, col - left], np.float32)
+        at = [(place + 0.5) / self._side - 0.5 for place in (row, col)]
+        around = [ndimage.map_coordinates(values, at, order=1, mode="nearest") for values in self._log_ratio]
+        return np.asarray(logits + self.weight * np.stack(around), np.float32)
 
     def _measure(self) -> NDArray[np.float64]:
         deviation = SCALE / _SQUARE
@@ -76,11 +74,3 @@ class LocalShares:
         near *= 2 * np.pi * deviation**2  # the square in the middle counts whole
         shares = np.asarray(self.label_shares)[:, None, None]
         return np.asarray(np.log((near[:-1] / shares + _AS_LABELLED) / (near[-1] + _AS_LABELLED)))
-
-
-def _between(index: NDArray[np.integer], squares: int, side: int) -> tuple[int, NDArray[np.float64]]:
-    """The first of rows (or columns), and by how much each from it to the last lies in each square, (m, squares)."""
-    first = int(index.min())
-    at = (np.arange(first, int(index.max()) + 1) + 0.5) / side - 0.5
-    weights = np.maximum(0, 1 - np.abs(np.clip(at, 0, squares - 1)[:, None] - np.arange(squares)))
-    return first, weights

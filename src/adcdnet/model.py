@@ -147,7 +147,7 @@ class Encoder(nn.Module):
         if maps.mask is None:
             return None
         pooled = places.windows(maps.pooled, side=self.cells, step=2, reach=self.patch // 2)
-        return torch.split(maps.mask(pooled, core=side).view(*places.shape, side**2), 1, dim=-1)
+        return torch.split(maps.mask(pooled, side=side).view(*places.shape, side**2), 1, dim=-1)
 
     def attended_at(self, maps: SensorMaps, places: Places, side: int) -> Iterator[Tensor]:
         """F in the central side × side cells of every target, (*p, c) each."""
@@ -241,7 +241,7 @@ class PriorNet(_TwoSensors):
     def features_at(
         self, maps: tuple[SensorMaps, SensorMaps], places: Places, side: int
     ) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
-        """What `forward` gives, in the central side × side cells of targets of tiles, (*p, c) each."""
+        """What `forward` gives, in the central side × side cells of targets of tiles, (*p, c) each, to be read once."""
         found = []
         for encoder, own, shift in zip((self.ms, self.pan), maps, self._affine()[1], strict=True):
             cells, masks = encoder.cells_at(own, places, side), encoder.masks_at(own, places, side)
@@ -292,8 +292,11 @@ class FlattenHead(nn.Module):
         hidden: Tensor = self.linear.bias
         weight = self.linear.weight.view(len(hidden), self.cells, -1).unbind(1)
         for own, ms, pan in zip(weight, f_ms, f_pan, strict=True):
-            fused = self.fuse(*(f.flatten(0, -2)[:, :, None, None] for f in (ms, pan)))
-            hidden = torch.addmm(hidden, fused.flatten(1), own.T)
+            fused = self.fuse(*(f.flatten(0, -2)[:, :, None, None] for f in (ms, pan))).flatten(1)
+            if torch.is_autocast_enabled(fused.device.type):  # products in bf16, their sum in float32
+                hidden = hidden + fused @ own.T
+            else:
+                hidden = torch.addmm(hidden, fused, own.T)
         return hidden
 
 
@@ -319,11 +322,16 @@ class CentreHead(nn.Module):
 
 
 def _moments(cells: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """The one in the middle, mean and deviation of 3×3 cells (*p, c), which are read once, one after the other."""
-    total = squares = middle = torch.zeros(())
-    for k, cell in enumerate(cells):
-        total = total + cell if k else cell
-        squares = torch.addcmul(squares, cell, cell) if k else cell * cell
+    """The one in the middle, mean and deviation of 3×3 cells (*p, c), which are read once, one after the other.
+
+    Summed in float32 at least: of near values, squares rounded to bf16 leave nothing when the mean is taken off.
+    """
+    rest = iter(cells)
+    middle = total = next(rest)
+    total = total.to(torch.promote_types(total.dtype, torch.float32))
+    squares = total * total
+    for k, cell in enumerate(rest, start=1):
+        total, squares = total + cell, torch.addcmul(squares, cell.to(total.dtype), cell.to(total.dtype))
         middle = cell if k == CORE**2 // 2 else middle
     mean = total / CORE**2
     return middle, mean, (squares / CORE**2 - mean * mean).clamp_min(0).add(1e-3).sqrt()
@@ -442,7 +450,7 @@ class ADCDNet(nn.Module):
         cells = ms.attended_at(of_ms, places, side), pan.attended_at(of_pan, places, side)
         prior = None
         if self.prior is not None and shared.prior is not None:
-            with torch.no_grad():
+            with torch.no_grad():  # masks now, cells when they are read: both are frozen, so neither has a gradient
                 prior = self.prior.features_at(shared.prior, places, side)
         statistics = None
         if shared.statistics is not None:

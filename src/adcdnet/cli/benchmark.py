@@ -9,7 +9,7 @@ import typer
 
 from adcdnet.benchmark import benchmark, markdown
 from adcdnet.cells import ABLATIONS, OTHER_PROFILES, Protocol, method_name
-from adcdnet.cli.console import DeviceOption, out_console, progress_bars
+from adcdnet.cli.console import out_console, progress_bars
 from adcdnet.scenes import read_scenes
 
 _KNOWN = f"{', '.join((*ABLATIONS, *OTHER_PROFILES))}, or baselines (see the documentation), or TOML files of settings"
@@ -34,7 +34,10 @@ def benchmark_command(
         str, typer.Option(help="Training labels a class, separated by commas, e.g. 25,50,100,all.")
     ] = "all",
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time; they share the processor's cores.")] = 1,
-    device: DeviceOption = "auto",
+    device: Annotated[
+        str,
+        typer.Option(help="auto, cpu or cuda, for the ADCD-Nets; what they are compared with runs on the processor."),
+    ] = "auto",
 ) -> None:
     """Compare methods on your own scenes by repeated spatial cross-validation.
 

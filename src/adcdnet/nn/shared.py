@@ -1,12 +1,12 @@
 """What neighbouring patches share on a tile, and how the values of one patch are taken from it.
 
-b tiles | n target pixels, *p their shape: (n,) of `Targets`, (rows, columns) of `Rows` | c channels | g cells a side of
-a patch, 2 positions apart
+b tiles | n target pixels, *p their shape: (n,) of `Targets`, (rows, columns) of `Rectangle` | c channels
+g cells a side of a patch, 2 positions apart
 
 Maps of a tile hold, at every position, the value that position has in any patch that contains it. A patch is then a
 regular grid of positions around its target pixel, which are read cell by cell: those of one cell of many targets at
-once. Of `Targets`, which lie anywhere, values are gathered; of `Rows`, which lie side by side, they are slices of the
-maps, and nothing is copied.
+once. Of `Targets`, which lie anywhere, values are gathered; of a `Rectangle` they are slices of the maps, and only
+what the masks are made of is copied.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Targets(NamedTuple):
         return flat.index_select(0, where.flatten()).view(-1, side**2, c)
 
 
-class Rows(NamedTuple):
-    """All pixels of some rows and columns of a single tile; otherwise as `Targets`."""
+class Rectangle(NamedTuple):
+    """All pixels of some rows and columns of a single tile; its methods are as those of `Targets`."""
 
     top: int
     left: int
@@ -79,7 +79,7 @@ class Rows(NamedTuple):
         return [x[0, :, top : top + self.height, left : left + self.width] for top in tops for left in lefts]
 
 
-Places = Targets | Rows
+Places = Targets | Rectangle
 
 
 def as_map(cells: Iterable[Tensor], side: int) -> Tensor:
@@ -122,8 +122,8 @@ class MaskOperator:
         self.gates = gates.roll(half * half, 1), _biases(dia.gate_max, dia.gate_avg, half)
         self._last: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
-    def __call__(self, pooled: Tensor, *, core: int) -> Tensor:
-        """The central cells (n, core²) of the masks, from mean and maximum over channels (n, g²·2), cell by cell."""
+    def __call__(self, pooled: Tensor, *, side: int) -> Tensor:
+        """The central cells (n, side²) of the masks, from mean and maximum over channels (n, g²·2), cell by cell."""
         down = torch.addmm(self.down[1], pooled, self.down[0])  # (n, 2·half²)
         heard = down
         if torch.is_grad_enabled():
@@ -131,18 +131,18 @@ class MaskOperator:
             scales = self.dia.global_scale, self.dia.local_scale
             heard = torch.cat([scale_gradient(v, s) for v, s in zip((avg, top), scales, strict=True)], dim=1)
         gates = torch.sigmoid(torch.addmm(self.gates[1], heard, self.gates[0]))
-        if core not in self._last:
-            self._last[core] = self._last_convolution(core)
-        matrix, bias, place = self._last[core]
+        if side not in self._last:
+            self._last[side] = self._last_convolution(side)
+        matrix, bias, place = self._last[side]
         mask = torch.sigmoid(torch.addmm(bias, gates * down, matrix))
         return mask.index_select(1, place)
 
-    def _last_convolution(self, core: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Matrix and bias that give the mixed values which the core shows, and which of them each of its cells does."""
+    def _last_convolution(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Matrix and bias that give the mixed values which the centre shows, and which of them each cell there does."""
         # as nearest upsampling itself has it
         conv, g = self.dia.mask, self.g
         number = torch.arange(self.half**2, dtype=torch.float32, device=conv.weight.device)
-        trim = (g - core) // 2
+        trim = (g - side) // 2
         shown = F.interpolate(number.view(1, 1, self.half, self.half), size=(g, g), mode="nearest")[0, 0]
         needed, place = torch.unique(shown[trim : g - trim, trim : g - trim].flatten().long(), return_inverse=True)
         # the convolution takes [g_a·m', g_m·a'], here they come the other way round
@@ -158,10 +158,10 @@ class ConvolutionMask:
         matrix = _matrix(cbam.conv, g).view(2, g * g, g, g)
         self.matrix = matrix.transpose(0, 1).flatten(0, 1)  # rows (cell, [mean, maximum]), as `windows` lays them
 
-    def __call__(self, pooled: Tensor, *, core: int) -> Tensor:
-        """The central cells (n, core²) of the masks, from mean and maximum over channels (n, g²·2), cell by cell."""
-        trim = (self.matrix.shape[-1] - core) // 2
-        shown = self.matrix[:, trim : trim + core, trim : trim + core].flatten(1)
+    def __call__(self, pooled: Tensor, *, side: int) -> Tensor:
+        """The central cells (n, side²) of the masks, from mean and maximum over channels (n, g²·2), cell by cell."""
+        trim = (self.matrix.shape[-1] - side) // 2
+        shown = self.matrix[:, trim : trim + side, trim : trim + side].flatten(1)
         return torch.sigmoid(pooled @ shown)
 
 
