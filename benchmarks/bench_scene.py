@@ -262,17 +262,14 @@ class _Bytes(TorchDispatchMode):
 @torch.inference_mode()
 def gpu(side: int = 512, patches: int = 4096) -> None:
     """MS pixels a second on a GPU, and what share of its measured limits that is."""
-    kinds: dict[str, tuple[torch.dtype, Precision]] = {
-        "float32": (torch.float32, "float32"),
-        "bf16": (torch.bfloat16, "bf16"),
-    }
+    kinds: dict[Precision, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; best of 3, {side}×{side} MS pixels at once")
     a = torch.empty(2**30, dtype=torch.uint8, device="cuda")
     b = torch.empty_like(a)
     copied = 2 * 2**30 / best_time(partial(b.copy_, a), 10)
     del a, b
     peaks = {}
-    for name, (dtype, precision) in kinds.items():
+    for precision, dtype in kinds.items():
         with inference("cuda", precision):
             a = torch.randn(8192, 8192, device="cuda", dtype=dtype)
             product = 2 * 8192**3 / best_time(lambda a=a: a @ a)
@@ -280,7 +277,7 @@ def gpu(side: int = 512, patches: int = 4096) -> None:
             weight = torch.randn(64, 64, 3, 3, device="cuda", dtype=dtype).contiguous(memory_format=torch.channels_last)
             convolution = 2 * 1022**2 * 64 * 64 * 9 / best_time(lambda x=x, w=weight: F.conv2d(x, w))
         peaks[precision] = convolution
-        print(f"{name}: matrix {product / 1e12:.0f}, convolution 64→64 3×3 {convolution / 1e12:.0f} TFLOP/s")
+        print(f"{precision}: matrix {product / 1e12:.0f}, convolution 64→64 3×3 {convolution / 1e12:.0f} TFLOP/s")
     print(f"memory: {copied / 1e12:.2f} TB/s read and written by a copy")
     header = (
         "patch px/s",
