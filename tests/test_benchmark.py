@@ -18,7 +18,7 @@ import torch
 from adcdnet import benchmark as benchmarks
 from adcdnet import cells, folds
 from adcdnet.benchmark import benchmark, markdown
-from adcdnet.cells import ABLATIONS, Cell, settings_of
+from adcdnet.cells import ABLATIONS, ABLATIONS_OF_PAPER, Cell, settings_of
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.local_shares import LocalShares
@@ -274,6 +274,9 @@ def test_every_named_method_has_settings_that_differ():
         assert (settings_of(name, 0) == default) == (name == "adcdnet")
     for name in ("plain", "paper"):
         assert settings_of(name, 3) == TrainConfig.of_profile(name).replace({"seed": 3})
+    paper = {settings_of(name, 0).model_dump_json() for name in ("paper", *ABLATIONS_OF_PAPER)}
+    assert len(paper) == 1 + len(ABLATIONS_OF_PAPER)
+    assert all(settings_of(name, 0).profile == "paper" for name in ABLATIONS_OF_PAPER)
 
 
 @pytest.mark.parametrize(

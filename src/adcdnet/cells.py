@@ -73,6 +73,13 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "ms-only": {"network": {"sensors": "ms"}},
     "pan-only": {"network": {"sensors": "pan"}},
 }
+ABLATIONS_OF_PAPER = tuple(  # the same changes of the published network
+    f"paper-{name}"
+    for name in (
+        *("no-stage1", "random-prior", "no-dtm", "no-dia"),
+        *("cbam", "gru", "attention", "gate-fusion", "concat-fusion", "ms-only", "pan-only"),
+    )
+)
 OTHER_PROFILES: tuple[Profile, ...] = ("plain", "paper")
 ALIKE = "-alike"  # after the name of a baseline: its answers are averaged and adapted as those of ADCD-Net are
 Protocol = Literal["blocks", "strips", "random"]  # what is tested: see `folds`
@@ -82,7 +89,8 @@ Protocol = Literal["blocks", "strips", "random"]  # what is tested: see `folds`
 class Cell:
     """One training and its test.
 
-    method: a name of METHODS, as it is or with ALIKE behind it; of ABLATIONS or OTHER_PROFILES; or a TOML of settings.
+    method: a name of METHODS, as it is or with ALIKE behind it; of ABLATIONS, ABLATIONS_OF_PAPER or OTHER_PROFILES; or
+    a TOML of settings.
     device: of an ADCD-Net; the other methods run on the processor.
     """
 
@@ -127,8 +135,10 @@ def settings_of(method: str, seed: int) -> TrainConfig | None:
         return TrainConfig.of_profile(method).replace({"seed": seed})
     if method in ABLATIONS:
         return TrainConfig().replace({**ABLATIONS[method], "seed": seed})
+    if method in ABLATIONS_OF_PAPER:
+        return TrainConfig.of_profile("paper").replace({**ABLATIONS[method.removeprefix("paper-")], "seed": seed})
     raise InputError(
-        f"method {method!r} is not known; choose from {', '.join((*ABLATIONS, *OTHER_PROFILES))}, "
+        f"method {method!r} is not known; choose from {', '.join((*ABLATIONS, *OTHER_PROFILES, *ABLATIONS_OF_PAPER))}, "
         f"from {', '.join(METHODS)} (with {ALIKE} behind it, if wanted), or name a TOML file of settings"
     )
 
