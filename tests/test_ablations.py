@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from adcdnet.cells import ABLATIONS
+from adcdnet.cells import ABLATIONS, ABLATIONS_OF_PAPER, settings_of
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.explain import explain
@@ -41,6 +41,17 @@ def test_each_answers_as_asked(name):
     assert (half - outputs.main).abs().max() < 0.1
     assert (outputs.ms is None) == (not config.dtm)
     assert config.sharable == (name != "zeros")
+
+
+@pytest.mark.parametrize("name", ABLATIONS_OF_PAPER)
+def test_each_of_the_published_network_learns(name):
+    small = {"network": {"widths": [4, 6, 4], "token_dims": [6, 8], "hidden": 8}}
+    config = settings_of(name, 0).replace(small)
+    layout = Layout(ms_bands=3, pan_bands=1, ratio=4, classes=3)
+    outputs = ADCDNet(config.network, layout).train()(torch.randn(4, 3, 16, 16), torch.randn(4, 1, 64, 64), branches=1)
+    assert outputs.main.shape == (4, 3)
+    assert (outputs.ms is None) == (name == "paper-no-dtm") == (config.branch_weight == 0)
+    sum(z.square().sum() for z in outputs if z is not None).backward()
 
 
 def test_none_reaches_further_than_the_default():
