@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 from adcdnet.nn import DeformableInteractiveAttention, scale_gradient
+from conftest import DEVICES
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -28,10 +29,11 @@ def dia() -> DeformableInteractiveAttention:
     return module
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("sensor", "factors"), [("ms", (0.4, 0.1)), ("pan", (0.1, 0.4))])
-def test_dia_gives_the_golden_values_and_gradients(sensor, factors):
-    golden = {name: torch.from_numpy(value) for name, value in np.load(GOLDEN / f"dia_{sensor}.npz").items()}
-    module = DeformableInteractiveAttention(*factors).double()
+def test_dia_gives_the_golden_values_and_gradients(sensor, factors, device):
+    golden = {name: torch.from_numpy(value).to(device) for name, value in np.load(GOLDEN / f"dia_{sensor}.npz").items()}
+    module = DeformableInteractiveAttention(*factors).double().to(device)
     module.load_state_dict({name: golden[name] for name in module.state_dict()})
     x = golden["x"].requires_grad_()
     y = module(x)

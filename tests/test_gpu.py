@@ -1,18 +1,17 @@
-"""On a GPU the same as on a processor: golden values, maps, and whole trainings. Skipped where there is none."""
+"""On a GPU the same as on a processor: maps and whole trainings. Skipped where there is none.
 
-from pathlib import Path
+Golden values are tested on both by the tests of DIA and of the scan.
+"""
 
 import numpy as np
 import pytest
 import torch
-from torch.testing import assert_close
 
 from adcdnet import cells
 from adcdnet.cells import Cell
 from adcdnet.config import TrainConfig
 from adcdnet.inference import logits_of, predict
 from adcdnet.model import Layout
-from adcdnet.nn import DeformableInteractiveAttention, selective_scan
 from adcdnet.raster import read_map
 from adcdnet.scene import Scene
 from adcdnet.scenes import SceneFiles
@@ -20,36 +19,7 @@ from adcdnet.training import train
 from conftest import PIXEL, QUICK, build_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-GOLDEN = Path(__file__).parent / "golden"
 MUCH = 2**33  # bytes: a process that has used a GPU is resident with more than the default
-
-
-def on_gpu(name):
-    return {key: torch.from_numpy(value).cuda() for key, value in np.load(GOLDEN / name).items()}
-
-
-@pytest.mark.parametrize("sensor", ["ms", "pan"])
-def test_dia_gives_the_golden_values_and_gradients(sensor):
-    golden = on_gpu(f"dia_{sensor}.npz")
-    module = DeformableInteractiveAttention(*((0.4, 0.1) if sensor == "ms" else (0.1, 0.4))).double().cuda()
-    module.load_state_dict({name: golden[name] for name in module.state_dict()})
-    x = golden["x"].requires_grad_()
-    y = module(x)
-    y.backward(golden["grad_y"])
-    assert_close(y, golden["y"], rtol=0, atol=1e-9)
-    assert_close(x.grad, golden["grad_x"], rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("form", ["loop", "chunked"])
-@pytest.mark.parametrize("steps", [5, 67])
-def test_scan_gives_the_golden_values_and_gradients(steps, form):
-    golden, names = on_gpu(f"scan_l{steps}.npz"), ("u", "delta", "A", "B", "C", "D")
-    leaves = [golden[name].requires_grad_() for name in names]
-    y = selective_scan(*leaves, form=form)
-    assert_close(y, golden["y"], rtol=0, atol=1e-9)
-    y.backward(golden["grad_y"])
-    for name, leaf in zip(names, leaves, strict=True):
-        assert_close(leaf.grad, golden[f"grad.{name}"], rtol=0, atol=1e-9, msg=name)
 
 
 @pytest.mark.parametrize("changes", [{}, {"head": "flatten"}, {"grid": "fine"}, {"prior": False, "attention": "none"}])

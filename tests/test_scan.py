@@ -11,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.testing import assert_close
 
 from adcdnet.nn import scan_matrix, selective_scan
+from conftest import DEVICES
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ("u", "delta", "A", "B", "C", "D")
@@ -47,10 +48,13 @@ def test_scan_halves_an_impulse_each_step(form):  # by hand: 4 * 2 * 3 * 0.5, th
     assert_close(selective_scan(u, delta, A, B, C, torch.ones(1), form=form), y + u)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("form", ["loop", "chunked"])
 @pytest.mark.parametrize("steps", [5, 67])
-def test_scan_gives_the_golden_values_and_gradients(steps, form):
-    golden = {name: torch.from_numpy(value) for name, value in np.load(GOLDEN / f"scan_l{steps}.npz").items()}
+def test_scan_gives_the_golden_values_and_gradients(steps, form, device):
+    golden = {
+        name: torch.from_numpy(value).to(device) for name, value in np.load(GOLDEN / f"scan_l{steps}.npz").items()
+    }
     leaves = [golden[name].requires_grad_() for name in NAMES]
     y = selective_scan(*leaves, form=form)
     assert_close(y, golden["y"], rtol=0, atol=1e-9)

@@ -81,6 +81,7 @@ ABLATIONS_OF_PAPER = tuple(  # the same changes of the published network
     )
 )
 OTHER_PROFILES: tuple[Profile, ...] = ("plain", "paper")
+NETWORKS = (*ABLATIONS, *OTHER_PROFILES, *ABLATIONS_OF_PAPER)  # names of methods that are ADCD-Nets
 ALIKE = "-alike"  # after the name of a baseline: its answers are averaged and adapted as those of ADCD-Net are
 Protocol = Literal["blocks", "strips", "random"]  # what is tested: see `folds`
 
@@ -138,7 +139,7 @@ def settings_of(method: str, seed: int) -> TrainConfig | None:
     if method in ABLATIONS_OF_PAPER:
         return TrainConfig.of_profile("paper").replace({**ABLATIONS[method.removeprefix("paper-")], "seed": seed})
     raise InputError(
-        f"method {method!r} is not known; choose from {', '.join((*ABLATIONS, *OTHER_PROFILES, *ABLATIONS_OF_PAPER))}, "
+        f"method {method!r} is not known; choose from {', '.join(NETWORKS)}, "
         f"from {', '.join(METHODS)} (with {ALIKE} behind it, if wanted), or name a TOML file of settings"
     )
 

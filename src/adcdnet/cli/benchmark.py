@@ -8,14 +8,11 @@ from typing import Annotated, get_args
 import typer
 
 from adcdnet.benchmark import benchmark, markdown
-from adcdnet.cells import ABLATIONS, ABLATIONS_OF_PAPER, OTHER_PROFILES, Protocol, method_name
+from adcdnet.cells import NETWORKS, Protocol, method_name
 from adcdnet.cli.console import out_console, progress_bars
 from adcdnet.scenes import read_scenes
 
-_KNOWN = (
-    f"{', '.join((*ABLATIONS, *OTHER_PROFILES, *ABLATIONS_OF_PAPER))}, "
-    "or baselines (see the documentation), or TOML files of settings"
-)
+_KNOWN = f"{', '.join(NETWORKS)}, or baselines (see the documentation), or TOML files of settings"
 
 
 def benchmark_command(
