@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -95,6 +96,10 @@ def test_a_table_counts_every_labelled_pixel_once_and_keeps_its_cells(
     assert float(table[5]["oa"]) == pytest.approx(reference.mean["oa"], abs=1e-5)
     assert f"| other | 2 | {reference.mean['oa']:.3f} |" in (out / "results.md").read_text()
     assert (out / "results.png").read_bytes()[:4] == b"\x89PNG"
+    assert table[5]["versions"] == f"adcdnet {version('adcdnet')}, torch {torch.__version__}"
+    assert table[4]["scene_hash"] == table[5]["scene_hash"] != ""
+    assert table[4]["settings_hash"] != table[5]["settings_hash"]
+    assert f"Settings: quick `{table[4]['settings_hash']}`, other `" in (out / "results.md").read_text()
     before = (out / "results.csv").read_bytes()
     benchmark([scene], methods=[quick, other], reference=other, out=out, folds=2)
     assert len(here) == 4
@@ -164,6 +169,7 @@ def test_means_and_deviations_are_over_repeats_and_seeds(scene):
             **{"scene": "s", "protocol": "blocks", "labels_per_class": None, "method": "m", "repeat": 0, "seed": seed},
             **{"fold": fold, "confusions": {"1.0": counts}, "calibration_error": {"1.0": 0.1}, "training_seconds": 1},
             **{"pixels_per_second": 1, "parameters": 5, "peak_memory_bytes": 1, "leakage": {"overlapping": None}},
+            **{"versions": {"adcdnet": "1", "torch": str(fold)}, "scene_hash": "a", "settings_hash": "b"},
         }
 
     ours = [cell(0, 0, 10, 0), cell(0, 1, 6, 4), cell(1, 0, 10, 0), cell(1, 1, 10, 0)]
@@ -173,6 +179,7 @@ def test_means_and_deviations_are_over_repeats_and_seeds(scene):
     assert row.mean["oa"] == pytest.approx((0.9 + 1) / 2)
     assert row.deviation["oa"] == pytest.approx(0.1 / math.sqrt(2))
     assert row.difference["oa"] == pytest.approx(-0.05)
+    assert row.versions == "adcdnet 1, torch 0, torch 1"  # all that took part
 
 
 def test_a_baseline_answers_as_the_network_does_where_its_name_says_so(scene, monkeypatch):

@@ -57,6 +57,9 @@ class Row:
     peak_memory_bytes: int
     device: str  # "cpu" or "cuda"
     overlapping: float | None  # share of test pixels whose window overlaps that of a training pixel
+    versions: str  # of adcdnet and torch
+    scene_hash: str  # of the scene's files
+    settings_hash: str  # of the method's settings
 
 
 def benchmark(
@@ -102,7 +105,7 @@ def benchmark(
         )
     ]
     run_cells(cells, out, jobs=jobs, progress=progress)
-    kept = [json.loads((out / cell.file).read_text(encoding="utf-8")) for cell in cells]
+    kept = [_read(cell, out) for cell in cells]
     rows = []
     for scene, labels in product(scenes, labels_per_class):
         group = [c for c in kept if c["scene"] == scene.name and c["labels_per_class"] == labels]
@@ -115,6 +118,12 @@ def benchmark(
     write_whole(out / "results.md", markdown(rows, reference=method_name(reference)).encode())
     write_whole(out / "results.png", _figure(rows))
     return rows
+
+
+def _read(cell: Cell, out: Path) -> dict[str, Any]:
+    """What was kept of a cell, and the hashes of what it was made from."""
+    kept: dict[str, Any] = json.loads((out / cell.file).read_text(encoding="utf-8"))
+    return kept | {"scene_hash": cell.scene_hash(), "settings_hash": cell.settings_hash()}
 
 
 def _row(cells: list[dict[str, Any]], reference: list[dict[str, Any]], tau: float, *, is_reference: bool) -> Row:
@@ -147,6 +156,9 @@ def _row(cells: list[dict[str, Any]], reference: list[dict[str, Any]], tau: floa
         peak_memory_bytes=max(c["peak_memory_bytes"] for c in cells),
         device=first.get("device", "cpu"),  # cells of before there was a choice do not say
         overlapping=None if None in overlapping else _mean(overlapping),
+        versions=", ".join(sorted({f"{name} {v}" for c in cells for name, v in c["versions"].items()})),
+        scene_hash=first["scene_hash"],
+        settings_hash=first["settings_hash"],
     )
 
 
@@ -169,7 +181,8 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def markdown(rows: Sequence[Row], *, reference: str) -> str:
-    """The rows as tables, one per scene, protocol, number of labels and operating point."""
+    """The rows as tables, one per scene, protocol, number of labels and operating point; below them versions and hashes
+    of all that they were made from."""
     lines = []
     for place in dict.fromkeys((r.scene, r.protocol, r.labels, r.tau) for r in rows):
         scene, protocol, labels, tau = place
@@ -186,7 +199,10 @@ def markdown(rows: Sequence[Row], *, reference: str) -> str:
                 f"{r.training_seconds:.0f}{where} | {r.parameters} | {r.peak_memory_bytes / 2**20:.0f} |"
             )
         lines.append("")
-    return "\n".join(lines)
+    scenes, settings = {r.scene: r.scene_hash for r in rows}, {r.method: r.settings_hash for r in rows}
+    for what, hashes in (("Files", scenes), ("Settings", settings)):
+        lines += [f"{what}: {', '.join(f'{name} `{digest}`' for name, digest in hashes.items())}.", ""]
+    return "\n".join([*lines, "; ".join(dict.fromkeys(r.versions for r in rows)) + ".", ""])
 
 
 def _with_deviation(mean: float, deviation: float) -> str:

@@ -118,7 +118,21 @@ class Cell:
         files = [sha256(p) for p in self.scene.files()]
         known = [files, _ground_rules() if settings is None else settings.model_dump(), version("adcdnet")]
         known += [] if self.device == "cpu" else [self.device]
-        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+        return short_hash(known)
+
+    def scene_hash(self) -> str:
+        """Of the content of all files of the scene."""
+        return short_hash([sha256(p) for p in self.scene.files()])
+
+    def settings_hash(self) -> str:
+        """Of the settings of the method, whatever the seed; of other methods than ADCD-Nets, of the common rules."""
+        settings = settings_of(self.method, 0)
+        return short_hash(_ground_rules() if settings is None else settings.model_dump())
+
+
+def short_hash(content: Any) -> str:
+    """The first 16 digits of the SHA-256 of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def method_name(method: str) -> str:

@@ -20,10 +20,11 @@ from adcdnet.labels import read_labels
 from adcdnet.raster import read_band, write_raster
 from adcdnet.report import demo_figure, stretch
 from adcdnet.scene import Scene
-from adcdnet.simulate import simulate
+from adcdnet.simulate import SimulatedScene, simulate
 from adcdnet.training import train
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
+SCENE = "ms.tif", "pan.tif", "labels.tif"
 SETTINGS = TrainConfig().replace({"stage1": {"steps": 30}, "stage2": {"steps": 300}, "validations": 5})
 
 
@@ -35,11 +36,11 @@ class DemoResult:
     accuracies: list[tuple[str, float]]
 
 
-def run_demo(
-    out: Path, *, seed: int, size: int, ratio: int, progress: Progress | None = None, config: TrainConfig = SETTINGS
-) -> DemoResult:
-    """Leave scene, run, map.tif, metrics.json and figure.png in `out`. Three trainings with equal settings."""
-    config = config.replace({"seed": seed})
+def write_scene(out: Path, *, seed: int, size: int, ratio: int) -> SimulatedScene:
+    """Simulate a landscape of size × size MS pixels and leave its images and labels in `out`, named as in SCENE.
+
+    InputError for a folder that cannot be made.
+    """
     landscape = simulate(size, size, ratio=ratio, seed=seed)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -47,10 +48,20 @@ def run_demo(
         raise InputError(f"{out} cannot be made a folder: {error.strerror}; name another one with --out") from error
     # a made-up place in UTM zone 31 north, so that the files open in a GIS
     grid = Grid(size, size, Affine(landscape.pixel_size, 0, 500_000, 0, -landscape.pixel_size, 5_000_000), "EPSG:32631")
-    ms, pan, truth = out / "ms.tif", out / "pan.tif", out / "labels.tif"
+    ms, pan, labels = (out / name for name in SCENE)
     write_raster(ms, landscape.ms, grid, descriptions=landscape.band_names, nodata=None)
     write_raster(pan, landscape.pan, grid.refine(ratio), descriptions=["pan"], nodata=None)
-    write_raster(truth, landscape.labels, grid, classes=landscape.class_table)
+    write_raster(labels, landscape.labels, grid, classes=landscape.class_table)
+    return landscape
+
+
+def run_demo(
+    out: Path, *, seed: int, size: int, ratio: int, progress: Progress | None = None, config: TrainConfig = SETTINGS
+) -> DemoResult:
+    """Leave scene, run, map.tif, metrics.json and figure.png in `out`. Three trainings with equal settings."""
+    config = config.replace({"seed": seed})
+    landscape = write_scene(out, seed=seed, size=size, ratio=ratio)
+    ms, pan, truth = (out / name for name in SCENE)
     accuracies = []
     for name, sensors, folder in (
         ("MS + PAN", "both", out),
@@ -74,7 +85,7 @@ def run_demo(
             evaluation = found
     content = {**json.loads((out / "metrics.json").read_text()), "test": evaluation.to_dict(), "oa": dict(accuracies)}
     write_whole(out / "metrics.json", (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-    everywhere = np.ones(grid.shape, bool)
+    everywhere = np.ones((size, size), bool)
     demo_figure(
         out / "figure.png",
         ms=stretch(landscape.ms[[3, 2, 1]].astype(np.float32), everywhere),
