@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +105,24 @@ def test_a_table_counts_every_labelled_pixel_once_and_keeps_its_cells(
     benchmark([scene], methods=[quick, other], reference=other, out=out, folds=2)
     assert len(here) == 4
     assert (out / "results.csv").read_bytes() == before
+
+
+def test_settings_that_have_moved_are_not_computed_again(scene, quick, here, tmp_path):
+    before = benchmark([scene], methods=[quick], reference=quick, out=tmp_path / "out", folds=2)
+    moved = tmp_path / "elsewhere" / "quick.toml"
+    moved.parent.mkdir()
+    Path(quick).rename(moved)
+    after = benchmark([scene], methods=[str(moved)], reference=str(moved), out=tmp_path / "out", folds=2)
+    assert len(here) == 2
+    assert [row.mean for row in after] == [row.mean for row in before]
+
+
+@pytest.mark.parametrize("names", [("a/m.toml", "b/m.toml"), ("forest", "forest.toml"), ("mlp", "mlp")])
+def test_two_methods_of_one_name_are_refused(scene, names, tmp_path):
+    with pytest.raises(InputError, match=r"two methods go by the name '(m|forest|mlp)'") as caught:
+        benchmark([scene], methods=names, reference=names[0], out=tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_changed_settings_are_computed_again(scene, quick, here, tmp_path):

@@ -87,6 +87,11 @@ def benchmark(
     out = Path(out)
     if reference not in methods:
         raise InputError(f"reference {reference!r} is not among the methods {', '.join(methods)}; add it to them")
+    names = [method_name(method) for method in methods]
+    if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
+        raise InputError(
+            f"two methods go by the name {twice!r}, under which results are kept; name one, or rename a file"
+        )
     if folds < 2:
         raise InputError(f"{folds} folds leave nothing to train on or to test; ask for 2 or more")
     for one in scenes:
@@ -121,9 +126,13 @@ def benchmark(
 
 
 def _read(cell: Cell, out: Path) -> dict[str, Any]:
-    """What was kept of a cell, and the hashes of what it was made from."""
+    """What was kept of a cell, whose settings may have lain elsewhere then, and hashes of what it was made from."""
     kept: dict[str, Any] = json.loads((out / cell.file).read_text(encoding="utf-8"))
-    return kept | {"scene_hash": cell.scene_hash(), "settings_hash": cell.settings_hash()}
+    return kept | {
+        "method": cell.method,
+        "scene_hash": cell.scene_hash(),
+        "settings_hash": cell.settings_hash(),
+    }
 
 
 def _row(cells: list[dict[str, Any]], reference: list[dict[str, Any]], tau: float, *, is_reference: bool) -> Row:
