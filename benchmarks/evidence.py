@@ -22,10 +22,10 @@ import csv
 import os
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 from adcdnet.baselines import METHODS
 from adcdnet.benchmark import benchmark
@@ -38,7 +38,6 @@ ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "evidence.md"
 RESULTS = ROOT / "docs" / "evidence"
 BF16 = {"precision": "bf16"}
-PAPER_IN_SHORT = {"stage1": {"steps": 25}, "stage2": {"steps": 100}}  # of 500 and 2,000
 BASELINES = ("forest", "forest-alike", "boosting", "boosting-alike", "mlp", "mlp-alike")
 PARTS = ("no-dtm", "no-stage1", "no-dia", "no-context", "plain")
 SUBSTITUTES = ("cbam", "gru", "attention", "random-prior", "flatten-head", "gate-fusion", "concat-fusion")
@@ -46,7 +45,7 @@ SUBSTITUTES = ("cbam", "gru", "attention", "random-prior", "flatten-head", "gate
 
 @dataclass(frozen=True)
 class Run:
-    """One call of `benchmark`. The first method is the reference. changes: of the settings of all networks in it."""
+    """One call of `benchmark`. The first method is the reference."""
 
     scene: str
     methods: tuple[str, ...]
@@ -55,7 +54,6 @@ class Run:
     seeds: int = 1
     protocol: Protocol = "blocks"
     labels: int | None = None
-    changes: dict[str, Any] = field(default_factory=lambda: BF16)
 
 
 RATIO_2, RATIO_4 = "nc_landsat7_x2", "nc_landsat7_x4"
@@ -69,16 +67,13 @@ RUNS = {
     "labels-50-strips": Run(RATIO_2, WHOLE, folds=4, repeats=2, protocol="strips", labels=50),
     "labels-200": Run(RATIO_2, WHOLE, labels=200),
     "simulated": Run("simulated", ("adcdnet", "plain", *BASELINES), folds=2),
-    "random": Run(RATIO_2, ("adcdnet", "forest", "boosting", "mlp"), protocol="random"),
+    "random": Run(RATIO_2, ("adcdnet", "forest", "boosting", "mlp"), folds=2, protocol="random"),
     "parts": Run(RATIO_2, ("adcdnet", *PARTS, *SUBSTITUTES, "ms-only", "pan-only", "patches")),
     "parts-ratio4": Run(RATIO_4, ("all-parts", "no-dtm", "no-stage1", "no-dia", "plain")),
     "sensors-ratio4": Run(RATIO_4, ("adcdnet", "ms-only", "pan-only")),
     "halo": Run(RATIO_2, ("halo", "zeros")),
     "networks": Run(
         RATIO_2, ("adcdnet", "plain", "two-branch-cnn", "mft", "dual-resnet", "unet", "dbaf", "forest", "mlp")
-    ),
-    "paper": Run(
-        RATIO_4, ("paper", "paper-no-stage1", "paper-no-dtm", "paper-no-dia"), folds=2, changes=PAPER_IN_SHORT
     ),
 }
 
@@ -97,26 +92,30 @@ def scene_files(name: str, out: Path) -> SceneFiles:
     return SceneFiles(name=name, ms=ms, pan=pan, labels=labels, classes=classes)
 
 
-def method_files(run: Run, folder: Path) -> list[str]:
+def method_files(methods: Sequence[str], folder: Path) -> list[str]:
     """The methods as `benchmark` takes them: networks as files of their settings, written into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for method in run.methods:
+    for method in methods:
         if method.removesuffix(ALIKE) in METHODS:
             found.append(method)
             continue
         settings = settings_of(method, 0)
         assert settings is not None
         file = folder / f"{method}.toml"
-        file.write_text(settings.replace(run.changes).to_toml())
+        file.write_text(settings.replace(BF16).to_toml())
         found.append(str(file))
     return found
 
 
-def compute(name: str, out: Path, jobs: int, progress: Callable[[int, int, Cell], None]) -> None:
+def compute(name: str, out: Path, jobs: int) -> None:
     """Finish a run and keep its results."""
+
+    def tell(done: int, of: int, _: Cell) -> None:
+        print(f"{name}: {done} of {of}", file=sys.stderr, flush=True)
+
     run = RUNS[name]
-    methods = method_files(run, out / "methods" / name)
+    methods = method_files(run.methods, out / "methods" / name)
     benchmark(
         [scene_files(run.scene, out)],
         methods=methods,
@@ -129,7 +128,7 @@ def compute(name: str, out: Path, jobs: int, progress: Callable[[int, int, Cell]
         labels_per_class=[run.labels],
         jobs=jobs,
         device="cpu",
-        progress=progress,
+        progress=tell,
     )
     RESULTS.mkdir(exist_ok=True)
     write_whole(RESULTS / f"{name}.csv", (out / "results.csv").read_bytes())
@@ -143,51 +142,53 @@ def read_rows(name: str) -> Rows:
         return {(row["method"], row["tau"]): row for row in csv.DictReader(file)}
 
 
-def number(text: str, sign: str = "") -> str:
-    return f"{float(text):{sign}.3f}".replace("-", "−")
+def scores(name: str, methods: list[str]) -> list[str]:
+    """Scores with deviations, and how far the reference is ahead: a line for each operating point and method."""
+    rows, reference = read_rows(name), RUNS[name].methods[0]
+    titles = ["method", "tau", "OA", "AA", "kappa", "macro F1", "ECE"]
+    titles += [f"{reference} − it, {score}" for score in ("OA", "AA", "kappa")] + ["train s"]
+    lines = []
+    for tau, method in product(("0.5", "1"), methods):
+        row = rows[method, tau]
+        own = [with_deviation(row, score) for score in ("oa", "aa", "kappa", "macro_f1")]
+        behind = ["–" if method == reference else lead(row, score) for score in ("oa", "aa", "kappa")]
+        lines.append([method, tau, *own, number(float(row["calibration_error"])), *behind, seconds(row)])
+    return table(titles, lines)
+
+
+def leads(name: str, methods: list[str]) -> list[str]:
+    """Both operating points in one line for each method; of labels as many of each class they are one."""
+    rows, run = read_rows(name), RUNS[name]
+    taus, both = (("0.5", "1"), " (tau 0.5; 1)") if run.labels is None else (("1",), "")
+    titles = ["method", f"OA / AA / kappa{both}"]
+    titles += [f"{run.methods[0]} − it, {score}{both}" for score in ("OA", "AA", "kappa")] + ["train s", "parameters"]
+    lines = []
+    for method in methods:
+        found = [rows[method, tau] for tau in taus]
+        own = "; ".join(" / ".join(number(float(row[score])) for score in ("oa", "aa", "kappa")) for row in found)
+        behind = ["; ".join(lead(row, score) for row in found) for score in ("oa", "aa", "kappa")]
+        behind = ["–"] * 3 if method == run.methods[0] else behind
+        lines.append([method, own, *behind, seconds(found[0]), f"{int(found[0]['parameters']):,}"])
+    return table(titles, lines)
+
+
+def table(titles: list[str], lines: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *lines)]
+
+
+def number(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.3f}".replace("-", "−")
+
+
+def with_deviation(row: dict[str, str], score: str) -> str:
+    value, deviation = number(float(row[score])), row[f"{score}_sd"]
+    return value if deviation == "nan" else f"{value} ± {number(float(deviation))}"
 
 
 def lead(row: dict[str, str], score: str) -> str:
     """reference − method with its interval; the file has method − reference."""
-    if row[f"{score}_difference"] == "nan":
-        return "–"
-    middle, low, high = (str(-float(row[f"{score}_{end}"])) for end in ("difference", "high", "low"))
-    return f"{number(middle, '+')} [{number(low, '+')}, {number(high, '+')}]"
-
-
-def scores(name: str, methods: list[str]) -> list[str]:
-    rows, reference = read_rows(name), RUNS[name].methods[0]
-    titles = ("method", "tau", "OA", "AA", "kappa", "macro F1", "ECE")
-    leads = (f"{reference} − it: OA", "AA", "kappa")
-    lines = [f"| {' | '.join((*titles, *leads, 'train s'))} |", "|---" * 11 + "|"]
-    for tau in ("1", "0.5"):
-        for method in methods:
-            row = rows[method, tau]
-            own = [with_deviation(row, score) for score in ("oa", "aa", "kappa", "macro_f1")]
-            behind = [lead(row, score) for score in ("oa", "aa", "kappa")]
-            cells = (method, tau, *own, number(row["calibration_error"]), *behind, seconds(row))
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def leads(name: str, methods: list[str]) -> list[str]:
-    rows, run = read_rows(name), RUNS[name]
-    taus = ("0.5", "1") if run.labels is None else ("1",)  # of even labels all operating points are one
-    own = [f"OA / AA / kappa, tau {tau}" for tau in taus] if len(taus) > 1 else ["OA / AA / kappa"]
-    behind = (f"{run.methods[0]} − it: OA", "AA", "kappa")
-    lines = [f"| {' | '.join(('method', *own, *behind, 'train s', 'parameters'))} |", "|---" * (6 + len(taus)) + "|"]
-    for method in methods:
-        found = [rows[method, tau] for tau in taus]
-        triples = [" / ".join(number(row[score]) for score in ("oa", "aa", "kappa")) for row in found]
-        differences = ["; ".join(dict.fromkeys(lead(row, s) for row in found)) for s in ("oa", "aa", "kappa")]
-        cells = (method, *triples, *differences, seconds(found[0]), f"{int(found[0]['parameters']):,}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def with_deviation(row: dict[str, str], score: str) -> str:
-    deviation = row[f"{score}_sd"]
-    return number(row[score]) if deviation == "nan" else f"{number(row[score])} ± {number(deviation)}"
+    middle, low, high = (number(-float(row[f"{score}_{end}"]), "+") for end in ("difference", "high", "low"))
+    return f"{middle} [{low}, {high}]"
 
 
 def seconds(row: dict[str, str]) -> str:
@@ -195,34 +196,33 @@ def seconds(row: dict[str, str]) -> str:
 
 
 LAYOUTS = {"scores": scores, "leads": leads}
-MARKED = re.compile(r"(<!-- (scores|leads) (\S+) ([^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"<!-- (scores|leads) (\S+) ([^>]+) -->\n((?:(?!<!--).)*)<!-- end -->", re.DOTALL)
 
 
 def with_tables(text: str) -> str:
-    """A document with its tables as the CSV files have them; a table of a run without a file stays as it is."""
+    """A document with its tables as the CSV files have them."""
 
-    def table(found: re.Match[str]) -> str:
-        first, layout, name, methods, last = found.groups()
-        if not (RESULTS / f"{name}.csv").exists():
-            return found.group()
-        return first + "\n" + "\n".join(LAYOUTS[layout](name, methods.split())) + "\n\n" + last
+    def filled(found: re.Match[str]) -> str:
+        layout, name, methods, _ = found.groups()
+        lines = LAYOUTS[layout](name, methods.split())
+        trainings = next(iter(read_rows(name).values()))["trainings"]
+        below = f"Run [{name}](evidence/{name}.csv); trainings a line: {trainings}."
+        return "\n".join([f"<!-- {layout} {name} {methods} -->", "", *lines, "", below, "", "<!-- end -->"])
 
-    return MARKED.sub(table, text)
+    return MARKED.sub(filled, text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="folder of finished trainings")
-    parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--only", nargs="+", choices=RUNS)
     parser.add_argument("--jobs", type=int, default=1)
     arguments = parser.parse_args()
-    for name in arguments.only if arguments.out is not None else ():
-        compute(
-            name,
-            arguments.out,
-            arguments.jobs,
-            lambda done, of, _, name=name: print(f"{name}: {done} of {of}", file=sys.stderr, flush=True),
-        )
+    if arguments.out is not None:
+        for name in arguments.only or RUNS:
+            compute(name, arguments.out, arguments.jobs)
+    elif arguments.only:
+        parser.error("--only needs --out, the folder of finished trainings")
     DOCUMENT.write_text(with_tables(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
 
 

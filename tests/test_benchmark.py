@@ -125,6 +125,17 @@ def test_two_methods_of_one_name_are_refused(scene, names, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_hashes_of_a_scene_and_of_settings_change_with_them(scene, quick, other, tmp_path):
+    before = cells.scene_hash(scene)
+    copy = tmp_path / "labels.tif"
+    copy.write_bytes(scene.labels.read_bytes())
+    assert cells.scene_hash(scene.model_copy(update={"labels": copy})) == before
+    copy.write_bytes(copy.read_bytes() + b" ")
+    assert cells.scene_hash(scene.model_copy(update={"labels": copy})) != before
+    assert len({cells.settings_hash(method) for method in (quick, other, "adcdnet", "forest")}) == 4
+    assert cells.settings_hash("forest") == cells.settings_hash("mlp-alike")  # both are under the common rules
+
+
 def test_changed_settings_are_computed_again(scene, quick, here, tmp_path):
     cell = Cell(scene, quick, 0, 0, 0, folds=2)
     before = cell.fingerprint()
@@ -188,12 +199,12 @@ def test_means_and_deviations_are_over_repeats_and_seeds(scene):
             **{"scene": "s", "protocol": "blocks", "labels_per_class": None, "method": "m", "repeat": 0, "seed": seed},
             **{"fold": fold, "confusions": {"1.0": counts}, "calibration_error": {"1.0": 0.1}, "training_seconds": 1},
             **{"pixels_per_second": 1, "parameters": 5, "peak_memory_bytes": 1, "leakage": {"overlapping": None}},
-            **{"versions": {"adcdnet": "1", "torch": str(fold)}, "scene_hash": "a", "settings_hash": "b"},
+            **{"versions": {"adcdnet": "1", "torch": str(fold)}},
         }
 
     ours = [cell(0, 0, 10, 0), cell(0, 1, 6, 4), cell(1, 0, 10, 0), cell(1, 1, 10, 0)]
     theirs = [cell(seed, fold, 10, 0) for seed in (0, 1) for fold in (0, 1)]
-    row = benchmarks._row(ours, theirs, 1.0, is_reference=False)
+    row = benchmarks._row(ours, theirs, 1.0, is_reference=False, hashes=("a", "b"))
     # seed 0: 36 of 40 pixels right in every place, seed 1 all
     assert row.mean["oa"] == pytest.approx((0.9 + 1) / 2)
     assert row.deviation["oa"] == pytest.approx(0.1 / math.sqrt(2))

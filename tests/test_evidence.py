@@ -1,51 +1,80 @@
-"""The tables of docs/evidence.md are those of the CSV files beside it."""
+"""The tables of docs/evidence.md are those of the CSV files beside it, and words quote the tables."""
 
+import inspect
 import re
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+from adcdnet.baselines import METHODS
+from adcdnet.cells import ALIKE, settings_of, short_hash
+from adcdnet.cli.demo import demo_command
 from adcdnet.config import TrainConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import evidence
 
 TEXT = evidence.DOCUMENT.read_text(encoding="utf-8")
+TABLES = [(found.group(), *found.groups()) for found in evidence.MARKED.finditer(TEXT)]
 
 
 def test_the_document_has_the_figures_of_the_results():
+    assert len(TABLES) == TEXT.count("<!-- end -->") > 10
     assert evidence.with_tables(TEXT) == TEXT
 
 
-def test_every_table_has_results_with_one_version_and_hashes():
-    for _, _, name, methods, _ in evidence.MARKED.findall(TEXT):
-        rows = evidence.read_rows(name)
-        assert {method for method, _ in rows} == set(evidence.RUNS[name].methods)
-        assert set(methods.split()) <= set(evidence.RUNS[name].methods)
-        assert len({row["versions"] for row in rows.values()}) == 1
-        assert all(
-            re.fullmatch("[0-9a-f]{16}", row[f"{what}_hash"]) for row in rows.values() for what in ("scene", "settings")
-        )
+def test_results_are_of_the_runs_and_settings_that_the_script_names():
+    versions = set()
+    for name in {name for _, _, name, _, _ in TABLES}:
+        run, rows = evidence.RUNS[name], evidence.read_rows(name)
+        assert {method for method, _ in rows} == set(run.methods)
+        for (method, _), row in rows.items():
+            assert row["trainings"] == str(run.folds * run.repeats * run.seeds)
+            labels = "all" if run.labels is None else str(run.labels)
+            assert (row["scene"], row["protocol"], row["labels"]) == (run.scene, run.protocol, labels)
+            assert re.fullmatch("[0-9a-f]{16}", row["scene_hash"])
+            versions.add(row["versions"])
+            if method.removesuffix(ALIKE) not in METHODS:
+                settings = settings_of(method, 0).replace(evidence.BF16)
+                assert row["settings_hash"] == short_hash(settings.model_dump()), method
+    assert len(versions) == 1
 
 
-@pytest.mark.parametrize(("layout", "name"), [("scores", "blocks"), ("leads", "blocks")])
-def test_a_changed_result_changes_the_table(layout, name, tmp_path, monkeypatch):
-    shutil.copytree(evidence.RESULTS, tmp_path / "results")
-    monkeypatch.setattr(evidence, "RESULTS", tmp_path / "results")
-    file = tmp_path / "results" / f"{name}.csv"
-    row = evidence.read_rows(name)["plain", "1"]
-    file.write_text(file.read_text().replace(row["kappa_difference"], "-0.123"))
-    marked = f"<!-- {layout} {name} adcdnet plain -->\nold\n<!-- end -->"
-    table = evidence.with_tables(marked)
+def intervals(text: str) -> set[tuple[float, ...]]:
+    """Differences with their intervals, as "0.033 [0.017, 0.049]"."""
+    figure = r"([+−]?\d\.\d{3})"
+    found = re.findall(rf"{figure} \[{figure}, {figure}\]", text)
+    return {tuple(float(f.replace("−", "-")) for f in one) for one in found}
+
+
+def test_intervals_quoted_in_words_stand_in_a_table():
+    words = evidence.MARKED.sub("", TEXT) + (evidence.ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(intervals(words)) >= 8
+    assert intervals(words) <= intervals("".join(table for table, *_ in TABLES))
+
+
+@pytest.mark.parametrize("layout", ["scores", "leads"])
+def test_a_changed_result_changes_the_table(layout, tmp_path, monkeypatch):
+    text = (evidence.RESULTS / "blocks.csv").read_text()
+    row = evidence.read_rows("blocks")["plain", "1"]
+    monkeypatch.setattr(evidence, "RESULTS", tmp_path)
+    (tmp_path / "blocks.csv").write_text(text.replace(row["kappa_difference"], "-0.123"))
+    table = evidence.with_tables(f"<!-- {layout} blocks adcdnet plain -->\nold\n<!-- end -->")
     assert "old" not in table
-    assert f"+0.123 [{evidence.number(str(-float(row['kappa_high'])), '+')}, " in table  # the lead of the reference
+    assert f"+0.123 [{evidence.number(-float(row['kappa_high']), '+')}, " in table  # the lead of the reference
     assert f"{float(row['kappa']):.3f}" in table
 
 
+def test_words_after_a_table_without_an_end_are_not_taken_for_it():
+    text = "<!-- leads blocks adcdnet -->\nwords\n<!-- leads blocks plain -->\nold\n<!-- end -->"
+    assert evidence.with_tables(text).startswith(
+        "<!-- leads blocks adcdnet -->\nwords\n<!-- leads blocks plain -->\n\n|"
+    )
+
+
 def test_networks_are_files_of_settings_in_bf16_and_baselines_are_names(tmp_path):
-    methods = evidence.method_files(evidence.Run("simulated", ("adcdnet", "no-dia", "paper", "mlp-alike")), tmp_path)
+    methods = evidence.method_files(("adcdnet", "no-dia", "paper", "mlp-alike"), tmp_path)
     assert [Path(method).name for method in methods] == ["adcdnet.toml", "no-dia.toml", "paper.toml", "mlp-alike"]
     settings = [TrainConfig.read(Path(method)) for method in methods[:3]]
     assert settings[0] == TrainConfig().replace({"precision": "bf16"})
@@ -54,14 +83,16 @@ def test_networks_are_files_of_settings_in_bf16_and_baselines_are_names(tmp_path
 
 
 def test_the_simulated_scene_is_that_of_the_demo(tmp_path):
+    defaults = {name: p.default for name, p in inspect.signature(demo_command).parameters.items()}
+    assert defaults["seed"] == 0
     with evidence.scene_files("simulated", tmp_path).open() as scene:
-        assert (scene.grid.shape, scene.ratio) == ((160, 160), 4)
+        assert (scene.grid.shape, scene.ratio) == ((defaults["size"], defaults["size"]), defaults["ratio"])
 
 
 def test_a_run_is_kept_as_a_table_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, "RESULTS", tmp_path / "results")
     monkeypatch.setitem(evidence.RUNS, "short", evidence.Run("simulated", ("mlp", "mlp-alike"), folds=2))
-    evidence.compute("short", tmp_path, 1, lambda *_: None)
+    evidence.compute("short", tmp_path, 1)
     rows = evidence.read_rows("short")
     assert list(rows) == [(method, tau) for tau in ("0", "0.5", "1") for method in ("mlp", "mlp-alike")]
     assert float(rows["mlp-alike", "1"]["kappa"]) > 0.8

@@ -22,7 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from adcdnet.cells import TAUS, Cell, Protocol, method_name, run_cells, settings_of
+from adcdnet.cells import TAUS, Cell, Protocol, method_name, run_cells, scene_hash, settings_hash, settings_of
 from adcdnet.checkpoint import pick_device, write_whole
 from adcdnet.errors import InputError
 from adcdnet.intervals import NO_INTERVAL, Interval, paired_bootstrap
@@ -51,7 +51,7 @@ class Row:
     difference: dict[str, float] | None
     interval: dict[str, Interval]
     calibration_error: float
-    training_seconds: float
+    training_seconds: float  # median, as the next: other work on the machine slows some down
     pixels_per_second: float
     parameters: int
     peak_memory_bytes: int
@@ -112,11 +112,19 @@ def benchmark(
     run_cells(cells, out, jobs=jobs, progress=progress)
     kept = [_read(cell, out) for cell in cells]
     rows = []
+    settings = {method: settings_hash(method) for method in methods}
     for scene, labels in product(scenes, labels_per_class):
+        files = scene_hash(scene)
         group = [c for c in kept if c["scene"] == scene.name and c["labels_per_class"] == labels]
         by_method = {method: [c for c in group if c["method"] == method] for method in methods}
         rows += [
-            _row(by_method[method], by_method[reference], tau, is_reference=method == reference)
+            _row(
+                by_method[method],
+                by_method[reference],
+                tau,
+                is_reference=method == reference,
+                hashes=(files, settings[method]),
+            )
             for tau, method in product(TAUS, methods)
         ]
     write_whole(out / "results.csv", _csv(rows))
@@ -126,16 +134,19 @@ def benchmark(
 
 
 def _read(cell: Cell, out: Path) -> dict[str, Any]:
-    """What was kept of a cell, whose settings may have lain elsewhere then, and hashes of what it was made from."""
+    """What was kept of a cell, whose settings may have lain elsewhere then."""
     kept: dict[str, Any] = json.loads((out / cell.file).read_text(encoding="utf-8"))
-    return kept | {
-        "method": cell.method,
-        "scene_hash": cell.scene_hash(),
-        "settings_hash": cell.settings_hash(),
-    }
+    return kept | {"method": cell.method}
 
 
-def _row(cells: list[dict[str, Any]], reference: list[dict[str, Any]], tau: float, *, is_reference: bool) -> Row:
+def _row(
+    cells: list[dict[str, Any]],
+    reference: list[dict[str, Any]],
+    tau: float,
+    *,
+    is_reference: bool,
+    hashes: tuple[str, str],
+) -> Row:
     own, other = _summed(cells, tau), _summed(reference, tau)
     each = [_means(confusions.sum(0)) for confusions in own.values()]
     difference, interval = None, dict.fromkeys(SCORES, NO_INTERVAL)
@@ -159,15 +170,15 @@ def _row(cells: list[dict[str, Any]], reference: list[dict[str, Any]], tau: floa
         difference=difference,
         interval=interval,
         calibration_error=_mean([c["calibration_error"][str(tau)] for c in cells]),
-        training_seconds=_mean([c["training_seconds"] for c in cells]),
-        pixels_per_second=_mean([c["pixels_per_second"] for c in cells]),
+        training_seconds=float(np.median([c["training_seconds"] for c in cells])),
+        pixels_per_second=float(np.median([c["pixels_per_second"] for c in cells])),
         parameters=int(_mean([c["parameters"] for c in cells])),
         peak_memory_bytes=max(c["peak_memory_bytes"] for c in cells),
         device=first.get("device", "cpu"),  # cells of before there was a choice do not say
         overlapping=None if None in overlapping else _mean(overlapping),
         versions=", ".join(sorted({f"{name} {v}" for c in cells for name, v in c["versions"].items()})),
-        scene_hash=first["scene_hash"],
-        settings_hash=first["settings_hash"],
+        scene_hash=hashes[0],
+        settings_hash=hashes[1],
     )
 
 

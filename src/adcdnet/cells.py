@@ -114,20 +114,28 @@ class Cell:
 
     def fingerprint(self) -> str:
         """Changes when a file of the scene, the settings of the method, or how the methods are compared change."""
-        settings = settings_of(self.method, self.seed)
-        files = [sha256(p) for p in self.scene.files()]
-        known = [files, _ground_rules() if settings is None else settings.model_dump(), version("adcdnet")]
+        known = [_digests(self.scene), _rules_of(self.method, self.seed), version("adcdnet")]
         known += [] if self.device == "cpu" else [self.device]
         return short_hash(known)
 
-    def scene_hash(self) -> str:
-        """Of the content of all files of the scene."""
-        return short_hash([sha256(p) for p in self.scene.files()])
 
-    def settings_hash(self) -> str:
-        """Of the settings of the method, whatever the seed; of other methods than ADCD-Nets, of the common rules."""
-        settings = settings_of(self.method, 0)
-        return short_hash(_ground_rules() if settings is None else settings.model_dump())
+def scene_hash(scene: SceneFiles) -> str:
+    """Of the content of all its files."""
+    return short_hash(_digests(scene))
+
+
+def settings_hash(method: str) -> str:
+    """Of an ADCD-Net's settings, whatever the seed; of what other methods are under too."""
+    return short_hash(_rules_of(method, 0))
+
+
+def _digests(scene: SceneFiles) -> list[str]:
+    return [sha256(path) for path in scene.files()]
+
+
+def _rules_of(method: str, seed: int) -> dict[str, Any]:
+    settings = settings_of(method, seed)
+    return _ground_rules() if settings is None else settings.model_dump()
 
 
 def short_hash(content: Any) -> str:
