@@ -1,6 +1,6 @@
 """The tables of docs/evidence.md: trains what is missing, keeps every run as a CSV file, and fills in the tables.
 
-    python benchmarks/evidence.py --out runs/evidence --jobs 2               # all runs; some 30 hours of one core
+    python benchmarks/evidence.py --out runs/evidence --jobs 2               # all runs; some 12 hours of one core
     python benchmarks/evidence.py --out runs/evidence --only blocks strips   # some of them
     python benchmarks/evidence.py                                            # the tables, from the CSV files
 
