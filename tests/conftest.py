@@ -18,16 +18,19 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from torch import nn
 
-from adcdnet import cli, sampling
-from adcdnet.bands import BandStatistics
-from adcdnet.checkpoint import Model, Run
-from adcdnet.classes import ClassTable
+from adcdnet import cli
 from adcdnet.config import TrainConfig
-from adcdnet.labels import Labels, read_labels
-from adcdnet.model import ADCDNet, Layout, PriorNet
+from adcdnet.geo.band_statistics import BandStatistics
+from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.labels import Labels, read_labels
+from adcdnet.geo.scene import Scene
+from adcdnet.mapping.model import Model, Run
 from adcdnet.nn import DeformableInteractiveAttention
-from adcdnet.scene import Scene
-from adcdnet.training import Progress, train
+from adcdnet.nn.adcdnet import ADCDNet
+from adcdnet.nn.encoder import Layout
+from adcdnet.nn.prior import PriorNet
+from adcdnet.split import parts as sampling
+from adcdnet.training.run import Progress, train
 
 ROOT = Path(__file__).parents[1]
 UTM = "EPSG:32633"
@@ -132,6 +135,12 @@ def ended_process() -> str:
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 
 SMALL = {"widths": [4, 5, 6], "hidden": 7, "token_dims": [6, 8]}  # a network that takes milliseconds
+PAPER = {
+    **TrainConfig.of_profile("paper").network.model_dump(),
+    "widths": (4, 5, 6),
+    "hidden": 7,
+    "token_dims": (6, 8),
+}
 
 
 def liven(network: nn.Module, seed: int = 0) -> nn.Module:

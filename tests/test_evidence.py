@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from adcdnet.baselines import METHODS
-from adcdnet.cells import ALIKE, settings_of, short_hash
+from adcdnet.benchmark.methods import METHODS
+from adcdnet.benchmark.methods_by_name import ALIKE, settings_of, short_hash
 from adcdnet.cli.demo import demo_command
 from adcdnet.config import TrainConfig
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import evidence
 
 TEXT = evidence.DOCUMENT.read_text(encoding="utf-8")

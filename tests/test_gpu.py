@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from adcdnet import cells
-from adcdnet.cells import Cell
+from adcdnet.benchmark import cell as cells
+from adcdnet.benchmark.cell import Cell
 from adcdnet.config import TrainConfig
-from adcdnet.inference import logits_of, predict
-from adcdnet.model import Layout
-from adcdnet.raster import read_map
-from adcdnet.scene import Scene
-from adcdnet.scenes import SceneFiles
-from adcdnet.training import train
+from adcdnet.geo.raster import read_map
+from adcdnet.geo.scene import Scene
+from adcdnet.geo.scene_files import SceneFiles
+from adcdnet.mapping.engine import logits_of
+from adcdnet.mapping.predict import predict
+from adcdnet.nn.encoder import Layout
+from adcdnet.training.run import train
 from conftest import PIXEL, QUICK, build_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

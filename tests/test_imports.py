@@ -1,114 +1,176 @@
-"""Who may import whom, over the syntax tree: a file imports only rows above its own."""
+"""Who may import whom, over the syntax tree: rooms, their floors, and what each room may know of the world outside."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "adcdnet"
-ROWS = [
-    {"areas", "errors", "classes", "config", "grid", "ground"}
-    | {"bands", "memory", "metrics", "owner", "posterior", "qgis", "register", "simulate", "smoothing"},
-    {"raster", "local_shares"},
-    {"images", "figures"},
-    {"nn", "scene", "report", "intervals"},
-    {"alignment", "model", "labels"},
-    {"checkpoint", "sampling", "budget", "sample", "scenes"},
-    {"journal", "inputs", "folds", "joined", "splits", "transfer"},
-    {"material"},
-    {"training", "inference", "baselines", "evaluation", "acquire", "checking"},
-    {"demo", "cells", "claims", "explain", "cluster", "export"},
-    {"page", "benchmark"},
-    {"cli", "__init__"},
-]
-FOUNDATION = {"errors", "classes", "grid"}  # the files of row 0 that others of row 0 may import
-ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
-WARPING = {f"rasterio.{name}" for name in ("enums.Resampling", "errors.CRSError", "errors.RasterioError")} | {
-    f"rasterio.warp.{name}" for name in ("reproject", "transform", "transform_bounds")
-}
 FILES = sorted(SOURCE.rglob("*.py"))
+MOST_ENTRIES, MOST_FLOORS, MOST_LINES = 16, 8, 400
+MAY_IMPORT = {  # besides themselves, `errors` and `files`
+    "errors": set(),
+    "files": set(),
+    "metrics": set(),
+    "nn": set(),
+    "config": {"nn.architecture"},
+    "geo": set(),
+    "split": {"geo", "config"},
+    "mapping": {"geo", "nn", "config"},
+    "training": {"split", "mapping", "nn", "metrics", "config", "geo"},
+    "assess": {"split", "geo", "metrics"},
+    "report": {"assess", "mapping", "training.provenance", "metrics", "split", "geo", "nn"},
+    "benchmark": {"training", "assess", "mapping", "metrics", "split", "geo", "nn", "config"},
+    "demo": {"training", "assess", "mapping", "metrics", "split", "geo", "nn", "config"},
+}
+ROOMS = set(MAY_IMPORT) | {"cli", "__init__"}
+WITHOUT_TORCH = {"geo", "split", "assess", "files", "errors", "config", "metrics"}
+OPENS_RASTERS = {"geo.raster", "geo.raster_writer", "geo.image"}
+ON_ARRAYS = {  # what others may use of rasterio: functions on arrays and grids, no files
+    "geo.labels": {"rasterio.features.rasterize"},
+    "geo.alignment": {f"rasterio.{name}" for name in ("enums.Resampling", "errors.CRSError", "errors.RasterioError")}
+    | {f"rasterio.warp.{name}" for name in ("reproject", "transform", "transform_bounds")},
+}
 
 
-def unit(file: Path) -> str:
-    """The row's name for a file: that of its folder inside the package, or its own."""
-    first = file.relative_to(SOURCE).parts[0]
-    return first.removesuffix(".py")
+def module(file: Path) -> str:
+    """'geo.raster' for src/adcdnet/geo/raster.py; a room's own name for its __init__."""
+    parts = file.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def imported(text: str) -> set[str]:
-    """Full names of all that a source imports, inside functions and `if TYPE_CHECKING` too."""
+MODULES = {module(file): file for file in FILES}
+
+
+def room(name: str) -> str:
+    return name.split(".")[0]
+
+
+def imported(text: str, package: str = "adcdnet") -> set[str]:
+    """Full names of all that a source imports, inside functions and `if TYPE_CHECKING` too.
+
+    package: the one the source lies in, for relative imports.
+    """
     names = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative imports hide the row they reach"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            beyond = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*beyond, *([node.module] if node.module else [])])
+            names |= {f"{base}.{alias.name}" for alias in node.names}
     return names
 
 
+def imports_of(name: str) -> set[str]:
+    file = MODULES[name]
+    return imported(file.read_text(), ".".join(["adcdnet", *file.relative_to(SOURCE).parts[:-1]]))
+
+
 def own(names: set[str]) -> set[str]:
-    """Which files of this package the names belong to."""
-    return {name.split(".")[1] for name in names if name.startswith("adcdnet.")}
+    """The modules of this package that the names belong to."""
+    found = set()
+    for name in names:
+        if not name.startswith("adcdnet."):
+            continue
+        inner = name.removeprefix("adcdnet.")
+        while inner and inner not in MODULES:
+            inner = inner.rpartition(".")[0]
+        found.add(inner or "__init__")
+    return found
 
 
 def packages(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def complaints(file: str, text: str) -> list[str]:
-    """Imports of `file` that break the order of the rows."""
-    found = []
-    for other in sorted(own(imported(text)) - {file}):
-        above = ROW_OF[other] < ROW_OF[file] or (ROW_OF[file] == 0 and other in FOUNDATION)
-        if not above:
-            found.append(f"{file} (row {ROW_OF[file]}) imports {other} (row {ROW_OF[other]})")
-    return found
+def complaints(name: str, names: set[str]) -> list[str]:
+    """Imports by module `name` of rooms that its own may not know."""
+    allowed = MAY_IMPORT.get(room(name), ROOMS) | {room(name), "errors", "files"}
+    return [
+        f"{name} imports {other}" for other in sorted(own(names)) if room(other) not in allowed and other not in allowed
+    ]
 
 
-def test_every_file_has_a_row():
-    missing = {unit(file) for file in FILES} - set(ROW_OF)
-    assert not missing, f"place {sorted(missing)} in ROWS"
+def floors(graph: dict[str, set[str]]) -> dict[str, int]:
+    """The longest way down from each node; CycleError (a ValueError) where there is a circle."""
+    floor: dict[str, int] = {}
+    for node in TopologicalSorter(graph).static_order():
+        floor[node] = 1 + max((floor[below] for below in graph.get(node, ())), default=-1)
+    return floor
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
-def test_a_file_imports_only_rows_above_its_own(file):
-    assert complaints(unit(file), file.read_text()) == []
+def room_graph() -> dict[str, set[str]]:
+    """Rooms and the rooms they import; one file of a room that others may import alone stands for itself."""
+    single = {one for allowed in MAY_IMPORT.values() for one in allowed if "." in one}
+    graph: dict[str, set[str]] = {}
+    for name in MODULES:
+        here = name if name in single else room(name)
+        others = {other if other in single else room(other) for other in own(imports_of(name))}
+        graph.setdefault(here, set()).update(others - {here})
+    return graph
 
 
-def test_the_check_finds_what_it_is_meant_to_find():
-    assert complaints("inference", "def f():\n    from adcdnet.training import train") != []  # same row
-    assert complaints("scene", "import adcdnet.sampling") != []  # a row below
-    assert complaints("bands", "from adcdnet.metrics import scores") != []  # row 0, but no foundation
-    assert complaints("grid", "from adcdnet.errors import InputError") == []
-    assert complaints("cli", "from adcdnet.demo import run_demo") == []
+def test_the_tree_is_small():
+    entries = sorted(path.name for path in SOURCE.iterdir() if path.name != "__pycache__")
+    assert len(entries) <= MOST_ENTRIES, entries
+    assert {room(name) for name in MODULES} == ROOMS
 
 
-@pytest.mark.parametrize("file", sorted((SOURCE / "nn").glob("*.py")), ids=lambda file: file.name)
-def test_the_modules_of_the_method_need_pytorch_alone(file):
-    names = imported(file.read_text())
-    assert own(names) <= {"nn"}
-    allowed = {"__future__", "adcdnet", "collections", "dataclasses", "math", "numpy", "torch", "typing"}
-    assert packages(names) <= allowed
+def test_rooms_stand_on_few_floors_without_a_circle():
+    found = floors(room_graph())
+    assert max(found.values()) < MOST_FLOORS, found
 
 
-@pytest.mark.parametrize(
-    "name", ["bands", "classes", "config", "grid", "memory", "metrics", "simulate", "report", "labels"]
-)
-def test_files_that_can_do_without_the_network_do(name):
-    assert "torch" not in packages(imported((SOURCE / f"{name}.py").read_text()))
+def test_files_import_each_other_without_a_circle():
+    floors({name: own(imports_of(name)) - {name} for name in MODULES})
 
 
-def test_only_two_files_open_rasters():
-    for file in FILES:
-        used = {name for name in imported(file.read_text()) if name.split(".")[0] in ("rasterio", "osgeo")}
-        on_arrays = {"labels": {"rasterio.features.rasterize"}, "alignment": WARPING}
-        assert unit(file) in ("raster", "images") or used <= on_arrays.get(unit(file), set()), file.name
+@pytest.mark.parametrize("name", MODULES)
+def test_a_room_imports_only_rooms_below_it(name):
+    assert complaints(name, imports_of(name)) == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_files_are_short(name):
+    assert len(MODULES[name].read_text().splitlines()) <= MOST_LINES
+
+
+def test_the_checks_find_what_they_are_meant_to_find():
+    assert complaints("geo.scene", imported("def f():\n    from adcdnet.split.parts import Split")) != []
+    assert complaints("report.write", imported("from adcdnet.training.run import train")) != []
+    assert complaints("report.write", imported("from adcdnet.training.provenance import read")) == []
+    assert complaints("config", imported("from adcdnet.nn.adcdnet import ADCDNet")) != []
+    assert complaints("cli.train", imported("from adcdnet.training.run import train")) == []
+    assert own(imported("from .scan import selective_scan", "adcdnet.nn")) == {"nn.scan"}
+    with pytest.raises(ValueError, match="cycle"):
+        floors({"a": {"b"}, "b": {"a"}})
+    assert floors({"a": {"b", "c"}, "b": {"c"}}) == {"c": 0, "b": 1, "a": 2}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "nn"])
+def test_the_modules_of_the_method_need_pytorch_alone(name):
+    names = imports_of(name)
+    assert packages(names) <= {"__future__", "adcdnet", "collections", "dataclasses", "functools", "math", "torch"} | {
+        "typing"
+    }
+    assert "from adcdnet" not in MODULES[name].read_text(), "relative imports, so that the folder works elsewhere"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if room(name) in WITHOUT_TORCH])
+def test_rooms_that_can_do_without_the_network_do(name):
+    assert "torch" not in packages(imports_of(name))
+
+
+def test_few_files_open_rasters():
+    for name in set(MODULES) - OPENS_RASTERS:
+        used = {full for full in imports_of(name) if full.split(".")[0] in ("rasterio", "osgeo")}
+        assert used <= ON_ARRAYS.get(name, set()), name
 
 
 def test_nothing_is_unpickled():
-    for file in FILES:
-        text = file.read_text()
-        assert not packages(imported(text)) & {"pickle", "dill", "joblib", "shelve", "marshal"}, file.name
-        calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)}
-        assert not calls & {"torch.load", "torch.save", "eval", "exec"}, file.name
+    for name, file in MODULES.items():
+        assert not packages(imports_of(name)) & {"pickle", "dill", "joblib", "shelve", "marshal"}, name
+        calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)}
+        assert not calls & {"torch.load", "torch.save", "eval", "exec"}, name

@@ -12,7 +12,7 @@ from affine import Affine
 from rasterio.windows import Window
 
 from adcdnet.cli import main
-from adcdnet.sampling import GUARD, TEST, TRAIN, VALIDATION
+from adcdnet.split.parts import GUARD, TEST, TRAIN, VALIDATION
 from conftest import ROOT
 
 pytestmark = pytest.mark.real

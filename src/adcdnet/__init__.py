@@ -15,42 +15,41 @@ A name is imported when it is first asked for, so that `adcdnet.nn` needs PyTorc
 
 from typing import TYPE_CHECKING
 
-# at once, since importing the file `simulate` later would put the file in the place of the function
-from adcdnet.simulate import simulate
-
 if TYPE_CHECKING:
-    from adcdnet.alignment import align
-    from adcdnet.checking import CheckReport, check
-    from adcdnet.checkpoint import Model, Run
-    from adcdnet.classes import ClassTable
+    from adcdnet.assess.check import CheckReport, check
+    from adcdnet.assess.evaluate import Evaluation, evaluate
     from adcdnet.config import TrainConfig
+    from adcdnet.demo.simulate import simulate
     from adcdnet.errors import InputError
-    from adcdnet.evaluation import Evaluation, evaluate
-    from adcdnet.inference import predict
-    from adcdnet.labels import Labels, read_labels
-    from adcdnet.material import LabelledScene
-    from adcdnet.page import write_report
-    from adcdnet.scene import Scene
-    from adcdnet.training import train
+    from adcdnet.geo.alignment import align
+    from adcdnet.geo.classes import ClassTable
+    from adcdnet.geo.labels import Labels, read_labels
+    from adcdnet.geo.scene import Scene
+    from adcdnet.mapping.model import Model, Run
+    from adcdnet.mapping.predict import predict
+    from adcdnet.report.write import write_report
+    from adcdnet.training.run import train
+    from adcdnet.training.scenes import LabelledScene
 else:
     _FILE_OF = {
-        "CheckReport": "checking",
-        "ClassTable": "classes",
-        "Evaluation": "evaluation",
+        "CheckReport": "assess.check",
+        "ClassTable": "geo.classes",
+        "Evaluation": "assess.evaluate",
         "InputError": "errors",
-        "LabelledScene": "material",
-        "Labels": "labels",
-        "Model": "checkpoint",
-        "Run": "checkpoint",
-        "Scene": "scene",
+        "LabelledScene": "training.scenes",
+        "Labels": "geo.labels",
+        "Model": "mapping.model",
+        "Run": "mapping.model",
+        "Scene": "geo.scene",
         "TrainConfig": "config",
-        "align": "alignment",
-        "check": "checking",
-        "evaluate": "evaluation",
-        "predict": "inference",
-        "read_labels": "labels",
-        "train": "training",
-        "write_report": "page",
+        "align": "geo.alignment",
+        "check": "assess.check",
+        "evaluate": "assess.evaluate",
+        "predict": "mapping.predict",
+        "read_labels": "geo.labels",
+        "simulate": "demo.simulate",
+        "train": "training.run",
+        "write_report": "report.write",
     }
 
     def __getattr__(name):

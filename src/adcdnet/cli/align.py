@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from adcdnet.alignment import align
 from adcdnet.cli.console import out_console, say
+from adcdnet.geo.alignment import align
 
 
 def align_command(

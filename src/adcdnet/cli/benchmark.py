@@ -7,10 +7,11 @@ from typing import Annotated, get_args
 
 import typer
 
-from adcdnet.benchmark import benchmark, markdown
-from adcdnet.cells import NETWORKS, Protocol, method_name
+from adcdnet.benchmark.cell import Protocol
+from adcdnet.benchmark.methods_by_name import NETWORKS, method_name
+from adcdnet.benchmark.tables import benchmark, markdown
 from adcdnet.cli.console import out_console, progress_bars
-from adcdnet.scenes import read_scenes
+from adcdnet.geo.scene_files import read_scenes
 
 _KNOWN = f"{', '.join(NETWORKS)}, or baselines (see the documentation), or TOML files of settings"
 

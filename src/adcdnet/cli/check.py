@@ -9,9 +9,7 @@ from typing import Annotated
 
 import typer
 
-from adcdnet.checking import CheckReport, ImageFacts, check
-from adcdnet.checkpoint import write_whole
-from adcdnet.classes import ClassTable
+from adcdnet.assess.check import CheckReport, ImageFacts, check
 from adcdnet.cli.console import (
     ColumnOption,
     MaskOption,
@@ -25,7 +23,9 @@ from adcdnet.cli.console import (
     refuse_overwriting,
     say,
 )
-from adcdnet.register import Registration
+from adcdnet.files import write_whole
+from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.registration import Registration
 
 
 def check_command(

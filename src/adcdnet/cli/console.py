@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adcdnet.errors import InputError
+from adcdnet.metrics import Scores
 
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 out_console = Console(soft_wrap=True, highlight=False)
@@ -89,3 +91,16 @@ def progress_bars() -> Iterator[Any]:
                 bars.update(tasks[stage], known=text)
 
         yield report
+
+
+def score_table(found: Scores, names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Rows for a terminal: header, one per class, in the field's words."""
+
+    def share(value: float) -> str:
+        return "–" if np.isnan(value) else f"{value:.3f}"
+
+    rows: list[tuple[str, ...]] = [("class", "pixels", "precision", "recall", "F1", "IoU")]
+    for k, name in enumerate(names):
+        values = (found.precision[k], found.recall[k], found.f1[k], found.iou[k])
+        rows.append((name, str(found.support[k]), *(share(v) for v in values)))
+    return rows

@@ -9,8 +9,8 @@ import typer
 
 from adcdnet.cli.console import out_console, progress_bars
 from adcdnet.cli.evaluate import print_evaluation
-from adcdnet.demo import run_demo
-from adcdnet.page import write_report
+from adcdnet.demo.run import run_demo
+from adcdnet.report.write import write_report
 
 
 def demo_command(

@@ -9,11 +9,10 @@ from typing import Annotated
 
 import typer
 
-from adcdnet.checkpoint import write_whole
-from adcdnet.cli.console import ColumnOption, out_console, print_table, refuse_overwriting, say
-from adcdnet.evaluation import Evaluation, evaluate
-from adcdnet.intervals import FEWEST_BLOCKS, Interval
-from adcdnet.report import score_table
+from adcdnet.assess.evaluate import Evaluation, evaluate
+from adcdnet.assess.intervals import FEWEST_BLOCKS, Interval
+from adcdnet.cli.console import ColumnOption, out_console, print_table, refuse_overwriting, say, score_table
+from adcdnet.files import write_whole
 
 
 def evaluate_command(

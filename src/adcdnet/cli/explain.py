@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
-from adcdnet.checkpoint import Model, write_whole
-from adcdnet.classes import ClassTable
 from adcdnet.cli.console import ColumnOption, MsOption, PanOption, out_console, print_table, progress_bars, say
-from adcdnet.explain import SceneExplanation, check_outputs, explain, write_explanation
-from adcdnet.labels import read_labels
-from adcdnet.report import EXPLAINED
-from adcdnet.scene import Scene
+from adcdnet.files import write_whole
+from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.labels import read_labels
+from adcdnet.geo.scene import Scene
+from adcdnet.mapping.model import Model
+from adcdnet.report.explain import SceneExplanation, check_outputs, explain, write_explanation
+from adcdnet.report.explanation_figure import EXPLAINED
 
 
 def explain_command(

@@ -12,9 +12,6 @@ from typing import Annotated
 
 import typer
 
-from adcdnet import alignment
-from adcdnet.checkpoint import Model
-from adcdnet.classes import ClassTable, read_prior
 from adcdnet.cli.console import (
     DeviceOption,
     FixShiftOption,
@@ -30,9 +27,12 @@ from adcdnet.cli.console import (
     say,
 )
 from adcdnet.errors import InputError
-from adcdnet.inference import predict
-from adcdnet.scene import Scene
-from adcdnet.scenes import SceneFiles, read_scenes
+from adcdnet.geo import alignment
+from adcdnet.geo.classes import ClassTable, read_prior
+from adcdnet.geo.scene import Scene
+from adcdnet.geo.scene_files import SceneFiles, read_scenes
+from adcdnet.mapping.model import Model
+from adcdnet.mapping.predict import predict
 
 
 def predict_command(

@@ -19,7 +19,7 @@ from adcdnet.cli.console import (
     out_console,
     progress_bars,
 )
-from adcdnet.page import write_report
+from adcdnet.report.write import write_report
 
 
 def report_command(

@@ -8,9 +8,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from adcdnet.assess.sample import sample
 from adcdnet.cli.console import out_console, print_table
-from adcdnet.raster import read_classes
-from adcdnet.sample import sample
+from adcdnet.geo.raster import read_classes
 
 
 def sample_command(

@@ -9,9 +9,8 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from adcdnet import alignment, claims, inputs
-from adcdnet.checkpoint import Model, Run
-from adcdnet.claims import Claim
+from adcdnet.benchmark import random_split as claims
+from adcdnet.benchmark.random_split import Claim
 from adcdnet.cli.console import (
     ColumnOption,
     DeviceOption,
@@ -30,9 +29,12 @@ from adcdnet.cli.console import (
 )
 from adcdnet.config import Profile, TrainConfig
 from adcdnet.errors import InputError
-from adcdnet.material import LabelledScene
-from adcdnet.scenes import SceneFiles, read_scenes
-from adcdnet.training import train
+from adcdnet.geo import alignment
+from adcdnet.geo.scene_files import SceneFiles, read_scenes
+from adcdnet.mapping.model import Model, Run
+from adcdnet.training import provenance as inputs
+from adcdnet.training.run import train
+from adcdnet.training.scenes import LabelledScene
 
 _LEAKS = "that says how well the scene is remembered, not how well new ground is mapped"
 

@@ -1,0 +1,97 @@
+"""Labelled pixels a second in stage II: tiles against single patches, same network, same machine, one run.
+
+    python benchmarks/bench_training.py [--side 160] [--ratio 2]
+
+On a simulated scene labelled nearly everywhere. `patches` are 128 a step; tiles are 16 of 16×16 pixels, 4 of 32×32 or
+one of 64×64, and all their labels; `default` takes 512 of the labels of 8 of the first. The DTM heads see 32 pixels a
+step (`branch_targets`). The last line is the number of labelled pixels a tile of 16×16 must hold for both to cost the
+same per labelled pixel. That tiles are faster does not make their networks better: docs/evidence.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from affine import Affine
+
+from adcdnet.cli import _keep_memory
+from adcdnet.config import TrainConfig
+from adcdnet.demo.simulate import simulate
+from adcdnet.geo.grid import Grid
+from adcdnet.geo.labels import read_labels
+from adcdnet.geo.raster_writer import write_raster
+from adcdnet.geo.scene import Scene
+from adcdnet.nn.encoder import Layout
+from adcdnet.split.blocks import split_blocks
+from adcdnet.training.area import TrainingArea
+from adcdnet.training.run import Trainer
+
+DRAWS = {
+    "patches": {"sampling": "patch", "stage2": {"batch": 128}},
+    "default": {"sampling": "dense"},
+    "tiles of 16": {"sampling": "dense", "stage2": {"tile": 16, "tiles": 16, "targets": 4096}},
+    "tiles of 32": {"sampling": "dense", "stage2": {"tile": 32, "tiles": 4, "targets": 4096}},
+    "tile of 64": {"sampling": "dense", "stage2": {"tile": 64, "tiles": 1, "targets": 4096}},
+}
+
+
+def step_cost(area: TrainingArea, layout: Layout, config: TrainConfig, repeats: int = 7) -> tuple[float, float]:
+    """Seconds a step of stage II (forward, backward), and labelled pixels in it; the fastest of some."""
+    trainer = Trainer(area, layout, config, torch.device("cpu"), None)
+    trainer.network.train()
+    drawn = np.random.default_rng(0)
+    stage = config.stage2
+    labels = min(stage.targets, area.labels_per_tile(stage.tile) * stage.tiles) if trainer.dense else stage.batch
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        parts = trainer._supervised(drawn)
+        (parts[0] + 0.8 * sum(parts[1:], torch.zeros_like(parts[0]))).backward()
+        times.append(time.perf_counter() - started)
+    return min(times[1:]), labels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=160, help="MS pixels")
+    parser.add_argument("--ratio", type=int, default=2)
+    arguments = parser.parse_args()
+    _keep_memory()
+    made = simulate(arguments.side, arguments.side, ratio=arguments.ratio, seed=0)
+    grid = Grid(arguments.side, arguments.side, Affine(4, 0, 0, 0, -4, 0), None)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_raster(folder / "ms.tif", made.ms, grid, nodata=None)
+        write_raster(folder / "pan.tif", made.pan, grid.refine(arguments.ratio), nodata=None)
+        write_raster(folder / "labels.tif", made.labels, grid, classes=made.class_table)
+        with Scene.open(folder / "ms.tif", folder / "pan.tif") as scene:
+            labels = read_labels(folder / "labels.tif", scene.grid, classes=made.class_table)
+            pixels = scene.read(scene.grid.window)
+            layout = Layout(
+                ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes)
+            )
+            print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, ratio {arguments.ratio}")
+            print(
+                f"{'default network':18}{'a step draws':12}{'labels/step':>12}{'s/step':>9}{'labels/s':>10}{'times':>7}"
+            )
+            for what, network in (("all its parts", {}), ("without DTM", {"dtm": False})):
+                rates, seconds = {}, {}
+                for draw, settings in DRAWS.items():
+                    config = TrainConfig().replace({**settings, "network": network})
+                    split = split_blocks(labels, pixels.valid, reach=config.network.reach, config=config.split, seed=0)
+                    area = TrainingArea(pixels, labels, split, network=config.network, ratio=scene.ratio)
+                    seconds[draw], count = step_cost(area, layout, config)
+                    rates[draw] = count / seconds[draw]
+                    times = rates[draw] / rates["patches"]
+                    print(f"{what:18}{draw:12}{count:12.0f}{seconds[draw]:9.3f}{rates[draw]:10.0f}{times:7.1f}")
+                each = seconds["patches"] / DRAWS["patches"]["stage2"]["batch"]
+                print(f"  break-even: {seconds['tiles of 16'] / 16 / each:.0f} labels a tile of 16×16")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Check inputs before, judge maps after."""

@@ -1,0 +1,1 @@
+"""Methods compared on scenes of your own."""

@@ -1,0 +1,238 @@
+"""The cells of a benchmark: each trains one method on one fold of a scene and counts what it gets right on the rest.
+
+A cell is a method, a scene, a repeat (another partition into folds), a fold, a seed, and how many
+labels a class it may use. Every cell is computed in a process of its own and kept as a file, so that a table can grow
+over days. A cell holds the confusion matrices of its test pixels by place, at each operating point; all figures are
+made of these sums.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adcdnet.assess.intervals import confusion_by_block
+from adcdnet.benchmark.methods import METHODS, BandRoles
+from adcdnet.benchmark.methods_by_name import ALIKE, method_name, rules_of, settings_of, short_hash
+from adcdnet.config import NetworkConfig, SplitConfig, TrainConfig
+from adcdnet.files import sha256
+from adcdnet.geo.labels import Labels
+from adcdnet.geo.scene import Pixels, Scene
+from adcdnet.geo.scene_files import SceneFiles
+from adcdnet.mapping import memory
+from adcdnet.mapping.engine import default_engine, scene_logits
+from adcdnet.mapping.local_priors import LocalShares
+from adcdnet.mapping.model import Model
+from adcdnet.mapping.posterior import posterior
+from adcdnet.mapping.smoothing import looks, smooth
+from adcdnet.metrics import expected_calibration_error
+from adcdnet.nn.encoder import Layout
+from adcdnet.split.blocks import block_numbers
+from adcdnet.split.folds import block_folds, random_folds
+from adcdnet.split.parts import TEST, TRAIN, Split, leakage
+from adcdnet.training.area import TrainingArea
+from adcdnet.training.run import Trainer, suited_to
+
+TAUS = (0.0, 0.5, 1.0)
+Protocol = Literal["blocks", "strips", "random"]  # what is tested: see `folds`
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its test.
+
+    method: a name of METHODS, as it is or with ALIKE behind it; of ABLATIONS, ABLATIONS_OF_PAPER or OTHER_PROFILES; or
+    a TOML of settings.
+    device: of an ADCD-Net; the other methods run on the processor.
+    """
+
+    scene: SceneFiles
+    method: str
+    repeat: int
+    fold: int
+    seed: int
+    folds: int
+    protocol: Protocol = "blocks"
+    labels_per_class: int | None = None  # None: all
+    device: str = "cpu"
+
+    @property
+    def file(self) -> Path:
+        """Where it is kept, below the folder of the benchmark."""
+        labels = "all" if self.labels_per_class is None else str(self.labels_per_class)
+        name = f"repeat{self.repeat}-fold{self.fold}of{self.folds}-seed{self.seed}.json"
+        return Path("cells", self.scene.name, self.protocol, f"labels-{labels}", method_name(self.method), name)
+
+    def fingerprint(self) -> str:
+        """Changes when a file of the scene, the settings of the method, or how the methods are compared change."""
+        known = [_digests(self.scene), rules_of(self.method, self.seed), version("adcdnet")]
+        known += [] if self.device == "cpu" else [self.device]
+        return short_hash(known)
+
+
+def scene_hash(scene: SceneFiles) -> str:
+    """Of the content of all its files."""
+    return short_hash(_digests(scene))
+
+
+def _digests(scene: SceneFiles) -> list[str]:
+    return [sha256(path) for path in scene.files()]
+
+
+def compute(cell: Cell) -> dict[str, Any]:
+    """Train, classify the test pixels, count. The figures of a cell, as they are kept."""
+    return compute_together([cell])[0]
+
+
+def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """As `compute`, of cells with one training, whose answers are read as they are or ALIKE."""
+    first = cells[0]
+    settings = settings_of(first.method, first.seed)
+    config = settings or TrainConfig()
+    with first.scene.open() as scene:
+        labels = first.scene.read_labels(scene.grid)
+        pixels = scene.read(scene.grid.window)
+        split = _split(first, labels, pixels.valid, config)
+        index = np.where(pixels.valid, labels.index, -1).astype(np.int64)
+        shown = replace(labels, index=_kept_labels(index, split, first).astype(np.int16))
+        area = TrainingArea(pixels, shown, split, network=config.network, ratio=scene.ratio)
+        ground = (split.part == TEST) & pixels.valid
+        if settings is None:
+            answers = _of_baseline(first, area, pixels, scene, ground)
+        else:
+            answers = _of_network(area, pixels, scene, labels, settings, torch.device(first.device))
+    truth = np.where(ground, index, -1)
+    common = {
+        "scene": first.scene.name,
+        "classes": list(labels.classes.names),
+        "training_pixels": area.class_counts.tolist(),
+        "leakage": leakage(split.part, truth >= 0, reach=config.network.reach).to_dict(),
+        "training_seconds": answers.training_seconds,
+        "pixels_per_second": answers.pixels_per_second,
+        "parameters": answers.parameters,
+        "peak_memory_bytes": memory.peak(),
+        "threads": torch.get_num_threads(),
+        "versions": {"adcdnet": version("adcdnet"), "torch": torch.__version__},
+    }
+    found = []
+    for cell in cells:
+        logits, alike = answers.logits, cell.method.endswith(ALIKE)
+        if alike:
+            look = looks(*area.statistics.standardise(*pixels), 1, sensors="both")
+            logits = smooth(logits, look, config.network.smooth, config.network.likeness)
+        weight = config.network.local_shares if alike or settings is not None else 0.0
+        own = {k: v for k, v in asdict(cell).items() if k != "scene"}
+        counted = _count(replace(answers, logits=logits), area, truth, ground, weight)
+        found.append({"fingerprint": cell.fingerprint(), **own, **common, **counted})
+    return found
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What a trained method says. logits (K, H, W): of the test ground at least."""
+
+    logits: NDArray[np.float32]
+    drawn_shares: tuple[float, ...]
+    temperature: float
+    parameters: int
+    training_seconds: float
+    pixels_per_second: float
+
+
+def _of_baseline(cell: Cell, area: TrainingArea, pixels: Pixels, scene: Scene, ground: NDArray[np.bool_]) -> _Answers:
+    started = time.perf_counter()
+    bands = BandRoles.of_descriptions(scene.ms_descriptions)
+    classifier = METHODS[cell.method.removesuffix(ALIKE)](area, pixels, bands, seed=cell.seed)
+    trained = time.perf_counter()
+    logits = classifier.logits(pixels, ground)
+    speed = int(ground.sum()) / (time.perf_counter() - trained)
+    return _Answers(logits, classifier.drawn_shares, 1.0, classifier.parameters, trained - started, speed)
+
+
+def _of_network(
+    area: TrainingArea, pixels: Pixels, scene: Scene, labels: Labels, settings: TrainConfig, device: torch.device
+) -> _Answers:
+    started = time.perf_counter()
+    model = _train(area, scene, labels, settings, device)
+    trained = time.perf_counter()
+    logits = np.empty((len(labels.classes), *scene.grid.shape), np.float32)
+    for window, _, values in scene_logits(model, scene, engine=default_engine(model.network), device=device):
+        logits[:, *window.slices] = values
+    speed = int(pixels.valid.sum()) / (time.perf_counter() - trained)
+    parameters = sum(p.numel() for p in model.network.parameters())
+    return _Answers(logits, model.drawn_shares, model.temperature, parameters, trained - started, speed)
+
+
+def _count(
+    answers: _Answers, area: TrainingArea, truth: NDArray[np.int64], ground: NDArray[np.bool_], weight: float
+) -> dict[str, Any]:
+    """Confusion matrices by place and calibration errors, by tau. truth: −1 where nothing is tested.
+
+    weight: of the shares of the classes around a pixel, which are those of the test ground alone: answers to training
+    ground know its labels.
+    """
+    shares = (area.class_counts / area.class_counts.sum()).tolist()
+    row, col = np.nonzero(ground)
+    local = LocalShares(truth.shape, 1, shares, answers.drawn_shares, weight)
+    local.add(answers.logits[:, row, col], row, col)
+    row, col = np.nonzero(truth >= 0)
+    adapted = local.adapt(answers.logits[:, row, col], row, col)
+    height, width = truth.shape
+    place = block_numbers(height, width, 2 * NetworkConfig().reach)
+    confusions, calibration = {}, {}
+    for tau in TAUS:
+        p = posterior(adapted, shares, answers.drawn_shares, tau, answers.temperature)
+        answer = np.full(truth.shape, -1)
+        answer[row, col] = p.argmax(0)
+        found = confusion_by_block(truth, answer, len(shares), place)  # places after the last tested one are left out
+        by_place = np.zeros((int(place.max()) + 1, *found.shape[1:]), np.int64)
+        by_place[: len(found)] = found
+        confusions[str(tau)] = by_place.tolist()
+        calibration[str(tau)] = expected_calibration_error(p.T, truth[row, col])
+    return {"confusions": confusions, "calibration_error": calibration}
+
+
+def _split(cell: Cell, labels: Labels, valid: NDArray[np.bool_], config: TrainConfig) -> Split:
+    """The fold. Few labels validate nothing: choosing among models with other labels would be using more of them."""
+    if cell.protocol == "random":
+        return random_folds(labels, valid, folds=cell.folds, seed=cell.repeat)[cell.fold]
+    if cell.protocol not in get_args(Protocol):
+        raise ValueError(f"protocol is {cell.protocol!r}, must be one of {', '.join(get_args(Protocol))}")
+    # the same pixels for every method, whatever its settings say of splits
+    how = SplitConfig() if cell.labels_per_class is None else SplitConfig(validation=0.0)
+    reach = max(config.network.reach, NetworkConfig().reach)
+    strips: Literal["rows", "columns"] | None = None
+    if cell.protocol == "strips":
+        strips = "columns" if cell.repeat % 2 else "rows"
+    folds = block_folds(labels, valid, reach=reach, folds=cell.folds, config=how, seed=cell.repeat, strips=strips)
+    return folds[cell.fold]
+
+
+def _kept_labels(index: NDArray[np.int64], split: Split, cell: Cell) -> NDArray[np.int64]:
+    """Class indices with at most `labels_per_class` training pixels of each class, drawn by the seed."""
+    if cell.labels_per_class is None:
+        return index
+    rng = np.random.default_rng((cell.repeat, cell.fold, cell.seed))
+    kept = np.where(split.part == TRAIN, -1, index)
+    for k in np.unique(index[index >= 0]):
+        places = np.argwhere((split.part == TRAIN) & (index == k))
+        chosen = places[rng.permutation(len(places))[: cell.labels_per_class]]
+        kept[tuple(chosen.T)] = k
+    return kept
+
+
+def _train(area: TrainingArea, scene: Scene, labels: Labels, settings: TrainConfig, device: torch.device) -> Model:
+    layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes))
+    torch.manual_seed(settings.seed)
+    trainer = Trainer(area, layout, suited_to(area, settings), device, None)
+    network = trainer.run()
+    shares = trainer.label_shares, trainer.drawn_shares
+    return Model(network, area.statistics, labels.classes, *shares, temperature=trainer.temperature)

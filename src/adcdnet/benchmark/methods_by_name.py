@@ -1,0 +1,101 @@
+"""Methods that a benchmark compares, by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from adcdnet.benchmark.methods import METHODS
+from adcdnet.config import Profile, TrainConfig
+from adcdnet.errors import InputError
+
+ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default settings
+    "adcdnet": {},
+    "no-stage1": {"network": {"prior": False}},
+    "all-parts": {"plain_if_few": False},
+    "random-prior": {"stage1": {"steps": 0}, "plain_if_few": False},
+    "no-dtm": {"network": {"dtm": False}, "branch_weight": 0.0},
+    "no-dia": {"network": {"attention": "none"}},
+    "cbam": {"network": {"attention": "cbam"}},
+    "gru": {"network": {"reader": "gru"}},
+    "attention": {"network": {"reader": "attention"}},
+    "flatten-head": {"network": {"head": "flatten"}},  # the sum of both sensors is here to be compared with
+    "gate-fusion": {"network": {"head": "flatten", "fusion": "gate"}},
+    "concat-fusion": {"network": {"head": "flatten", "fusion": "concat"}},
+    "halo": {"network": {"head": "flatten"}, "sampling": "patch"},  # what zeros is to be compared with
+    "zeros": {"network": {"padding": "zeros", "patch": 8, "head": "flatten"}, "sampling": "patch"},
+    "no-context": {"network": {"context_branch": 0.0}},
+    "no-smooth": {"network": {"smooth": 0.0}},
+    "no-local-shares": {"network": {"local_shares": 0.0}},
+    "no-mixup": {"mixup": 0.0},
+    "no-self-training": {"self_training": 0.0},
+    "patches": {"sampling": "patch"},
+    "tiles": {"sampling": "dense"},
+    "ms-only": {"network": {"sensors": "ms"}},
+    "pan-only": {"network": {"sensors": "pan"}},
+}
+ABLATIONS_OF_PAPER = tuple(  # the same changes of the published network
+    f"paper-{name}"
+    for name in (
+        *("no-stage1", "random-prior", "no-dtm", "no-dia"),
+        *("cbam", "gru", "attention", "gate-fusion", "concat-fusion", "ms-only", "pan-only"),
+    )
+)
+OTHER_PROFILES: tuple[Profile, ...] = ("plain", "paper")
+NETWORKS = (*ABLATIONS, *OTHER_PROFILES, *ABLATIONS_OF_PAPER)  # names of methods that are ADCD-Nets
+ALIKE = "-alike"  # after the name of a baseline: its answers are averaged and adapted as those of ADCD-Net are
+
+
+def settings_hash(method: str) -> str:
+    """Of an ADCD-Net's settings, whatever the seed; of what other methods are under too."""
+    return short_hash(rules_of(method, 0))
+
+
+def rules_of(method: str, seed: int) -> dict[str, Any]:
+    settings = settings_of(method, seed)
+    return _ground_rules() if settings is None else settings.model_dump()
+
+
+def short_hash(content: Any) -> str:
+    """The first 16 digits of the SHA-256 of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def method_name(method: str) -> str:
+    """A settings file goes by its name."""
+    return Path(method).stem if method.endswith(".toml") else method
+
+
+def settings_of(method: str, seed: int) -> TrainConfig | None:
+    """The settings of an ADCD-Net, None for the other methods. InputError for a method that is not known."""
+    if method.removesuffix(ALIKE) in METHODS:
+        return None
+    if method.endswith(".toml"):
+        return TrainConfig.read(Path(method)).replace({"seed": seed})
+    if method in OTHER_PROFILES:
+        return TrainConfig.of_profile(method).replace({"seed": seed})
+    if method in ABLATIONS:
+        return TrainConfig().replace({**ABLATIONS[method], "seed": seed})
+    if method in ABLATIONS_OF_PAPER:
+        return TrainConfig.of_profile("paper").replace({**ABLATIONS[method.removeprefix("paper-")], "seed": seed})
+    raise InputError(
+        f"method {method!r} is not known; choose from {', '.join(NETWORKS)}, "
+        f"from {', '.join(METHODS)} (with {ALIKE} behind it, if wanted), or name a TOML file of settings"
+    )
+
+
+def _ground_rules() -> dict[str, Any]:
+    """Those of the default settings that a baseline is under too: guard, window, class weights, averages, validation.
+
+    How ADCD-Net is built and trained is not among them: a finished table of baselines outlives a change of that.
+    """
+    config = TrainConfig()
+    network = config.network
+    return {
+        "window": (network.before, network.after, network.reach),
+        "answer": (network.smooth, network.likeness, network.local_shares),
+        "class_balance": config.class_balance,
+        "split": config.split.model_dump(),
+    }

@@ -1,0 +1,98 @@
+"""Cells computed in processes of their own, and kept as files."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+
+import torch
+
+from adcdnet.benchmark.cell import Cell, compute_together
+from adcdnet.benchmark.methods_by_name import ALIKE, settings_of
+from adcdnet.errors import InputError
+from adcdnet.files import write_whole
+
+
+def run_cells(
+    cells: Sequence[Cell], out: Path, *, jobs: int = 1, progress: Callable[[int, int, Cell], None] | None = None
+) -> None:
+    """Compute the cells that are not kept in `out` yet, each in a process of its own, `jobs` at a time."""
+    for cell in cells:
+        settings_of(cell.method, cell.seed)
+    _refuse_unwritable(out)
+    missing = [cell for cell in cells if not _is_kept(cell, out)]
+    done = len(cells) - len(missing)
+    trainings: dict[Cell, list[Cell]] = {}  # a baseline is trained once for both ways of reading it
+    for cell in missing:
+        trainings.setdefault(replace(cell, method=cell.method.removesuffix(ALIKE)), []).append(cell)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    pool = ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        max_tasks_per_child=1,
+        initializer=_begin_worker,
+        initargs=(threads,),
+    )
+    with pool:
+        running = {pool.submit(_compute, together, out): together for together in trainings.values()}
+        try:
+            for future in as_completed(running):
+                future.result()
+                for cell in running[future]:
+                    done += 1
+                    if progress is not None:
+                        progress(done, len(cells), cell)
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a training was killed, most likely for want of memory; what is finished is kept: call again with "
+                "fewer --jobs"
+            ) from error
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _begin_worker(threads: int) -> None:
+    """A training ends with the benchmark that wants it, also where that is killed and can tell nobody."""
+    torch.set_num_threads(threads)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """InputError now, and not after the first training."""
+    try:
+        (folder / "cells").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder / "cells"):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}; choose another --out") from error
+
+
+def _is_kept(cell: Cell, out: Path) -> bool:
+    try:
+        kept = json.loads((out / cell.file).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(kept.get("fingerprint") == cell.fingerprint())
+
+
+def _compute(cells: Sequence[Cell], out: Path) -> None:
+    for cell, found in zip(cells, compute_together(cells), strict=True):
+        file = out / cell.file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, (json.dumps(found) + "\n").encode())

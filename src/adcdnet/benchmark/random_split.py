@@ -1,0 +1,107 @@
+"""What a split by random pixels would have claimed of the same training, beside what the run's own split says.
+
+Test pixels dealt at random lie among training pixels, whose windows hold them: such a test says how well the scene is
+remembered. The second training differs in nothing but its split, and only its scores are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adcdnet.assess.evaluate import labels_in_part
+from adcdnet.config import TrainConfig
+from adcdnet.errors import InputError
+from adcdnet.files import write_whole
+from adcdnet.mapping.device import pick_device
+from adcdnet.mapping.engine import default_engine, scene_logits
+from adcdnet.mapping.local_priors import LocalShares
+from adcdnet.mapping.model import Model, Run
+from adcdnet.mapping.posterior import posterior
+from adcdnet.mapping.predict import known_targets
+from adcdnet.metrics import Scores, confusion_matrix, scores
+from adcdnet.training.run import Progress, train
+from adcdnet.training.scenes import LabelledScene
+
+TAUS = (1.0, 0.5)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the test part of a run says. scores: by tau; pixels: labelled ones; holding, overlapping: as `Leakage`."""
+
+    scores: dict[float, Scores]
+    pixels: int
+    holding: float
+    overlapping: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        by_tau = {
+            f"tau {tau:g}": {name: known[name] for name in ("oa", "aa", "kappa")}
+            for tau, known in ((tau, found.to_dict()) for tau, found in self.scores.items())
+        }
+        return {"pixels": self.pixels, **by_tau, "leakage": {"holding": self.holding, "overlapping": self.overlapping}}
+
+
+def compare_random(
+    run: Run,
+    scenes: Sequence[LabelledScene],
+    *,
+    init: Model | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[Claim, Claim]:
+    """Train once more with settings and seed of the run, on the same scenes divided pixel by pixel; returns what the
+    test parts of both say, the run's own first, and adds it to the run's metrics.json as "random_split".
+
+    scenes, init: as the run was trained with. InputError where a run has no labelled test pixel or was divided so.
+    """
+    config = TrainConfig.model_validate(run.model.record["settings"])
+    if config.split.unit == "random":
+        raise InputError("the run's own split is of random pixels; compare a run of blocks or polygons with it")
+    own = _claim(run, scenes, device)
+    with tempfile.TemporaryDirectory() as folder:
+        dealt = [replace(one, part=None, split=None) for one in scenes]
+        config = config.replace({"split": {"unit": "random"}})
+        other = train(dealt, out=Path(folder, "run"), config=config, init=init, device=device, progress=progress)
+        random = _claim(other, scenes, device)
+    file = run.folder / "metrics.json"
+    known = json.loads(file.read_text(encoding="utf-8"))
+    known["random_split"] = {"own": own.to_dict(), "random": random.to_dict()}
+    write_whole(file, (json.dumps(known, indent=2, ensure_ascii=False) + "\n").encode())
+    return own, random
+
+
+def _claim(run: Run, scenes: Sequence[LabelledScene], device: str) -> Claim:
+    model, classes, where = run.model, len(run.model.classes), pick_device(device)
+    confusions = np.zeros((len(TAUS), classes, classes + 1), np.int64)
+    for one in scenes:
+        step = model.network.config.step(one.scene.ratio)
+        split = run.folder / ("split.tif" if len(scenes) == 1 else f"split-{one.name}.tif")
+        grid = one.scene.grid.refine(step)
+        truth = labels_in_part(one.labels, grid, "the scene", split, "test")
+        shares = model.label_shares, model.drawn_shares
+        local = LocalShares(grid.shape, step, *shares, model.network.config.local_shares)
+        tested = []
+        for window, _, logits in scene_logits(model, one.scene, engine=default_engine(model.network), device=where):
+            assert logits is not None  # no window is skipped
+            found, row, col = known_targets(logits, window.scale(step))
+            local.add(found, row, col)
+            wanted = truth[row, col] >= 0
+            tested.append((found[:, wanted], row[wanted], col[wanted]))
+        found, row, col = (np.concatenate(parts, axis=-1) for parts in zip(*tested, strict=True))
+        adapted = local.adapt(found, row, col)
+        for confusion, tau in zip(confusions, TAUS, strict=True):
+            p = posterior(adapted, *shares, tau, model.temperature)
+            confusion += confusion_matrix(truth[row, col], p.argmax(0), classes)
+    if not confusions.any():
+        raise InputError("the test part holds no labelled pixel, so there is nothing to compare; label more places")
+    by_tau = {tau: scores(confusion) for tau, confusion in zip(TAUS, confusions, strict=True)}
+    return Claim(by_tau, int(confusions[0].sum()), **model.record["leakage"])

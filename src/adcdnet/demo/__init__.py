@@ -1,0 +1,1 @@
+"""A simulated scene from nothing, and the whole chain on it."""

@@ -1,0 +1,101 @@
+"""The whole chain on a simulated pair: simulate, train, map, judge, and what each sensor alone would have given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+
+from adcdnet.assess.evaluate import Evaluation, evaluate
+from adcdnet.config import TrainConfig
+from adcdnet.demo.figure import demo_figure
+from adcdnet.demo.simulate import SimulatedScene, simulate
+from adcdnet.errors import InputError
+from adcdnet.files import write_whole
+from adcdnet.geo.display import stretch
+from adcdnet.geo.grid import Grid
+from adcdnet.geo.labels import read_labels
+from adcdnet.geo.raster import read_band
+from adcdnet.geo.raster_writer import write_raster
+from adcdnet.geo.scene import Scene
+from adcdnet.mapping.predict import predict
+from adcdnet.training.run import train
+
+Progress = Callable[[str, int, int, dict[str, float]], None]
+SCENE = "ms.tif", "pan.tif", "labels.tif"
+SETTINGS = TrainConfig().replace({"stage1": {"steps": 30}, "stage2": {"steps": 300}, "validations": 5})
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """evaluation: of the map on the test part. accuracies: overall accuracy with both sensors, and with each alone."""
+
+    evaluation: Evaluation
+    accuracies: list[tuple[str, float]]
+
+
+def write_scene(out: Path, *, seed: int, size: int, ratio: int) -> SimulatedScene:
+    """Simulate a landscape of size × size MS pixels and leave its images and labels in `out`, named as in SCENE.
+
+    InputError for a folder that cannot be made.
+    """
+    landscape = simulate(size, size, ratio=ratio, seed=seed)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be made a folder: {error.strerror}; name another one with --out") from error
+    # a made-up place in UTM zone 31 north, so that the files open in a GIS
+    grid = Grid(size, size, Affine(landscape.pixel_size, 0, 500_000, 0, -landscape.pixel_size, 5_000_000), "EPSG:32631")
+    ms, pan, labels = (out / name for name in SCENE)
+    write_raster(ms, landscape.ms, grid, descriptions=landscape.band_names, nodata=None)
+    write_raster(pan, landscape.pan, grid.refine(ratio), descriptions=["pan"], nodata=None)
+    write_raster(labels, landscape.labels, grid, classes=landscape.class_table)
+    return landscape
+
+
+def run_demo(
+    out: Path, *, seed: int, size: int, ratio: int, progress: Progress | None = None, config: TrainConfig = SETTINGS
+) -> DemoResult:
+    """Leave scene, run, map.tif, metrics.json and figure.png in `out`. Three trainings with equal settings."""
+    config = config.replace({"seed": seed})
+    landscape = write_scene(out, seed=seed, size=size, ratio=ratio)
+    ms, pan, truth = (out / name for name in SCENE)
+    accuracies = []
+    for name, sensors, folder in (
+        ("MS + PAN", "both", out),
+        ("MS alone", "ms", out / "ms_alone"),
+        ("PAN alone", "pan", out / "pan_alone"),
+    ):
+        with Scene.open(ms, pan) as scene:
+            labels = read_labels(truth, scene.grid, classes=landscape.class_table)
+
+            def tell(stage: str, step: int, steps: int, known: dict[str, float], name: str = name) -> None:
+                if progress is not None:
+                    progress(f"{name}, {stage}", step, steps, known)
+
+            run = train(
+                scene, labels, out=folder, config=config.replace({"network": {"sensors": sensors}}), progress=tell
+            )
+            predict(run, scene, out=folder / "map.tif")
+        found = evaluate(folder / "map.tif", truth, split=folder / "split.tif", part="test")
+        accuracies.append((name, found.scores.oa))
+        if sensors == "both":
+            evaluation = found
+    content = {**json.loads((out / "metrics.json").read_text()), "test": evaluation.to_dict(), "oa": dict(accuracies)}
+    write_whole(out / "metrics.json", (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    everywhere = np.ones((size, size), bool)
+    demo_figure(
+        out / "figure.png",
+        ms=stretch(landscape.ms[[3, 2, 1]].astype(np.float32), everywhere),
+        pan=stretch(landscape.pan.astype(np.float32), np.ones(landscape.pan.shape[1:], bool)),
+        labels=landscape.labels.astype(np.int64) - 1,
+        mapped=read_band(out / "map.tif")[0].astype(np.int64) - 1,
+        part=read_band(out / "split.tif")[0],
+        classes=landscape.class_table,
+        lines=[(name, oa, 0.0) for name, oa in accuracies],
+    )
+    return DemoResult(evaluation, accuracies)

@@ -1,0 +1,1 @@
+"""Rasters, grids, scenes, labels, and how two images lie on each other. No network."""

@@ -1,0 +1,218 @@
+"""GeoTIFF files, written whole: what is written stands beside its target until it has been read back."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from xml.etree import ElementTree
+from zlib import crc32
+
+import numpy as np
+import rasterio
+from numpy.typing import ArrayLike, NDArray
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+
+from adcdnet.errors import InputError
+from adcdnet.files import is_gone, owner
+from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.grid import Grid, Window
+from adcdnet.geo.qgis_style import is_own_style, map_style
+from adcdnet.geo.raster import BLOCK, quiet, raster_window, reason
+
+_NOT_WHOLE = "what was written does not read back whole; the disk is probably full"
+
+
+class RasterWriter:
+    """A GeoTIFF written in windows that do not overlap: tiled, compressed, with overviews where larger than one tile.
+
+    Everything is written beside the target and moved into place at the end, so that a failure leaves nothing behind
+    and an older file as it was. Class names go into a tag and, since a GeoTIFF has no other place for them, into
+    <name>.aux.xml, where GDAL looks for them, and with their colours into the style file that QGIS opens with the map;
+    one that somebody saved from QGIS stays. Raises InputError where the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        grid: Grid,
+        *,
+        count: int = 1,
+        dtype: str = "uint8",
+        nodata: float | None = 0,
+        classes: ClassTable | None = None,
+        descriptions: Sequence[str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path, self.grid, self.count, self.dtype = Path(path), grid, count, np.dtype(dtype)
+        self._nodata, self._classes = nodata, classes
+        self._descriptions, self._tags = descriptions, dict(tags or {})
+        self._written: dict[Window, int] = {}  # checksum of what should be on disk
+
+    def __enter__(self) -> Self:
+        if self.path.is_dir():
+            raise InputError(f"{self.path} is a folder; name a file to write")
+        with self._writing():
+            self._folder = Path(
+                tempfile.mkdtemp(prefix=f".{self.path.name}.{owner()}.", suffix=".part", dir=self.path.parent)
+            )
+        self._part = self._folder / "raster.tif"
+        try:
+            with self._writing(), quiet():
+                self._create()
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def _create(self) -> None:
+        self._dataset = rasterio.open(
+            self._part,
+            "w",
+            driver="GTiff",
+            height=self.grid.height,
+            width=self.grid.width,
+            count=self.count,
+            dtype=self.dtype.name,
+            nodata=self._nodata,
+            crs=None if self.grid.crs is None else CRS.from_user_input(self.grid.crs),
+            transform=self.grid.transform,
+            tiled=True,
+            blockxsize=BLOCK,
+            blockysize=BLOCK,
+            compress="deflate",
+            predictor=3 if self.dtype.kind == "f" else 2,
+            bigtiff="if_safer",
+            photometric="minisblack",  # otherwise GDAL takes bands 1-3 for colours and band 4 for transparency
+        )
+        if self._classes is not None:
+            colors = zip(self._classes.values, self._classes.colors, strict=True)
+            self._dataset.write_colormap(1, {0: (0, 0, 0, 0), **{v: (*bytes.fromhex(c[1:]), 255) for v, c in colors}})
+            names = zip(map(str, self._classes.values), self._classes.names, strict=True)
+            self._tags["CLASS_NAMES"] = json.dumps(dict(names), ensure_ascii=False)
+        self._dataset.update_tags(**self._tags)
+        for band, description in enumerate(self._descriptions or (), 1):
+            self._dataset.set_band_description(band, description)
+
+    def write(self, array: ArrayLike, window: Window | None = None) -> None:
+        """Write (count, h, w), or (h, w) for a single band, at `window` (default: all of the grid)."""
+        window = window or self.grid.window
+        values = np.asarray(array)
+        if values.ndim == 2:
+            values = values[None]
+        if values.shape != (self.count, window.height, window.width):
+            raise ValueError(f"array {values.shape} does not fill {self.count} bands of {window}")
+        values = np.ascontiguousarray(values, dtype=self.dtype)
+        with self._writing():
+            self._dataset.write(values, window=raster_window(window))
+        self._written[window] = crc32(values.data)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            with self._writing(), quiet():
+                self._dataset.close()
+                if kind is None:
+                    self._finish()
+        except InputError:
+            if kind is None:
+                raise  # otherwise what ended the block says more
+        finally:
+            self._discard()
+
+    def _finish(self) -> None:
+        """Add overviews, check that all of it is on disk, move it into place."""
+        try:
+            whole = self._reads_back(self._build_overviews())
+        except Exception as error:  # a file cut short makes rasterio raise anything, a TypeError included
+            raise OSError(errno.ENOSPC, _NOT_WHOLE) from error
+        if not whole:
+            raise OSError(errno.ENOSPC, _NOT_WHOLE)
+        aside, styled = (self._part.with_name(f"raster{suffix}") for suffix in (".tif.aux.xml", ".qml"))
+        if self._classes is not None:
+            aside.write_bytes(_category_names(self._classes))
+            styled.write_bytes(map_style(self._classes))
+        os.replace(self._part, self.path)
+        # what lies beside an older file of this name would be read as part of the new one
+        for suffix in (".aux.xml", ".ovr", ".msk"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        if aside.exists():
+            os.replace(aside, self.path.with_name(self.path.name + ".aux.xml"))
+        style = self.path.with_suffix(".qml")
+        if is_own_style(style):
+            style.unlink()
+        if styled.exists() and not style.exists():
+            os.replace(styled, style)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove what killed processes left of this very file; others may be writing it now."""
+        ours = re.compile(rf"\.{re.escape(self.path.name)}\.([0-9a-f]{{8}}-\d+)\.[^.]+\.part")
+        with suppress(OSError):  # a folder may be writable and yet not list what it holds
+            for beside in self.path.parent.iterdir():
+                found = ours.fullmatch(beside.name)
+                if found and is_gone(found[1]):
+                    shutil.rmtree(beside, ignore_errors=True)
+
+    def _build_overviews(self) -> int:
+        """Halve until one tile holds all; returns how often."""
+        factors = [2**k for k in range(1, 16) if max(self.grid.shape) > BLOCK * 2 ** (k - 1)]
+        if factors:
+            # whole numbers are codes here: an average of two classes is a third one
+            how = Resampling.average if self.dtype.kind == "f" else Resampling.nearest
+            with rasterio.open(self._part, "r+") as dataset:
+                dataset.build_overviews(factors, how)
+        return len(factors)
+
+    def _reads_back(self, levels: int) -> bool:
+        """Whether all is on disk. GDAL writes on closing too, and rasterio keeps quiet about a disk full by then."""
+        with rasterio.open(self._part) as dataset:
+            whole = len(dataset.overviews(1)) == levels and all(
+                crc32(dataset.read(window=raster_window(window)).data) == checksum
+                for window, checksum in self._written.items()
+            )
+        for level in range(levels):
+            with rasterio.open(self._part, overview_level=level) as dataset:
+                for (row, col), block in dataset.block_windows(1):
+                    dataset.read(window=block)  # raises where cut short; a missing tile reads as nodata
+                    whole &= dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=1) is not None
+        return whole
+
+    def _discard(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RasterioError) as error:
+            raise InputError(f"{self.path} cannot be written: {reason(error)}") from error
+
+
+def write_raster(path: Path | str, array: NDArray[Any], grid: Grid, **options: Any) -> None:
+    """Write a whole array (h, w) or (count, h, w); options as for `RasterWriter`, dtype as the array's."""
+    values = array.astype(np.uint8) if array.dtype == bool else array
+    count = 1 if values.ndim == 2 else values.shape[0]
+    with RasterWriter(path, grid, count=count, dtype=values.dtype.name, **options) as writer:
+        writer.write(values)
+
+
+def _category_names(classes: ClassTable) -> bytes:
+    """GDAL's sidecar file with the names of values 0, 1, 2, ... of band 1."""
+    names = dict(zip(classes.values, classes.names, strict=True))
+    root = ElementTree.Element("PAMDataset")
+    categories = ElementTree.SubElement(ElementTree.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+    for value in range(classes.values[-1] + 1):
+        ElementTree.SubElement(categories, "Category").text = names.get(value, "")
+    return bytes(ElementTree.tostring(root, encoding="utf-8"))

@@ -1,0 +1,224 @@
+"""An MS and a PAN image as one scene.
+
+Both images keep their own resolution. Windows are in MS pixels of the common extent, the ground both images cover in
+whole MS pixels. Any thread may use an open scene, one thread at a time: GDAL keeps the place it reads in the dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
+from adcdnet.errors import InputError
+from adcdnet.geo.grid import Grid, Window, match
+from adcdnet.geo.image import Files, Image, Stack, find_bands, is_same_grid, open_image, size_of
+from adcdnet.geo.raster import UNPLACED, same_crs
+
+
+class Pixels(NamedTuple):
+    """One window of a scene, h × w MS pixels. Where a mask is False, every band of that image is 0."""
+
+    ms: NDArray[np.float32]  # (bands, h, w)
+    pan: NDArray[np.float32]  # (bands, h·ratio, w·ratio)
+    ms_valid: NDArray[np.bool_]  # (h, w)
+    pan_valid: NDArray[np.bool_]  # (h·ratio, w·ratio)
+
+    def inner(self, border: int) -> Pixels:
+        """What lies at least so many MS pixels from the edges."""
+        if not border:
+            return self
+        ratio = self.pan_valid.shape[0] // self.ms_valid.shape[0]
+        coarse, fine = (slice(border, -border),) * 2, (slice(border * ratio, -border * ratio),) * 2
+        return Pixels(self.ms[:, *coarse], self.pan[:, *fine], self.ms_valid[coarse], self.pan_valid[fine])
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """(h, w): the MS pixel and all ratio² PAN pixels on it are valid."""
+        return self.valid_targets(1)
+
+    def valid_targets(self, step: int) -> NDArray[np.bool_]:
+        """(h·step, w·step), step a divisor of ratio: the MS pixel of a target and all PAN pixels on it are valid."""
+        h, w = (step * n for n in self.ms_valid.shape)
+        own = self.pan_valid.reshape(h, self.pan_valid.shape[0] // h, w, -1)
+        whole = np.all(np.all(own, axis=1), axis=2)  # faster than both at once
+        return np.logical_and(self.ms_valid.repeat(step, 0).repeat(step, 1), whole)
+
+
+class Scene:
+    """An MS and a PAN raster of the same ground, open for reading; also a context manager.
+
+    grid, ms_full, pan_full: the MS grid of the common extent, and the two whole rasters.
+    ratio: PAN pixels per MS pixel and axis. placed: whether the files say where they lie. paths: MS and PAN file, then
+    all others that the pixels come from. files: the same by what they are, "ms", "pan", "mask" or "ms 1", "ms 2".
+    chosen: the bands asked for, of "ms" and "pan", where they were.
+    notes: what a user should know about the pair, one sentence each. pan_shift: rows, columns that PAN is moved by.
+    """
+
+    def __init__(self, ms: Image | Stack, pan: Image | Stack) -> None:
+        self.ms_full, self.pan_full, notes = place(ms, pan)
+        self.notes: tuple[str, ...] = ms.notes + pan.notes + notes
+        found = match(self.ms_full, self.pan_full)
+        self.ratio, self.placed = found.ratio, ms.placed
+        self.grid = self.ms_full.crop(found.ms)
+        self.ms_bands, self.pan_bands = len(ms.bands), len(pan.bands)
+        self.ms_descriptions, self.pan_descriptions = ms.descriptions, pan.descriptions
+        self.ms_types, self.pan_types = ms.types, pan.types
+        self.name = f"{ms.path.resolve().parent.name}/{ms.path.name}"
+        self.files = {**_named("ms", ms.paths), **_named("pan", pan.paths)}
+        self.chosen: dict[str, list[str]] = {}
+        self._mask: Image | None = None
+        self.pan_shift = (0, 0)
+        self._ms, self._pan, self._match = ms, pan, found
+        if found.ms != self.ms_full.window or found.pan != self.pan_full.window:
+            self.notes += (
+                f"MS covers {size_of(self.ms_full)}, PAN {size_of(self.pan_full)} pixels; "
+                f"working on the common extent of {size_of(self.grid)} MS pixels",
+            )
+
+    @classmethod
+    def open(
+        cls,
+        ms: Files,
+        pan: Files,
+        *,
+        mask: Path | str | None = None,
+        ms_bands: Sequence[str] | None = None,
+        pan_bands: Sequence[str] | None = None,
+    ) -> Scene:
+        """Open two co-registered rasters, or several files on one grid in the place of one.
+
+        mask: a raster on the grid of MS or PAN; where it is not 0, neither image is valid. ms_bands, pan_bands: the
+        bands to use and their order, each a number from 1 (counted through all files) or its description.
+        Raises InputError when a file or the pair cannot be used.
+        """
+        with ExitStack() as stack:
+            ms_image, pan_image = (stack.enter_context(closing(open_image(files))) for files in (ms, pan))
+            for image, wanted in ((ms_image, ms_bands), (pan_image, pan_bands)):
+                if wanted is not None:
+                    image.choose(find_bands(image, wanted))
+            scene = cls(ms_image, pan_image)
+            given = {"ms": ms_bands, "pan": pan_bands}
+            scene.chosen = {what: list(wanted) for what, wanted in given.items() if wanted is not None}
+            if mask is not None:
+                scene._mask = stack.enter_context(closing(Image(Path(mask))))
+                scene._place_mask(scene._mask)
+            stack.pop_all()
+        return scene
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        rest = [path for path in self.files.values() if path not in (self._ms.path, self._pan.path)]
+        return (self._ms.path, self._pan.path, *rest)
+
+    def _place_mask(self, mask: Image) -> None:
+        """Find out which grid a mask is on."""
+        if len(mask.bands) != 1:
+            raise InputError(f"mask {mask.path} has {len(mask.bands)} bands; one is needed, 0 where pixels are valid")
+        mask.ignore_nodata()
+        own = replace(mask.grid, crs=same_crs(mask.grid.crs, self.grid.crs))
+        fits = [is_same_grid(own, grid, placed=mask.placed) for grid in (self.ms_full, self.pan_full)]
+        if not any(fits):
+            raise InputError(
+                f"mask {mask.path} ({size_of(own)} pixels) is neither on the grid of MS ({size_of(self.ms_full)}) "
+                f"nor on that of PAN ({size_of(self.pan_full)}); warp it to one of them, e.g. with gdalwarp -r near"
+            )
+        self._mask_is_fine = not fits[0]
+        self.files["mask"] = mask.path
+
+    @property
+    def fine_grid(self) -> Grid:
+        """The PAN grid of the common extent."""
+        return self.grid.refine(self.ratio)
+
+    def read(self, window: Window, *, repeat_edge: bool = True) -> Pixels:
+        """One window of the common extent, in MS pixels; beyond it the images are mirrored, each at its own resolution.
+
+        repeat_edge: how they are mirrored, see `grid.mirror`. Only what the window needs is read from disk.
+        Raises InputError when a file turns out to be damaged.
+        """
+        ms, ms_valid = self._ms.read(window, self._match.ms, repeat_edge=repeat_edge)
+        pan, pan_valid = self._pan.read(window.scale(self.ratio), self._match.pan, repeat_edge=repeat_edge)
+        pixels = Pixels(ms, pan, ms_valid, pan_valid)
+        if self._mask is not None:
+            at, extent = (window.scale(self.ratio), self._match.pan) if self._mask_is_fine else (window, self._match.ms)
+            _hide(pixels, *self._mask.read(at, extent, repeat_edge=repeat_edge))
+        return pixels
+
+    def correct_pan(self, rows: int, cols: int) -> None:
+        """From now on read PAN `rows` of its pixels further down and `cols` further right; the rest is invalid."""
+        self.pan_shift = (self.pan_shift[0] + rows, self.pan_shift[1] + cols)
+        self._match = replace(self._match, pan=self._match.pan.shift(-rows, -cols))
+        self.notes += (f"PAN is read moved by {rows:+d} rows and {cols:+d} columns of its pixels",)
+
+    def overview(self, side: int) -> Pixels:
+        """The whole common extent, no more than `side` pixels a side in either image; the two sizes are independent.
+
+        Means of the pixels that fall into one, read at the resolution wanted: memory grows with `side` alone.
+        """
+        ms, ms_valid = self._ms.overview(self._match.ms, side)
+        pan, pan_valid = self._pan.overview(self._match.pan, side)
+        pixels = Pixels(ms, pan, ms_valid, pan_valid)
+        if self._mask is not None:
+            extent = self._match.pan if self._mask_is_fine else self._match.ms
+            _hide(pixels, *self._mask.overview(extent, side))
+        return pixels
+
+    def close(self) -> None:
+        """Close all files."""
+        for image in (self._ms, self._pan, self._mask):
+            if image is not None:
+                image.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _named(what: str, paths: Sequence[Path]) -> dict[str, Path]:
+    """Paths by what they are, numbered where there are several."""
+    return {what: paths[0]} if len(paths) == 1 else {f"{what} {k}": path for k, path in enumerate(paths, 1)}
+
+
+def _hide(pixels: Pixels, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+    """Make invalid what a mask (1, h, w) of the same ground hides: a pixel any of whose mask pixels is not 0."""
+    hidden = (values[0] != 0) | ~valid
+    for image, mask in ((pixels.ms, pixels.ms_valid), (pixels.pan, pixels.pan_valid)):
+        there = _any_within(_any_within(hidden, mask.shape[0], 0), mask.shape[1], 1)
+        mask &= ~there
+        image[:, there] = 0
+
+
+def _any_within(hidden: NDArray[np.bool_], size: int, axis: int) -> NDArray[np.bool_]:
+    """One axis brought to another size: any of the pixels that fall into a coarser one, the one a finer one lies in."""
+    have = hidden.shape[axis]
+    if have <= size:
+        return np.asarray(hidden.take(np.arange(size) * have // size, axis), bool)
+    within: NDArray[np.bool_] = np.logical_or.reduceat(hidden, np.arange(size) * have // size, axis)
+    return within
+
+
+def place(ms: Image | Stack, pan: Image | Stack) -> tuple[Grid, Grid, tuple[str, ...]]:
+    """Both grids in one spelling of the coordinate system, and notes; without any place, images lie on each other."""
+    if ms.placed != pan.placed:
+        with_place, without = (ms, pan) if ms.placed else (pan, ms)
+        raise InputError(
+            f"{with_place.path} says where its pixels lie and {without.path} does not; both or neither must; "
+            f"give {without.path.name} a transform, e.g. with gdal_translate -a_ullr"
+        )
+    if not ms.placed:
+        scale = Affine.scale(ms.grid.width / pan.grid.width, -ms.grid.height / pan.grid.height)
+        note = "neither image says where it lies; taken to cover the same ground, corner to corner"
+        return replace(ms.grid, transform=UNPLACED), replace(pan.grid, transform=scale), (note,)
+    notes: tuple[str, ...] = ()
+    if ms.grid.crs is None and pan.grid.crs is None:
+        notes = ("neither image has a coordinate system",)
+    return ms.grid, replace(pan.grid, crs=same_crs(pan.grid.crs, ms.grid.crs)), notes

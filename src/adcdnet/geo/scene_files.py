@@ -1,0 +1,115 @@
+"""scenes.toml: several scenes and their files, named once and used by every command that takes more than one.
+
+classes = "classes.csv"              # optional, one table for all
+
+[[scene]]
+name = "valley"                      # optional, the folder's name otherwise
+ms = "valley/ms.tif"                 # paths relative to the file
+pan = "valley/pan.tif"               # either may be a list of files on one grid, e.g. one per band
+mask = "valley/clouds.tif"           # optional, on the grid of MS or PAN: invalid where it is not 0
+labels = "valley/labels.gpkg"
+column = "class"                     # optional, of a polygon file
+part = "test"                        # optional: all of it trains, validates or tests; otherwise it is divided,
+split = "split.tif"                  # or as this raster says, values as in a run's split.tif
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adcdnet.config import one_line
+from adcdnet.errors import InputError
+from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.grid import Grid
+from adcdnet.geo.labels import Labels, read_labels
+from adcdnet.geo.scene import Scene
+
+
+class SceneFiles(BaseModel):
+    """Where one scene lies. labels: None only where nothing is trained or judged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = ""
+    ms: Path | Annotated[tuple[Path, ...], Field(min_length=1)]
+    pan: Path | Annotated[tuple[Path, ...], Field(min_length=1)]
+    mask: Path | None = None
+    labels: Path | None = None
+    classes: Path | None = None
+    column: str | None = None
+    part: Literal["train", "validation", "test"] | None = None
+    split: Path | None = None
+
+    def files(self) -> list[Path]:
+        """All files that say what the scene is."""
+        named = (*_several(self.ms), *_several(self.pan), self.labels, self.mask)
+        return [path for path in named if path is not None]
+
+    def open(self, *, ms_bands: Sequence[str] | None = None, pan_bands: Sequence[str] | None = None) -> Scene:
+        """Both images, open for reading; arguments as of `Scene.open`. Raises InputError."""
+        return Scene.open(self.ms, self.pan, mask=self.mask, ms_bands=ms_bands, pan_bands=pan_bands)
+
+    def read_labels(self, grid: Grid) -> Labels:
+        """The labels on the scene's grid, with the class table that is named. Raises InputError."""
+        if self.labels is None:
+            raise InputError(f'scene {self.name!r} names no labels; add labels = "..." to it')
+        table = None if self.classes is None else ClassTable.read(self.classes)
+        return read_labels(self.labels, grid, classes=table, column=self.column)
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scene: list[SceneFiles]
+    classes: Path | None = None
+
+
+def read_scenes(path: Path | str, *, labelled: bool = True) -> list[SceneFiles]:
+    """The scenes of a file, their paths made absolute. labelled: each must name labels.
+
+    Raises InputError: not TOML, no scene, one name twice, a name that cannot be that of a file.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            found = _File.model_validate(tomllib.load(file))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"scenes {path} cannot be read: {error}") from error
+    except ValidationError as error:
+        raise InputError(f"scenes {path}: {one_line(error)}; each [[scene]] needs ms, pan and labels") from error
+    scenes = [_absolute(scene, path.resolve().parent, found.classes) for scene in found.scene]
+    names = [scene.name for scene in scenes]
+    for scene in scenes:
+        if labelled and scene.labels is None:
+            raise InputError(
+                f"scenes {path}: scene {scene.name!r} has no labels; each [[scene]] needs ms, pan and labels"
+            )
+        if scene.part is not None and scene.split is not None:
+            raise InputError(f"scenes {path}: scene {scene.name!r} has a part and a split; give one of the two")
+        if Path(scene.name).name != scene.name:
+            raise InputError(f"scenes {path}: {scene.name!r} cannot be part of a file's name; leave out its slashes")
+    if not scenes or len(set(names)) < len(names):
+        raise InputError(
+            f"scenes {path} names {names or 'no scene'}; at least one is needed, each by a name of its own"
+        )
+    return scenes
+
+
+def _absolute(scene: SceneFiles, folder: Path, classes: Path | None) -> SceneFiles:
+    files = {"labels": scene.labels, "mask": scene.mask, "split": scene.split, "classes": scene.classes or classes}
+    images = {
+        what: folder / given if isinstance(given, Path) else tuple(folder / path for path in given)
+        for what, given in (("ms", scene.ms), ("pan", scene.pan))
+    }
+    placed = {name: None if file is None else folder / file for name, file in files.items()}
+    name = scene.name or (folder / _several(scene.ms)[0]).parent.name
+    return scene.model_copy(update={**placed, **images, "name": name})
+
+
+def _several(files: Path | tuple[Path, ...]) -> tuple[Path, ...]:
+    return (files,) if isinstance(files, Path) else files

@@ -1,0 +1,190 @@
+"""Classify the targets of a window, and of a scene window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adcdnet.errors import InputError
+from adcdnet.geo.grid import Window, tiles
+from adcdnet.geo.scene import Pixels, Scene
+from adcdnet.mapping.memory import LARGEST_BATCH, Engine
+from adcdnet.mapping.model import Model
+from adcdnet.mapping.smoothing import looks, smooth
+from adcdnet.nn.adcdnet import ADCDNet, Shared
+from adcdnet.nn.tile_sharing import Rectangle
+
+Precision = Literal["float32", "bf16"]
+# bytes of one cell of the targets that are read together: fits a second-level cache a few times; a GPU wants more
+_AT_ONCE, _AT_ONCE_ON_GPU = 2**19, 2**25
+
+
+def default_engine(network: ADCDNet) -> Engine:
+    """`dense` where neighbouring patches may share their convolutions, otherwise `patch`."""
+    return "dense" if network.config.sharable else "patch"
+
+
+def check_scene(model: Model, scene: Scene) -> None:
+    """InputError if the scene's bands or ratio are not those the model was trained with."""
+    layout = model.network.layout
+    for what, found, needed in (
+        ("MS bands", scene.ms_bands, layout.ms_bands),
+        ("PAN bands", scene.pan_bands, layout.pan_bands),
+        ("PAN pixels per MS pixel", scene.ratio, layout.ratio),
+    ):
+        if found != needed:
+            raise InputError(
+                f"the scene has {found} {what}, the model was trained with {needed}; "
+                "give it images of the sensors it was trained with, or train a model on this scene"
+            )
+
+
+def logits_of(
+    model: Model,
+    pixels: Pixels,
+    *,
+    engine: Engine,
+    batch: int = LARGEST_BATCH,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+) -> NDArray[np.float32]:
+    """Main logits (K, h, w) of a window, from its pixels with a halo of the network's reach; nan where invalid.
+
+    h, w: MS pixels, or PAN pixels where those are the targets of the network. batch: patches at once of engine `patch`.
+    The logits of neighbours are averaged as the settings of the network say.
+    """
+    network = model.network.to(device)
+    config = network.config
+    step, halo = config.step(network.layout.ratio), config.reach - config.margin
+    images = model.statistics.standardise(*pixels)
+    ms, pan = (torch.from_numpy(x).to(device) for x in images)
+    own = (slice(halo * step, -halo * step),) * 2
+    valid = pixels.valid_targets(step)[own]
+    row, col = np.nonzero(valid)
+    around = config.margin * step
+    inside = tuple(slice(around, size - around) for size in valid.shape)
+    logits = np.full((network.layout.classes, *valid.shape), np.nan, np.float32)
+    if not len(row):
+        return logits[:, *inside]
+    with inference(device, precision):
+        if engine == "dense":
+            found = _dense(network, ms, pan, row, col)
+        elif engine == "patch":
+            found = _patch_by_patch(network, ms, pan, row, col, batch)
+        else:
+            raise ValueError(f"engine is {engine!r}, must be 'dense' or 'patch'")
+    logits[:, row, col] = found.float().cpu().numpy().T
+    look = looks(*images, step, sensors=config.sensors)[:, *own]
+    return smooth(logits, look, config.smooth, config.likeness)[:, *inside]
+
+
+@contextmanager
+def inference(device: torch.device | str, precision: Precision) -> Iterator[None]:
+    """No gradients, and the precision that was asked for: float32 means float32 on a GPU too, where convolutions would
+    otherwise round their inputs to tf32's ten bits.
+    """
+    kind, cudnn = torch.device(device).type, torch.backends.cudnn
+    kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    exact = cudnn.flags(**kept, allow_tf32=False) if kind == "cuda" else nullcontext()
+    with torch.inference_mode(), exact, torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
+        yield
+
+
+def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64]) -> Tensor:
+    """Logits (n, K) at targets of one tile: convolved once, then read a few rows at a time, from the first column of
+    any target in them to the last; what lies between is computed too.
+
+    Where targets are PAN pixels, those of one phase lie as MS pixels do, on a PAN image that is moved by it: PAN is
+    convolved once for every phase, MS once for all.
+    """
+    config, ratio = network.config, network.layout.ratio
+    step, margin = config.step(ratio), config.reach - config.margin - config.before
+    window = Window(margin, margin, ms.shape[1] - 2 * margin, ms.shape[2] - 2 * margin)
+    widest = max(*config.widths, config.hidden)
+    at_once = (_AT_ONCE_ON_GPU if ms.device.type == "cuda" else _AT_ONCE) // (4 * widest)
+    shared: Shared | None = None
+    logits = ms.new_empty(len(row), network.layout.classes)
+    for phase in np.ndindex(step, step):
+        own = np.flatnonzero((row % step == phase[0]) & (col % step == phase[1]))
+        if not len(own):
+            continue
+        pan_slices = window.around(ratio, step, phase).slices
+        shared = network.share(ms[None, :, *window.slices], pan[None, :, *pan_slices], same_ms=shared)
+        own = own[np.argsort(row[own], kind="stable")]
+        r, c = row[own] // step, col[own] // step
+        few = max(1, at_once // (int(np.ptp(c)) + 1))  # rows at once
+        start = 0
+        while start < len(own):
+            some = slice(start, int(np.searchsorted(r, r[start] + few)))
+            top, left = int(r[start]), int(c[some].min())
+            place = Rectangle(top, left, int(r[some][-1]) + 1 - top, int(c[some].max()) + 1 - left)
+            answers = network.classify(shared, place).view(*place.shape, -1)
+            at = (torch.from_numpy(i).to(ms.device) for i in (own[some], r[some] - top, c[some] - left))
+            into, inside, across = at
+            logits[into] = answers[inside, across].to(logits.dtype)
+            start = some.stop
+    return logits
+
+
+def _patch_by_patch(
+    network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64], batch: int
+) -> Tensor:
+    """Logits (n, K), one patch per target: the definition."""
+    config, ratio = network.config, network.layout.ratio
+    step, size = config.step(ratio), config.before + 1 + config.after
+    first = config.reach - config.margin - config.before
+    parts = []
+    for start in range(0, len(row), batch):
+        some_ms, some_pan = [], []
+        for r, c in zip(row[start : start + batch].tolist(), col[start : start + batch].tolist(), strict=True):
+            window = Window(r // step + first, c // step + first, size, size)
+            some_ms.append(ms[:, *window.slices])
+            some_pan.append(pan[:, *window.around(ratio, step, (r % step, c % step)).slices])
+        parts.append(network(torch.stack(some_ms), torch.stack(some_pan)).main)
+    return torch.cat(parts)
+
+
+def scene_logits(
+    model: Model,
+    scene: Scene,
+    *,
+    engine: Engine,
+    tile: int = 128,
+    batch: int = LARGEST_BATCH,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+    skip: Container[Window] = (),
+) -> Iterator[tuple[Window, Pixels, NDArray[np.float32] | None]]:
+    """Window, its pixels (without halo) and logits as `logits_of`, over the whole scene; None for windows to skip.
+
+    Windows are in MS pixels. The next window is read while one is classified.
+    """
+    config = model.network.config
+    if engine == "dense" and not config.sharable:
+        raise InputError(
+            "this network ties values to their patch (zero padding or squeeze-excite) and cannot share convolutions; "
+            "use --engine patch"
+        )
+    check_scene(model, scene)
+
+    def read(window: Window) -> Pixels:
+        return scene.read(window.grow(config.reach), repeat_edge=config.padding == "valid")
+
+    windows = list(tiles(scene.grid.height, scene.grid.width, tile))
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, windows[0])
+        for window, following in zip(windows, [*windows[1:], None], strict=True):
+            pixels = coming.result()
+            if following is not None:
+                coming = reader.submit(read, following)
+            logits = None
+            if window not in skip:
+                logits = logits_of(model, pixels, engine=engine, batch=batch, device=device, precision=precision)
+            yield window, pixels.inner(config.reach), logits

@@ -1,0 +1,161 @@
+"""The logits of one prediction, tile by tile, in a hidden folder beside the map until that is whole."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adcdnet.errors import InputError
+from adcdnet.files import is_gone, owner, write_whole
+from adcdnet.geo.grid import Window
+from adcdnet.geo.scene import Scene
+from adcdnet.mapping.memory import Sizes
+from adcdnet.mapping.model import Model
+
+_TILES = ".tiles"  # how the folder's name ends
+
+
+class Journal:
+    """The tiles of the prediction that `fingerprint` stands for. finished: windows that need no more work.
+
+    chosen: the bands asked for, of "ms" and "pan", where they were. lasting: a stopped prediction leaves them, and
+    another one goes on from them; otherwise they are its own.
+    """
+
+    def __init__(self, out: Path, fingerprint: str, chosen: Mapping[str, Sequence[str]], *, lasting: bool) -> None:
+        self.out, self.lasting = out, lasting
+        self.folder = _folder(out)
+        self.fingerprint = fingerprint
+        self.chosen = {image: list(bands) for image, bands in chosen.items()}
+        self.finished: set[Window] = set()
+
+    def begin(self, sizes: Sizes) -> Sizes:
+        """Find what an earlier call left, or begin anew; returns the sizes to go on with.
+
+        InputError where the folder cannot be written, where what it holds cannot be understood, and where all is as it
+        was but the bands that are asked for.
+        """
+        if not self.lasting:
+            try:
+                made = tempfile.mkdtemp(f".{owner()}{_TILES}", f".{self.out.name}.", self.out.parent)
+            except OSError as error:
+                raise InputError(f"{self.out} cannot be written: {error.strerror}; choose another --out") from error
+            self.folder = Path(made)
+            return sizes
+        head = self.folder / "head.json"
+        if head.exists():
+            left = _read_head(head)
+            if left is None:
+                raise InputError(
+                    f"{head} is damaged, which says what the tiles beside it are of; leave out --resume to begin anew"
+                )
+            if left["fingerprint"] == self.fingerprint:
+                if (before := left["chosen"]) != self.chosen:
+                    raise InputError(
+                        f"{self.folder} holds tiles made from {_words(before)}, and {_words(self.chosen)} are "
+                        "asked for now; ask for those again, or leave out --resume to begin anew"
+                    )
+                for file in self.folder.glob("*.npz"):
+                    self.finished.add(Window(*(int(part) for part in file.stem.split("_"))))
+                sizes = Sizes(left["tile"], left["batch"])
+            else:
+                self.forget()
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.folder} cannot be written: {error.strerror}") from error
+        content = {"fingerprint": self.fingerprint, "chosen": self.chosen, "owner": owner(), **sizes._asdict()}
+        write_whole(head, json.dumps(content).encode())
+        return sizes
+
+    def keep(self, window: Window, logits: NDArray[np.float32]) -> None:
+        """InputError where that fails."""
+        content = io.BytesIO()
+        np.savez(content, logits=logits)
+        try:
+            write_whole(self._file(window), content.getvalue())
+        except InputError as error:
+            raise InputError(
+                f"{self.out} cannot be written: it is made of tiles beside it, 4 bytes a pixel and class, and {error}"
+            ) from error
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """InputError for a file that is damaged."""
+        file = self._file(window)
+        try:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as kept:
+                return np.asarray(kept["logits"], np.float32)
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{file} is damaged; remove it, and --resume computes this tile anew") from error
+
+    def end(self, *, whole: bool) -> None:
+        """Remove the tiles, if the map is whole or nobody may go on from them; those of ended calls with it."""
+        if whole or not self.lasting:
+            self.forget()
+        if whole:
+            _clear(self.out)
+
+    def forget(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, window: Window) -> Path:
+        return self.folder / f"{window.row}_{window.col}_{window.height}_{window.width}.npz"
+
+
+def _clear(out: Path) -> None:
+    """Remove the tiles that calls stopped earlier left beside `out`; those of another running process stay. A head is
+    written whole, so that a damaged one is of no running process."""
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.*{_TILES}"):  # of calls that were killed
+        if is_gone(folder.name.removesuffix(_TILES).rpartition(".")[2]):
+            shutil.rmtree(folder, ignore_errors=True)
+    head = _folder(out) / "head.json"
+    if not head.exists():
+        return
+    left = _read_head(head)
+    if left is None or left["owner"] == owner() or is_gone(left["owner"]):
+        shutil.rmtree(head.parent, ignore_errors=True)
+
+
+def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str:
+    """What must be the same for finished tiles to be used again: network, statistics, shares, images, settings."""
+    digest = hashlib.sha256()
+    for name, weight in model.network.state_dict().items():
+        digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+    images = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in scene.paths if p.exists()]
+    shares = model.label_shares, model.drawn_shares, model.temperature
+    made = model.network.config, model.statistics, model.classes, shares
+    known = (*made, images, scene.grid, scene.pan_shift, settings)
+    digest.update(repr(known).encode())
+    return digest.hexdigest()
+
+
+def _read_head(path: Path) -> dict[str, Any] | None:
+    """What was written by `Journal.begin`; None where the file is damaged."""
+    try:
+        head = json.loads(path.read_text(encoding="utf-8"))
+        sizes = Sizes(int(head["tile"]), int(head["batch"]))
+        known = {"fingerprint": str(head["fingerprint"]), "owner": str(head.get("owner", ""))}
+        return known | {"chosen": dict(head.get("chosen", {})), **sizes._asdict()} if min(sizes) > 0 else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _words(chosen: Mapping[str, Sequence[str]]) -> str:
+    """'MS bands 4,1 and PAN bands 1'."""
+    return " and ".join(f"{image.upper()} bands {','.join(bands)}" for image, bands in chosen.items()) or "all bands"
+
+
+def _folder(out: Path) -> Path:
+    return out.with_name(f".{out.name}{_TILES}")

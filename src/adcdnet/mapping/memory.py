@@ -1,0 +1,118 @@
+"""How much memory this process holds, as far as the platform tells."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from adcdnet.errors import InputError
+from adcdnet.nn.adcdnet import ADCDNet
+from adcdnet.nn.backbone import MobileUnit
+from adcdnet.nn.encoder import Encoder
+
+if sys.platform != "win32":
+    import resource
+
+
+def resident() -> int:
+    """Bytes held now; where the platform does not tell, the peak, and 0 where it tells neither."""
+    if sys.platform == "win32":
+        return 0
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return peak()
+
+
+def peak() -> int:
+    """The most bytes held so far; 0 where the platform does not tell."""
+    if sys.platform == "win32":
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+Engine = Literal["dense", "patch"]
+SMALLEST_TILE, LARGEST_TILE = 16, 512  # MS pixels
+LARGEST_BATCH = 256
+_OVERHEAD = 220 * 2**20  # bytes for the cells that are worked on, blocks of open files and the libraries' own buffers
+
+
+class Sizes(NamedTuple):
+    """tile: side in MS pixels of what is read and written at once. batch: patches at once of engine `patch`."""
+
+    tile: int
+    batch: int
+
+
+def sizes_within(network: ADCDNet, memory: int, *, used: int, engine: Engine) -> Sizes:
+    """The largest batch, then the largest tile, with which prediction stays within `memory` bytes, `used` included.
+
+    InputError with the smallest amount that works if not even a tile of 16 pixels, patch by patch, fits.
+    """
+    halo = 2 * network.config.reach
+    each, one = _bytes_per_position(network, engine), bytes_per_patch(network) if engine == "patch" else 0
+    free = memory - used - _OVERHEAD
+    least = each * (SMALLEST_TILE + halo) ** 2
+    if free < least + one:
+        needed = used + _OVERHEAD + least + one
+        raise InputError(
+            f"{memory / 2**20:.0f} MB are too little for one tile with its halo of {network.config.reach} MS pixels; "
+            f"--memory {-(-needed // 2**20)}MB is the smallest that works here"
+        )
+    batch = min(LARGEST_BATCH, (free - least) // one) if one else LARGEST_BATCH
+    side = int(((free - batch * one) / each) ** 0.5) - halo
+    return Sizes(max(SMALLEST_TILE, min(side, LARGEST_TILE)), batch)
+
+
+def _bytes_per_position(network: ADCDNet, engine: Engine) -> int:
+    """Of one MS pixel of a tile with its halo."""
+    config, layout = network.config, network.layout
+    # pixels: as read twice (read-ahead), standardised in float64, as tensors
+    raw = 10 * (layout.ms_bands + layout.pan_bands * layout.ratio**2)
+    answer = 6 * layout.classes * config.step(layout.ratio) ** 2
+    if engine == "patch":
+        return 4 * (raw + answer)
+    # float32 at every position: the maps of both sensors (on the fine grid those of pan twice, of one phase and the
+    # next), the cells of both in the prior, three copies of the widest map while a unit works, context statistics
+    units = network.sensors.ms.backbone.units
+    widest = max(max(config.widths), *(u.expand.out_channels for u in units if isinstance(u, MobileUnit)), 0)
+    sensors = 3 if config.grid == "fine" else 2
+    kept = sum(config.widths) + config.widths[-1] * (1 + config.prior)
+    maps = sensors * kept + 3 * widest + 5 * layout.ms_bands + 10 * layout.pan_bands
+    return 4 * (maps + raw + answer)
+
+
+def bytes_per_patch(network: ADCDNet) -> int:
+    """Of one patch of engine `patch`: its pixels, the maps of both networks and sensors, and three copies of the
+    largest map inside a unit while that works.
+    """
+    config, layout = network.config, network.layout
+    side = config.before + 1 + config.after
+    pixels = (layout.ms_bands + layout.pan_bands * layout.ratio**2) * side**2
+    (ms, ms_inside), (pan, pan_inside) = (
+        _map_sizes(network.sensors.ms, config.widths, side),
+        _map_sizes(network.sensors.pan, config.widths, side * layout.ratio),
+    )
+    nets = 2 if config.prior else 1
+    return 4 * (pixels + nets * (ms + pan) + 3 * max(ms_inside, pan_inside))
+
+
+def _map_sizes(encoder: Encoder, widths: Sequence[int], side: int) -> tuple[int, int]:
+    """Of a patch of `side` pixels of this sensor: values of all depths, the stem's included, and of the largest map
+    inside a unit.
+    """
+    backbone = encoder.backbone
+    kept = inside = 0
+    if backbone.stem is not None:
+        side //= backbone.stem.conv.stride[0]
+        kept = inside = backbone.stem.conv.out_channels * side**2
+    for unit, width, stride in zip(backbone.units, widths, backbone.strides, strict=True):
+        if isinstance(unit, MobileUnit):
+            inside = max(inside, unit.expand.out_channels * side**2)
+        side = (side - 3) // stride + 1 if encoder.valid else (side - 1) // stride + 1
+        kept += width * side**2
+        inside = max(inside, width * side**2)
+    return kept, inside

@@ -1,0 +1,145 @@
+"""A trained model as one safetensors file: weights, and as JSON in its metadata all that prediction needs.
+
+The file is data: nothing in it is executed, and it does without the run folder it came from.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from adcdnet.config import NetworkConfig, one_line
+from adcdnet.errors import InputError
+from adcdnet.files import write_whole
+from adcdnet.geo.band_statistics import BandStatistics
+from adcdnet.geo.classes import ClassTable
+from adcdnet.nn.adcdnet import ADCDNet
+from adcdnet.nn.encoder import Layout
+
+FORMAT = 6
+OLDEST = 2  # that is still read
+_RENAMED = ((".dia.", ".attention."), (".mamba.", ".reader."))  # weights of format 2
+_KEY = "adcdnet"
+
+
+@dataclass
+class Model:
+    """A network with what it was trained on. `network` is in eval mode.
+
+    label_shares: π, the class shares of the training labels. drawn_shares: ρ, the shares in which training met them.
+    record: how it was trained (seed, settings, versions, scores), for people and reports. temperature: see `posterior`.
+    """
+
+    network: ADCDNet
+    statistics: BandStatistics
+    classes: ClassTable
+    label_shares: tuple[float, ...]
+    drawn_shares: tuple[float, ...]
+    record: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+
+    def save(self, path: Path) -> None:
+        """Written beside the target and moved into place. InputError where that fails."""
+        header = {
+            "format": FORMAT,
+            "network": self.network.config.model_dump(),
+            "layout": asdict(self.network.layout),
+            "statistics": asdict(self.statistics),
+            "classes": asdict(self.classes),
+            "label_shares": self.label_shares,
+            "drawn_shares": self.drawn_shares,
+            "temperature": self.temperature,
+            "record": self.record,
+        }
+        weights = {name: value.contiguous() for name, value in self.network.cpu().state_dict().items()}
+        write_whole(path, save(weights, {_KEY: json.dumps(header, ensure_ascii=False)}))
+
+    @classmethod
+    def load(cls, path: Path) -> Model:
+        """From a model file or a run folder that holds one. InputError for anything else."""
+        file = path / "model.safetensors" if path.is_dir() else path
+        if not file.exists():
+            raise InputError(f"{file} does not exist; name a model file or the folder that `adcdnet train` wrote")
+        try:
+            with safe_open(file, framework="pt") as opened:
+                metadata = opened.metadata() or {}
+                weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{file} is not a model file, or is damaged ({error}); train again or copy it again"
+            ) from error
+        if _KEY not in metadata:
+            raise InputError(f"{file} was not written by adcdnet; name a model.safetensors that `adcdnet train` wrote")
+        try:
+            header = json.loads(metadata[_KEY])
+            if header["format"] == OLDEST:
+                weights = _of_format_2(header, weights)
+            if header["format"] < 4:  # how unlike neighbours looked did not count
+                header["network"].setdefault("likeness", 0.0)
+            if header["format"] < 5:  # nor what lay around
+                header["network"].setdefault("local_shares", 0.0)
+            if header["format"] < FORMAT:  # nor a branch for the context
+                header["network"].setdefault("context_branch", 0.0)
+            if OLDEST <= header["format"] <= FORMAT:
+                return cls._rebuild(header, weights)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(f"{file} is damaged: {_reason(error)}; train again or copy it again") from error
+        raise InputError(
+            f"{file} has model format {header['format']}, this version reads {OLDEST} to {FORMAT}; "
+            "use the version of adcdnet that wrote it, or train again"
+        )
+
+    @classmethod
+    def _rebuild(cls, header: dict[str, Any], weights: dict[str, Tensor]) -> Model:
+        network = ADCDNet(NetworkConfig.model_validate(header["network"]), Layout(**header["layout"]))
+        network.load_state_dict(weights)
+        return cls(
+            network.eval(),
+            BandStatistics(**{name: tuple(values) for name, values in header["statistics"].items()}),
+            ClassTable(**{name: tuple(values) for name, values in header["classes"].items()}),
+            tuple(header["label_shares"]),
+            tuple(header["drawn_shares"]),
+            header["record"],
+            float(header.get("temperature", 1.0)),
+        )
+
+
+def _of_format_2(header: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by their names of today. The header's network settings are told what went without saying: padding
+    decided on PAN's stem, and no logits were averaged, neither in maps nor in the scores of the record."""
+    header["network"] |= {"stem": header["network"]["padding"] == "valid", "smooth": 0.0}
+    for old, new in _RENAMED:
+        weights = {name.replace(old, new): value for name, value in weights.items()}
+    return weights
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a header, in one line. PyTorch names the tensors in the last of several."""
+    if isinstance(error, ValidationError):
+        return one_line(error)
+    return f"no {error} in it" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
+
+
+@dataclass
+class Run:
+    """What one training left: the model, and the folder with its files."""
+
+    folder: Path
+    model: Model
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        record = self.model.record
+        facts = {"classes": ", ".join(self.model.classes.names), "scene": record.get("scene", "")}
+        seen = record.get("validation", {})
+        facts |= {f"validation {name}": f"{seen[name]:.3f}" for name in ("oa", "kappa") if seen.get(name) is not None}
+        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(fact))}</td></tr>" for name, fact in facts.items())
+        return f"<table><caption>run {escape(str(self.folder))}</caption>{rows}</table>"

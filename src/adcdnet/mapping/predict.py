@@ -1,0 +1,204 @@
+"""From a model and a scene to a map: cut, classify, stitch, one window at a time.
+
+Two engines give the same numbers. `patch` cuts one patch per pixel and is the definition; `dense` convolves a window
+once for all its pixels. Memory is bounded by the window, not by the scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adcdnet.errors import InputError
+from adcdnet.files import WriteBehind
+from adcdnet.geo.band_statistics import BandStatistics
+from adcdnet.geo.grid import Window
+from adcdnet.geo.raster import sieve
+from adcdnet.geo.raster_writer import RasterWriter
+from adcdnet.geo.scene import Pixels, Scene
+from adcdnet.mapping.device import pick_device
+from adcdnet.mapping.engine import Precision, check_scene, default_engine, scene_logits
+from adcdnet.mapping.journal import Journal, fingerprint
+from adcdnet.mapping.local_priors import LocalShares
+from adcdnet.mapping.memory import Engine, resident, sizes_within
+from adcdnet.mapping.model import Model, Run
+from adcdnet.mapping.posterior import posterior
+
+Progress = Callable[[int, int], None]  # done, of how many
+DEFAULT_MEMORY = 2 * 2**30  # bytes
+_READ_ON_GPU = 2**30  # bytes that all kinds of cells read together take there
+FAR = 3.0  # training deviations: band means of a new scene beyond this deserve a warning
+
+
+def predict(
+    model: Model | Run | Path | str,
+    scene: Scene,
+    *,
+    out: Path | str,
+    probabilities: Path | str | None = None,
+    engine: Engine | None = None,
+    tau: float = 1.0,
+    prior: Sequence[float] | None = None,
+    memory: int = DEFAULT_MEMORY,
+    precision: Precision = "float32",
+    resume: bool = False,
+    sieved: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[str]:
+    """Write the map of a scene (uint8 class values, 0 where invalid) and, if wanted, probabilities (float32, one band
+    per class, nan where invalid), on the grid of the network's targets: that of MS or of PAN, on the common extent.
+    `model` may be a run, its folder or a model file. Returns warnings.
+
+    prior: (K,) shares in which classes are expected in this scene; None: as they were labelled. tau is its exponent.
+    The scene is gone through once to classify it, and its logits are kept beside the map, 4 bytes a pixel and class,
+    until that is written: how often classes lie around a pixel is known at the end only (`local_shares`).
+
+    memory: bytes of resident memory, all of the process included, that tile and batch are chosen for; on a GPU, of
+    the GPU's memory, CUDA's own not counted.
+    resume: where the call is stopped, leave the finished tiles beside the map, and go on from those that an earlier
+    call with the same model, scene, bands, engine and precision left; the file is the same as from one whole call.
+    sieved: give patches of the map of fewer of its pixels than this to their largest neighbour (0: none). Probabilities
+    stay as they are. The whole map is held for it, some 10 bytes a pixel on top of `memory`.
+    device: "auto" is the GPU if there is one; afterwards the network is back where it was.
+    InputError if the scene does not fit the model, nothing is valid or a file cannot be written.
+    """
+    if isinstance(model, Run):
+        model = model.model
+    elif not isinstance(model, Model):
+        model = Model.load(Path(model))
+    engine = engine or default_engine(model.network)
+    check_scene(model, scene)
+    _refuse_overwriting([p for p in (out, probabilities) if p is not None], scene)
+    expected = model.label_shares if prior is None else tuple(prior)
+    tags = {
+        "ADCDNET_VERSION": version("adcdnet"),
+        "ADCDNET_MODEL": str(model.record.get("name", "")),
+        "ADCDNET_TAU": str(tau),
+        "ADCDNET_PRIOR": "as labelled" if prior is None else " ".join(f"{share:.9g}" for share in expected),
+        "ADCDNET_SIEVED": str(sieved),
+    }
+    where, home = pick_device(device), next(model.network.parameters()).device
+    used = _READ_ON_GPU if where.type == "cuda" else resident()
+    sizes = sizes_within(model.network, memory, used=used, engine=engine)
+    config = model.network.config
+    step = config.step(scene.ratio)
+    grid = scene.grid.refine(step)
+    if sieved >= grid.height * grid.width:
+        raise InputError(
+            f"patches of fewer than {sieved} pixels are to go, but the map of {scene.name} has only "
+            f"{grid.height}×{grid.width}; ask for a smaller --sieve"
+        )
+    values = np.asarray((*model.classes.values, 0), np.uint8)
+    sums, local = _Sums(), LocalShares(grid.shape, step, expected, model.drawn_shares, config.local_shares)
+    known = fingerprint(model, scene, (engine, precision, where.type))
+    journal = Journal(Path(out), known, scene.chosen, lasting=resume)
+    with ExitStack() as stack:
+        stack.callback(model.network.to, home)
+        # entered first, left last: what was handed over is written before the files are closed
+        files = [stack.enter_context(RasterWriter(out, grid, classes=model.classes, descriptions=["class"], tags=tags))]
+        if probabilities is not None:
+            soft = RasterWriter(
+                probabilities,
+                grid,
+                count=len(model.classes),
+                dtype="float32",
+                nodata=float("nan"),
+                descriptions=model.classes.names,
+                tags=tags,
+            )
+            files.append(stack.enter_context(soft))
+        sizes = journal.begin(sizes)
+        stack.callback(lambda: journal.end(whole=False))
+        behind = stack.enter_context(WriteBehind())
+        done, total, mapped = 0, scene.grid.height * scene.grid.width, False
+        windows = []
+        for window, pixels, logits in scene_logits(
+            model, scene, engine=engine, **sizes._asdict(), device=where, precision=precision, skip=journal.finished
+        ):
+            if logits is None:
+                logits = journal.read(window)
+            else:
+                behind.do(journal.keep, window, logits)
+            targets = known_targets(logits, window.scale(step))
+            local.add(*targets)
+            mapped = mapped or targets[0].size > 0
+            sums.add(pixels)
+            windows.append(window)
+            done += window.height * window.width
+            if progress is not None:
+                progress(done, total)
+        if not mapped:
+            raise InputError(f"{scene.name}: no valid pixel; check the nodata values of both images")
+        behind.finish()
+        whole = np.zeros(grid.shape, np.uint8) if sieved else None
+        for window in windows:
+            place, logits = window.scale(step), journal.read(window)
+            found, row, col = known_targets(logits, place)
+            logits[:, row - place.row, col - place.col] = local.adapt(found, row, col)
+            p = posterior(logits, expected, model.drawn_shares, tau, model.temperature)
+            best = values[np.where(np.isnan(p[0]), len(values) - 1, p.argmax(0))]
+            layers: list[NDArray[Any]] = [best, p]
+            if whole is not None:
+                whole[place.slices] = best
+            ready = (files, layers) if whole is None else (files[1:], layers[1:])
+            behind.do(_write, *ready, place)
+        behind.finish()
+        if whole is not None:
+            files[0].write(sieve(whole, sieved))
+    journal.end(whole=True)
+    return _warn_if_far(model, scene, sums)
+
+
+def _refuse_overwriting(outputs: Sequence[Path | str], scene: Scene) -> None:
+    taken = {p.resolve() for p in scene.paths}
+    for output in outputs:
+        if Path(output).resolve() in taken:
+            raise InputError(f"{output} is an image of the scene, or was named twice; name a file of its own")
+        taken.add(Path(output).resolve())
+
+
+def known_targets(
+    logits: NDArray[np.float32], place: Window
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Logits (K, n) of the valid targets of a window, and their rows and columns (n,) in the scene."""
+    row, col = np.nonzero(~np.isnan(logits[0]))
+    return logits[:, row, col], row + place.row, col + place.col
+
+
+def _write(files: Sequence[RasterWriter], layers: Sequence[NDArray[Any]], window: Window) -> None:
+    for file, layer in zip(files, layers, strict=False):  # without probabilities a file fewer
+        file.write(layer, window)
+
+
+class _Sums:
+    """Running band sums over valid pixels."""
+
+    def __init__(self) -> None:
+        self.ms: NDArray[np.float64] | float = 0.0
+        self.pan: NDArray[np.float64] | float = 0.0
+        self.ms_count = self.pan_count = 0
+
+    def add(self, pixels: Pixels) -> None:
+        self.ms = self.ms + pixels.ms[:, pixels.ms_valid].sum(1, dtype=np.float64)
+        self.pan = self.pan + pixels.pan[:, pixels.pan_valid].sum(1, dtype=np.float64)
+        self.ms_count += int(pixels.ms_valid.sum())
+        self.pan_count += int(pixels.pan_valid.sum())
+
+
+def _warn_if_far(model: Model, scene: Scene, sums: _Sums) -> list[str]:
+    ms, pan = np.atleast_1d(sums.ms / sums.ms_count), np.atleast_1d(sums.pan / sums.pan_count)
+    found = BandStatistics(tuple(ms.tolist()), (1.0,) * len(ms), tuple(pan.tolist()), (1.0,) * len(pan))
+    names = [f"MS band {i + 1}" for i in range(len(ms))] + [f"PAN band {i + 1}" for i in range(len(pan))]
+    return [
+        f"{scene.name}: the mean of {name} lies {distance:.1f} standard deviations from that of the training area; "
+        "the map may be wrong: check units and season, or train on this scene too"
+        for name, distance in zip(names, model.statistics.distance(found), strict=True)
+        if distance > FAR
+    ]

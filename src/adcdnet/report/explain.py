@@ -1,0 +1,335 @@
+"""Why the DTM heads answered as they did: which depth gave how much, over the labelled pixels of a scene.
+
+b pixels | l tokens: depths 1..3, attended F, prior | e inner channels | K classes | t = l the read-out position
+x[i] (e) token i as projected into the Mamba block          c[j] = Σ_i w[j−i] x[i] + bias   causal convolution
+u[j] = σ(c[j]) c[j] input of the scan at position j         y = Σ_j M[t, j] u[j] + D u[t]   output of the scan
+
+The answer of a head is the winner at operating point tau 1, as that of the map is. Its evidence is the winner's logit
+minus the mean logit. For the given gates (Δ, B, C, σ(c), SiLU(z)), spread of the LayerNorm and pattern of the ReLU the
+evidence is linear, so it falls into parts that add up exactly, at two places:
+
+    scan positions   M[t, j] u[j], the skip D u[t] counted to j = t. u[j] already mixes up to four tokens.
+    tokens           the same, carried back through the convolution: what x[i] itself adds.
+
+A share is the size of a part over the sum of sizes; the biases belong to no token. Shares do not count what is held
+fixed: the last token also sets the gate z, and every token its own Δ, B and C. So a third figure does without any of
+this: how many answers change when a token is replaced by its mean over the explained pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adcdnet.assess.evaluate import labels_in_part
+from adcdnet.errors import InputError
+from adcdnet.files import write_whole
+from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.grid import tiles
+from adcdnet.geo.labels import Labels
+from adcdnet.geo.scene import Scene
+from adcdnet.mapping.engine import check_scene, default_engine, logits_of
+from adcdnet.mapping.model import Model
+from adcdnet.nn.adcdnet import ADCDNet, Outputs
+from adcdnet.nn.dtm import DeepTemporalMamba, Explanation
+from adcdnet.nn.heads import Decision
+from adcdnet.nn.tile_sharing import Targets
+from adcdnet.report.explanation_figure import EXPLAINED, HeadSummary, explanation_figure
+
+_TILE = 64  # MS pixels
+_MATRICES = 2**25  # bytes of scan matrices and their decays at once
+_KEPT = 2**28  # bytes of tokens up to which they are kept until their mean is known; of more the network is asked twice
+
+
+@dataclass(frozen=True)
+class SceneExplanation:
+    """Rows of all arrays: the K classes of the labels, then all pixels together; nan for a class without pixels."""
+
+    classes: ClassTable
+    part: str | None
+    pixels: NDArray[np.int64]  # (K + 1,)
+    map_right: NDArray[np.float64]  # (K + 1,) where the main head gives the label
+    heads: tuple[HeadSummary, ...]
+
+    @property
+    def row_names(self) -> tuple[str, ...]:
+        return (*self.classes.names, "all")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One per head and class, in plain values; None where there is no pixel."""
+        found = []
+        for head in self.heads:
+            for k, name in enumerate(self.row_names):
+                row = {"explains": EXPLAINED, "head": head.sensor, "class": name, "pixels": int(self.pixels[k])}
+                row |= {f"share of {t}": _plain(s) for t, s in zip(head.tokens, head.token_shares[k], strict=True)}
+                row |= {f"scan at {t}": _plain(s) for t, s in zip(head.tokens, head.scan_shares[k], strict=True)}
+                row |= {f"changed without {t}": _plain(s) for t, s in zip(head.tokens, head.changed[k], strict=True)}
+                row |= {"agrees with map": _plain(head.agreement[k]), "head right": _plain(head.right[k])}
+                found.append(row | {"map right": _plain(self.map_right[k])})
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"explains": EXPLAINED, "part": self.part, "rows": self.rows()}
+
+    def to_csv(self) -> str:
+        rows = self.rows()
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+
+def explain(
+    model: Model,
+    scene: Scene,
+    labels: Labels,
+    *,
+    split: Path | str | None = None,
+    part: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SceneExplanation:
+    """Mean shares per true class over the labelled pixels of one part of a split, or over all of them.
+
+    Works through windows of 64 MS pixels, shared where the network allows, patch by patch otherwise; twice where there
+    are very many pixels, since the mean tokens must be known first. InputError if the model has no DTM heads, if scene,
+    labels or split do not fit it, or if no labelled pixel is left.
+    """
+    network = model.network
+    if not network.dtm:
+        raise InputError(
+            "the model has no DTM heads (it was trained with dtm = false), so there is no decision of theirs to "
+            "explain; train with dtm = true, and with plain_if_few = false where labels are few"
+        )
+    if network.config.reader != "mamba":
+        raise InputError(
+            f"the DTM tokens of the model are read by {network.config.reader!r}, and only Mamba's way can be followed; "
+            "train with reader = 'mamba'"
+        )
+    if network.config.grid == "fine":
+        raise InputError("the model maps PAN pixels, and only MS pixels can be explained; train one with --grid coarse")
+    check_scene(model, scene)
+    if labels.classes.values != model.classes.values:
+        raise InputError(
+            f"the class table has the values {list(labels.classes.values)}, the model was trained with "
+            f"{list(model.classes.values)}; give it the table of its training, or none"
+        )
+    index = labels_in_part(labels, scene.grid, f"the scene {scene.name}", split, part)
+    heads = [_Head(network, sensor) for sensor in network.dtm if network.config.sensors in ("both", sensor)]
+    tell = progress or (lambda done, of: None)
+    few = max(16, _MATRICES // max(8 * head.length**2 * head.whole.mamba.A_log.numel() for head in heads))
+    passes = 1 if np.count_nonzero(index >= 0) * sum(head.bytes for head in heads) <= _KEPT else 2
+    shift = torch.log(torch.tensor(model.label_shares)) - torch.log(torch.tensor(model.drawn_shares))
+    pixels = np.zeros(len(labels.classes), np.int64)
+    sums = [np.zeros((len(pixels), 3 * head.length + 3)) for head in heads]
+    with torch.inference_mode(), ExitStack() as listening:
+        for head in heads:
+            listening.enter_context(head.branch.norm.register_forward_pre_hook(head.listen))
+
+        def seen(before: int) -> Iterator[tuple[NDArray[np.int16], NDArray[np.int64], list[Tensor]]]:
+            """Truth (b,), the map's answer (b,) and the tokens of each head, some pixels at a time."""
+            walk = _answers(model, scene, index, few, lambda done, of: tell(before * of + done, passes * of))
+            for truth, outputs in walk:
+                yield truth, (outputs.main + shift).argmax(1).numpy(), [head.heard for head in heads]
+
+        kept = []
+        for some in seen(0):
+            for head, tokens in zip(heads, some[2], strict=True):
+                head.learn_mean(tokens)
+            if passes == 1:
+                kept.append(some)
+        for truth, mapped, heard in kept if passes == 1 else seen(1):
+            pixels += np.bincount(truth, minlength=len(pixels))
+            for head, tokens, total in zip(heads, heard, sums, strict=True):
+                answer, *parts = head.explain(tokens, shift)
+                columns = *parts, answer == mapped, answer == truth, mapped == truth
+                np.add.at(total, truth, np.column_stack(columns))
+    if not pixels.any():
+        raise InputError(
+            f"no labelled pixel on valid ground{f' in the {part} part' if part else ''}; nothing to explain"
+        )
+    pixels = np.append(pixels, pixels.sum())
+    with np.errstate(invalid="ignore"):
+        means = [np.vstack((total, total.sum(0))) / pixels[:, None] for total in sums]
+    return SceneExplanation(
+        labels.classes, part, pixels, means[0][:, -1], tuple(h.summary(m) for h, m in zip(heads, means, strict=True))
+    )
+
+
+def token_evidence(
+    head: DeepTemporalMamba, why: Explanation, depths: Sequence[Tensor], prior: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What each token itself adds to the evidence of the answer (b, l), and what the convolution's bias adds (b,).
+
+    Both together are the evidence of all scan positions in `why`, exactly; formula at the top of the file. For a head
+    that reads its last position.
+    """
+    mamba, norm, classifier = head.mamba, head.out_norm, head.classifier
+    assert norm is not None
+    assert classifier is not None
+    x, z = mamba.in_proj(head.norm(head.sequence(depths, prior))).chunk(2, dim=-1)  # (b, l, e)
+    c = mamba.conv1d(x.transpose(1, 2))[..., : x.shape[1]]  # (b, e, l)
+    read = mamba.out_proj(why.scan_output[:, -1] * F.silu(z[:, -1]))
+    spread = torch.sqrt(read.var(-1, correction=0, keepdim=True) + norm.eps)
+    # which way in the space of `read` the evidence grows, and by that in the space of the scan's output
+    weight = classifier.weight - classifier.weight.mean(0)
+    way = weight[why.logits.argmax(-1)] * (norm(read) > 0) * norm.weight / spread  # (b, d_out)
+    way = (way - way.mean(-1, keepdim=True)) @ mamba.out_proj.weight * F.silu(z[:, -1])  # (b, e)
+    path = why.matrix[:, -1].transpose(1, 2).clone()  # (b, e, l), from each position to the last
+    path[..., -1] += mamba.D
+    slope = way[..., None] * path * torch.sigmoid(c)  # of the evidence, in c
+    back = F.conv_transpose1d(slope, mamba.conv1d.weight, groups=mamba.d_inner)[..., mamba.d_conv - 1 :]
+    bias = 0.0 if mamba.conv1d.bias is None else mamba.conv1d.bias
+    return (back * x.transpose(1, 2)).sum(1), (slope.sum(-1) * bias).sum(-1)
+
+
+class _Head:
+    """A DTM branch with its decision as one classification head, explained on what the branch was last given."""
+
+    def __init__(self, network: ADCDNet, sensor: str) -> None:
+        branch = network.dtm[sensor]
+        assert isinstance(branch, DeepTemporalMamba)
+        decision = network.decision if network.config.shared_decision else network.branch_decision[sensor]
+        assert isinstance(decision, Decision)
+        # the parameters are handed over as already copied: the head shares them with the network
+        self.whole = copy.deepcopy(branch, {id(p): p for p in branch.parameters()})
+        self.whole.out_norm, self.whole.classifier = decision.norm, decision.classifier
+        self.whole.tokens = nn.ModuleList(nn.Identity() for _ in branch.tokens)  # it is given what the branch made
+        self.branch, self.sensor = branch, sensor
+        depths = [f"depth {k}" for k in range(1, len(branch.tokens))]
+        self.tokens = (*depths, "attended", *(["prior"] if branch.prior else []))
+        self.length = len(self.tokens)
+        self.seen, self.total = 0, torch.zeros(())
+
+    @property
+    def bytes(self) -> int:
+        """Of the tokens of one pixel."""
+        return 4 * self.length * math.prod(self.branch.norm.normalized_shape)
+
+    def listen(self, _: nn.Module, given: tuple[Tensor]) -> None:
+        """Tokens (b, l, d) of the branch, on their way into its LayerNorm."""
+        (self.heard,) = given
+
+    def learn_mean(self, tokens: Tensor) -> None:
+        """Take some pixels' tokens (b, l, d) into the mean ones."""
+        self.seen += len(tokens)
+        self.total = self.total + tokens.sum(0, dtype=torch.float64)  # (l, d)
+
+    def explain(self, sequence: Tensor, shift: Tensor) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Of tokens (b, l, d): answers (b,), and each (b, l) shares of the tokens, shares of the scan positions, and
+        whether the answer changes without the token. shift (K,): from logits to the operating point.
+        """
+        depths = list(sequence.unbind(1))
+        prior = depths.pop() if self.branch.prior else None
+        why = self.whole.explain(depths, prior)
+        why = replace(why, rest=why.rest + shift, logits=why.logits + shift)
+        answer = why.logits.argmax(1)
+        size = token_evidence(self.whole, why, depths, prior)[0].abs()
+        shares = size / size.sum(1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)
+        mean = (self.total / self.seen).float()
+        changed = []
+        for i in range(self.length):
+            without = sequence.clone()
+            without[:, i] = mean[i]
+            changed.append((_decide(self.whole, without) + shift).argmax(1) != answer)
+        return answer.numpy(), shares.numpy(), why.shares.numpy(), torch.stack(changed, 1).numpy()
+
+    def summary(self, means: NDArray[np.float64]) -> HeadSummary:
+        *shares, (agreement, right, _) = np.split(means.T, [k * self.length for k in (1, 2, 3)])
+        tokens, positions, changed = (part.T for part in shares)
+        return HeadSummary(self.sensor.upper(), self.tokens, tokens, positions, changed, agreement, right)
+
+
+def _answers(
+    model: Model, scene: Scene, index: NDArray[np.int16], few: int, progress: Callable[[int, int], None]
+) -> Iterator[tuple[NDArray[np.int16], Outputs]]:
+    """Class indices (b,) and logits of all heads, `few` labelled pixels at a time; of the main head as in a map, but
+    for the shares of the classes around each pixel."""
+    network, config = model.network, model.network.config
+    reach = config.reach
+    windows = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (index[w.slices] >= 0).any()]
+    for done, window in enumerate(windows, start=1):
+        pixels = scene.read(window.grow(reach), repeat_edge=config.padding == "valid")
+        row, col = np.nonzero((index[window.slices] >= 0) & pixels.inner(reach).valid)
+        mapped = logits_of(model, pixels, engine=default_engine(network)) if config.smooth and len(row) else None
+        seen = pixels.inner(reach - max(config.before, config.after))  # an answer may reach further than the network
+        ms, pan = (torch.from_numpy(x) for x in model.statistics.standardise(*seen))
+        shared = network.share(ms[None], pan[None]) if config.sharable and len(row) else None
+        for start in range(0, len(row), few):
+            r, c = row[start : start + few], col[start : start + few]
+            main = None if mapped is None else torch.from_numpy(mapped[:, r, c].T)
+            if shared is not None:
+                targets = Targets(*(torch.from_numpy(i) for i in (np.zeros_like(r), r, c)))
+                own = network.classify(shared, targets) if main is None else main
+                outputs = Outputs(own, *network.classify_branches(shared, targets))
+            else:
+                outputs = network(*_patches(network, ms, pan, r, c), branches=True)
+                outputs = outputs if main is None else outputs._replace(main=main)
+            yield index[window.slices][r, c], outputs
+        progress(done, len(windows))
+
+
+def _patches(
+    network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """One patch per target of a tile, around which there is as much as the network sees."""
+    config, ratio = network.config, network.layout.ratio
+    first, size = max(config.before, config.after) - config.before, config.before + 1 + config.after
+    corners = list(zip(row + first, col + first, strict=True))
+    fine = [(r * ratio, c * ratio) for r, c in corners]
+    return (
+        torch.stack([ms[:, r : r + size, c : c + size] for r, c in corners]),
+        torch.stack([pan[:, r : r + size * ratio, c : c + size * ratio] for r, c in fine]),
+    )
+
+
+def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """InputError for what cannot be written, before any work is done; the first output is the figure."""
+    if outputs[0].suffix.lower() not in (".png", ".svg"):
+        raise InputError(f"{outputs[0]} must end in .png or .svg; name a figure of one of these kinds")
+    taken = {p.resolve() for p in inputs}
+    for path in outputs:
+        if path.is_dir() or not path.parent.is_dir():
+            raise InputError(f"{path} cannot be written: it is a folder or lies in none; name a file in a folder")
+        if path.resolve() in taken:
+            raise InputError(f"{path} is one of the inputs, or was named twice; name a file of its own")
+        taken.add(path.resolve())
+
+
+def write_explanation(found: SceneExplanation, out: Path, *, title: str) -> None:
+    """The figure `out`, PNG or SVG by its suffix, and a CSV of the same name. InputError where that fails."""
+    figure = explanation_figure(
+        found.heads,
+        rows=[f"{name} ({n} px)" for name, n in zip(found.row_names, found.pixels, strict=True)],
+        map_right=found.map_right,
+        title=title,
+        kind=out.suffix[1:].lower(),
+    )
+    write_whole(out.with_suffix(".csv"), found.to_csv().encode())
+    write_whole(out, figure)
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 6)
+
+
+def _decide(head: DeepTemporalMamba, sequence: Tensor) -> Tensor:
+    """Logits (b, K) of a head that reads its last position, from its tokens (b, l, d)."""
+    assert head.out_norm is not None
+    assert head.classifier is not None
+    logits: Tensor = head.classifier(torch.relu(head.out_norm(head.mamba(head.norm(sequence))[:, -1])))
+    return logits

@@ -1,0 +1,168 @@
+"""What the chapters of a page are written from: a run, its scene, a map of it, and what the labels say of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adcdnet.assess.evaluate import Evaluation, evaluate, labels_in_part
+from adcdnet.errors import InputError
+from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.grid import Grid
+from adcdnet.geo.labels import read_labels
+from adcdnet.geo.raster import RasterReader
+from adcdnet.geo.scene import Scene
+from adcdnet.mapping.predict import predict
+from adcdnet.report.sources import RunFiles
+from adcdnet.report.survey import Survey, survey
+from adcdnet.report.words import operating_point
+
+Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, step, of how many, what is known
+PREDICTED = 1_000_000  # pixels up to which a map or probabilities that are lacking are made for the page
+
+
+@dataclass(frozen=True)
+class Product:
+    """The map of a page and its probabilities, if any. made: no map was named or found, so it was made for the page."""
+
+    map: Path
+    probabilities: Path | None
+    made: bool
+
+
+@dataclass(frozen=True)
+class Findings:
+    """truth (H, W): class index of the map's pixels that judge it, −1 elsewhere.
+
+    evaluation: by those; None without labels. split, on the MS grid: None where the run's is of another scene, and
+    then all labels judge. sample: evaluation by the probability sample in sample_file, None without one. notes: one
+    sentence each. tags: of the map.
+    """
+
+    files: RunFiles
+    scene: Scene
+    product: Product
+    survey: Survey
+    split: NDArray[np.uint8] | None
+    truth: NDArray[np.int16] | None
+    evaluation: Evaluation | None
+    sample: Evaluation | None
+    sample_file: Path | None
+    notes: tuple[str, ...]
+    tags: Mapping[str, str]
+
+    @property
+    def classes(self) -> ClassTable:
+        return self.files.model.classes
+
+    @property
+    def step(self) -> int:
+        """Map pixels per MS pixel and axis: 1, or the ratio where PAN pixels are mapped."""
+        return self.files.model.network.config.step(self.scene.ratio)
+
+    @property
+    def grid(self) -> Grid:
+        """That of the map."""
+        return self.scene.grid.refine(self.step)
+
+    @property
+    def pixels(self) -> str:
+        """What a pixel of the map is one of: "MS pixels" or "PAN pixels"."""
+        return "MS pixels" if self.files.model.network.config.grid == "coarse" else "PAN pixels"
+
+
+def find_product(
+    files: RunFiles, scene: Scene, named: Path | None, soft: Path | None, *, temp: Path, progress: Progress
+) -> Product:
+    """A map and its probabilities: as named, else of the run's folder, else predicted into `temp`.
+
+    Probabilities of a large scene are not predicted. InputError for a large scene without any map.
+    """
+    own = files.folder / f"{files.scene or 'map'}.tif"
+    if named is None and own.exists():
+        named = own
+        beside = files.folder / "probabilities.tif"
+        soft = soft or (beside if beside.exists() and not files.scene else None)
+    step = files.model.network.config.step(scene.ratio)
+    small = scene.grid.height * scene.grid.width * step**2 <= PREDICTED
+    if named is not None and (soft is not None or not small):
+        return Product(named, soft, made=False)
+    if not small:
+        raise InputError(
+            f"{scene.name} is large ({scene.grid.height}×{scene.grid.width} MS pixels) and the run has no map of it; "
+            "make one with adcdnet predict and name it with --map"
+        )
+    tau, prior = operating_point({} if named is None else _tags(named))
+    predict(
+        files.model,
+        scene,
+        out=temp / "map.tif",
+        probabilities=temp / "probabilities.tif",
+        tau=tau,
+        prior=prior,
+        progress=lambda done, of: progress("map", done, of, {}),
+    )
+    return Product(named or temp / "map.tif", temp / "probabilities.tif", made=named is None)
+
+
+def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None, sample: Path | None) -> Findings:
+    """Judge the map by the labels of the test part; by all labels where the run's split is of another scene."""
+    split, truth, evaluation = None, None, None
+    grid = scene.grid.refine(files.model.network.config.step(scene.ratio))
+    notes = scene.notes + _which(files)
+    if files.split is not None:
+        with RasterReader(files.split) as raster:
+            if (raster.grid.shape, raster.grid.transform) == (scene.grid.shape, scene.grid.transform):
+                split = raster.read(scene.grid.window)[0]
+    source = files.sources.get("labels")
+    if source is not None:
+        cut, part = (None, None) if split is None else (files.split, "test")
+        labels = read_labels(source.path, grid, classes=files.model.classes, column=column)
+        notes += labels.notes
+        judging = labels_in_part(labels, grid, f"the scene {scene.name}", cut, part)
+        del labels  # of a large scene gigabytes, while the map is judged
+        if (judging >= 0).any():
+            truth, evaluation = judging, evaluate(product.map, source.path, split=cut, part=part, column=column)
+        else:
+            notes += ("no labelled pixel of this scene is in the test part, so nothing is said of accuracy",)
+    rng = np.random.default_rng(0)  # of the pixels that are looked at where there are very many
+    return Findings(
+        files,
+        scene,
+        product,
+        survey(product.map, product.probabilities, grid, files.model.classes, truth, rng=rng),
+        split,
+        truth,
+        evaluation,
+        None if sample is None else _by_sample(product.map, sample),
+        sample,
+        notes,
+        _tags(product.map),
+    )
+
+
+def _by_sample(map_path: Path, sample: Path) -> Evaluation:
+    """InputError for points that were not drawn by `adcdnet sample`: they say nothing of the whole map."""
+    found = evaluate(map_path, sample)
+    if not found.of_sample:
+        raise InputError(
+            f"{sample} is no probability sample; fill in a file of `adcdnet sample`, or leave --sample out"
+        )
+    return found
+
+
+def _which(files: RunFiles) -> tuple[str, ...]:
+    """Of a run of several scenes: which one this is."""
+    others = [name for name in files.model.record.get("scenes", {}) if name != files.scene]
+    if not others:
+        return ()
+    return (f"the run has several scenes; this page is of {files.scene}, --scene names another: {', '.join(others)}",)
+
+
+def _tags(map_path: Path) -> dict[str, str]:
+    with RasterReader(map_path) as raster:
+        return raster.tags

@@ -1,0 +1,1 @@
+"""Which ground trains, validates and tests."""

@@ -1,0 +1,1 @@
+"""What training sees, its stages, and the run folder it leaves."""

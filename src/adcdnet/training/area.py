@@ -1,0 +1,322 @@
+"""What training may look at, and how it draws from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from adcdnet.config import NetworkConfig
+from adcdnet.geo.band_statistics import BandStatistics
+from adcdnet.geo.grid import Window, mirror
+from adcdnet.geo.labels import Labels
+from adcdnet.geo.scene import Pixels
+from adcdnet.mapping.smoothing import looks
+from adcdnet.split.parts import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Split,
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch: ms (n, B, h, w) and pan (n, B', h·r, w·r), standardised, and label (n, side, side) int64, −1 none.
+
+    For patches side is 1: the target pixel.
+    """
+
+    ms: NDArray[np.float32]
+    pan: NDArray[np.float32]
+    label: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Guessed:
+    """Targets without a label: places (n, 2), probabilities of their classes (n, K), chances to be drawn (n,)."""
+
+    places: NDArray[np.int64]
+    probability: NDArray[np.float32]
+    chance: NDArray[np.float64]
+
+
+class TrainingArea:
+    """All that training may look at: standardised pixels, with test and invalid ones set to 0, and who is a target.
+
+    ms (B, H + 2·reach, W + 2·reach) and pan (B', ...·r, ...·r), with a mirrored border of the network's reach; target
+    (H, W) bool: a valid pixel of the train part; label (H, W): class index of labelled targets, −1 elsewhere;
+    validation, validation_label: the same of the validation part; labelled, unlabelled (n, 2): row and column of
+    labelled targets, of all targets; class_counts (K,). Windows of targets hold no validation pixel (guard band); tiles
+    can, and have them set to 0 as they are drawn. statistics: measured over the train part where not given.
+
+    step: targets per MS pixel and axis; where PAN pixels are the targets, target and label, and with them the labels
+    that are given, are (H·ratio, W·ratio), and targets are counted on that grid. All targets of one tile are then of
+    one phase (`Window.around`), so that its labels lie on it as those of MS pixels do.
+    """
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        labels: Labels,
+        split: Split,
+        *,
+        network: NetworkConfig,
+        ratio: int,
+        statistics: BandStatistics | None = None,
+    ) -> None:
+        train = split.part == TRAIN
+        test = (split.part == TEST) & split.hides_test
+        self.statistics = statistics or training_statistics([(pixels, split)])
+        ms, pan = self.statistics.standardise(
+            pixels.ms, pixels.pan, pixels.ms_valid & ~test, pixels.pan_valid & ~_refine(test, ratio)
+        )
+        self.network, self.ratio, self.split = network, ratio, split
+        self.step = network.step(ratio)
+        repeat_edge = network.padding == "valid"
+        self.ms = with_border(ms, network.reach, repeat_edge=repeat_edge)
+        self.pan = with_border(pan, network.reach * ratio, repeat_edge=repeat_edge)
+        shown = ((split.part != VALIDATION) | (not split.hides_test)).astype(np.float32)[None]
+        self._shown = with_border(shown, network.reach, repeat_edge=repeat_edge)
+        self._shown_fine = _refine(self._shown.astype(bool), ratio)
+        valid = pixels.valid_targets(self.step)
+        index = np.where(valid, labels.index, -1).astype(np.int64)
+        self.target = _refine(train, self.step) & valid
+        self.label = np.where(self.target, index, -1)
+        self.validation = _refine(split.part == VALIDATION, self.step) & valid
+        self.validation_label = np.where(self.validation, index, -1)
+        self.has_validation = bool((self.validation_label >= 0).any())
+        self.labelled = np.argwhere(self.label >= 0)
+        self.unlabelled = np.argwhere(self.target)
+        self.class_counts = np.bincount(self.label[self.label >= 0], minlength=len(labels.classes))
+
+    def drawn_counts(self, balance: float) -> NDArray[np.float64]:
+        """(K,): how often training meets each class, up to a factor: n_k^(1 − balance). Its shares are ρ."""
+        return np.asarray(np.power(self.class_counts.astype(float), 1 - balance))
+
+    def tile_weights(self, balance: float, side: int) -> NDArray[np.float64]:
+        """(K,) loss weights with which tiles of `side` meet class k ∝ n_k^(1 − balance), mean 1.
+
+        A tile around one label brings the labels near it, so that clustered classes come more often than scattered
+        ones of the same size; the weights undo that.
+        """
+        labelled = self.label >= 0
+        met = np.bincount(self.label[labelled], weights=self._near(side)[labelled], minlength=len(self.class_counts))
+        weights = self.drawn_counts(balance) / met
+        return np.asarray(weights / weights.mean())
+
+    def labels_per_tile(self, side: int) -> float:
+        """Mean number of labelled targets in a tile of `side` MS pixels around a random one."""
+        return float(self._near(side)[self.label >= 0].mean() * side**2)
+
+    def _near(self, side: int) -> NDArray[np.float64]:
+        """At each target, the share of labelled ones near it, weighted by how many tiles hold both: a triangular
+        window, which is a square one applied twice."""
+        share = (self.label >= 0).astype(np.float64)
+        side *= self.step
+        for origin in (0, -1 if side % 2 == 0 else 0):  # an even window leans to one side, two lean both ways
+            share = ndimage.uniform_filter(share, side, mode="constant", origin=origin)
+        return share
+
+    def draw_tiles(self, rng: np.random.Generator, count: int, side: int, *, labelled: bool, augment: bool) -> Drawn:
+        """Tiles of side × side MS pixels and a halo, each around a random (labelled) target.
+
+        Without labels, `label` is 0 at targets and −1 elsewhere.
+        """
+        height, width = self.split.part.shape
+        tall, wide = min(side, height), min(side, width)
+        anchors = self.labelled if labelled else self.unlabelled
+        chosen, phases = np.divmod(anchors[rng.integers(len(anchors), size=count)], self.step)
+        row = np.clip(chosen[:, 0] - rng.integers(tall, size=count), 0, height - tall)
+        col = np.clip(chosen[:, 1] - rng.integers(wide, size=count), 0, width - wide)
+        label = self.label if labelled else self.target.astype(np.int8) - 1
+        cuts = []
+        for r, c, phase in zip(row, col, phases, strict=True):
+            window = Window(r, c, tall, wide)
+            known = label[phase[0] :: self.step, phase[1] :: self.step][window.slices].astype(np.int64)
+            cuts.append((*self._drawn(self._with_halo(window), phase), known))
+        return self._stack(cuts, rng, augment=augment and tall == wide)
+
+    def guessed(self, places: NDArray[np.int64], probability: NDArray[np.float32], balance: float) -> Guessed:
+        """Targets (n, 2) without a label, and what a network says of them (n, K).
+
+        The ground holds the classes in other shares than training meets them in. Targets are drawn so that their
+        likeliest classes come in the shares in which `draw_patches` draws the labelled ones by `balance`.
+        """
+        likeliest = probability.argmax(1)
+        found = np.bincount(likeliest, minlength=len(self.class_counts))
+        chance = (self.drawn_counts(balance) / np.maximum(found, 1))[likeliest]
+        return Guessed(places, probability, chance / chance.sum())
+
+    def draw_patches(
+        self,
+        rng: np.random.Generator,
+        count: int,
+        *,
+        balance: float | None,
+        augment: bool,
+        guessed: Guessed | None = None,
+        guesses: int = 0,
+    ) -> Drawn:
+        """Single targets; of labelled ones class k is drawn ∝ n_k^(1 − balance). balance None: any target, label 0.
+
+        guesses: how many of them come from `guessed` instead, each with a class drawn by its probabilities.
+        """
+        if balance is None:
+            chosen = self.unlabelled[rng.integers(len(self.unlabelled), size=count)]
+            label = np.zeros(count, np.int64)
+        else:
+            of_class = self.label[tuple(self.labelled.T)]
+            weight = np.power(self.class_counts[of_class].astype(float), -balance)
+            drawn = rng.choice(len(self.labelled), size=count - guesses, p=weight / weight.sum())
+            chosen, label = self.labelled[drawn], of_class[drawn]
+        if guessed is not None:
+            drawn = rng.choice(len(guessed.places), size=guesses, p=guessed.chance)
+            below = guessed.probability[drawn].cumsum(1)
+            guess = (below > rng.random((guesses, 1)) * below[:, -1:]).argmax(1)
+            chosen, label = np.append(chosen, guessed.places[drawn], 0), np.append(label, guess)
+        cuts = []
+        for (r, c), k in zip(chosen, label, strict=True):
+            phase = (r % self.step, c % self.step)
+            cuts.append((*self._drawn(self._of_target(r, c), phase), np.full((1, 1), k)))
+        # flips and turns keep the target in place only where it is the centre of its patch
+        return self._stack(cuts, rng, augment=augment and self.network.before == self.network.after)
+
+    def tile(self, window: Window, phase: tuple[int, int] = (0, 0)) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """ms and pan of a window of MS pixels inside the scene, for the targets of one phase, with their halo."""
+        return self._cut(self._with_halo(window), phase)
+
+    def looks(self, window: Window) -> NDArray[np.float32]:
+        """By what the targets in a window of MS pixels are compared, see `smoothing`."""
+        own = window.shift(self.network.reach, self.network.reach)
+        return looks(
+            self.ms[:, *own.slices], self.pan[:, *own.scale(self.ratio).slices], self.step, sensors=self.network.sensors
+        )
+
+    def patch(self, row: int, col: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """ms and pan that the network sees of one target."""
+        return self._cut(self._of_target(row, col), (row % self.step, col % self.step))
+
+    def _with_halo(self, window: Window) -> Window:
+        """Where a window of the scene and its halo lie in ms, which has a border of `reach`."""
+        halo = max(self.network.before, self.network.after)
+        return window.shift(self.network.reach, self.network.reach).grow(halo)
+
+    def _of_target(self, row: int, col: int) -> Window:
+        """Where the patch of a target lies in ms."""
+        first, size = self.network.reach - self.network.before, self.network.before + 1 + self.network.after
+        return Window(row // self.step + first, col // self.step + first, size, size)
+
+    def _cut(self, window: Window, phase: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """A window of ms, and pan on it for the targets of one phase."""
+        return self.ms[:, *window.slices], self.pan[:, *window.around(self.ratio, self.step, phase).slices]
+
+    def _drawn(self, window: Window, phase: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As `_cut`, but without validation pixels, and ready to be turned.
+
+        In pan of an even step a target lies behind the middle, and in front of it once turned; one more row and column
+        put it into the middle, and `_stack` takes them off again.
+        """
+        around = window.around(self.ratio, self.step, phase)
+        spare = 1 - self.step % 2
+        coarse = window.slices
+        fine = Window(around.row, around.col, around.height + spare, around.width + spare).slices
+        return self.ms[:, *coarse] * self._shown[:, *coarse], self.pan[:, *fine] * self._shown_fine[:, *fine]
+
+    def _stack(
+        self,
+        cuts: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]],
+        rng: np.random.Generator,
+        *,
+        augment: bool,
+    ) -> Drawn:
+        """One batch of all cuts, each flipped and turned at random if wanted."""
+        turned = []
+        for cut in cuts:
+            turns, flip = (int(rng.integers(4)), int(rng.integers(2))) if augment else (0, 0)
+            ms, pan, label = (np.rot90(x[..., ::-1] if flip else x, turns, axes=(-2, -1)) for x in cut)
+            turned.append((ms, pan[:, : ms.shape[1] * self.ratio, : ms.shape[2] * self.ratio], label))
+        return Drawn(*(np.stack(arrays) for arrays in zip(*turned, strict=True)))
+
+
+def training_statistics(scenes: Sequence[tuple[Pixels, Split]]) -> BandStatistics:
+    """Of the valid pixels of the train parts of all scenes together."""
+    ms, pan = [], []
+    for pixels, split in scenes:
+        train = split.part == TRAIN
+        ratio = pixels.pan.shape[1] // pixels.ms.shape[1]
+        ms.append(pixels.ms[:, pixels.ms_valid & train])
+        pan.append(pixels.pan[:, pixels.pan_valid & _refine(train, ratio)])
+    ms_all, pan_all = (np.concatenate(bands, axis=1)[:, None] for bands in (ms, pan))
+    return BandStatistics.measure(ms_all, pan_all, *(np.ones(x.shape[1:], bool) for x in (ms_all, pan_all)))
+
+
+def with_border(x: NDArray[np.float32], border: int, *, repeat_edge: bool) -> NDArray[np.float32]:
+    """(bands, h, w) with `border` mirrored pixels on every side."""
+    row, col = (mirror(np.arange(-border, n + border), n, repeat_edge=repeat_edge) for n in x.shape[1:])
+    return x[:, row[:, None], col[None, :]]
+
+
+def _refine(x: NDArray[Any], ratio: int) -> NDArray[Any]:
+    """Every coarse value (..., h, w) repeated over its fine pixels."""
+    return x.repeat(ratio, -2).repeat(ratio, -1)
+
+
+def stack(arrays: Sequence[NDArray[Any]], *, gap: int, fill: float) -> NDArray[Any]:
+    """Arrays (..., h, w) of any h and w one under another, `gap` rows apart; `fill` in gaps and beside narrow ones."""
+    width = max(array.shape[-1] for array in arrays)
+    parts = []
+    for k, array in enumerate(arrays):
+        below = gap if k < len(arrays) - 1 else 0
+        beside = [(0, 0)] * (array.ndim - 2) + [(0, below), (0, width - array.shape[-1])]
+        parts.append(np.pad(array, beside, constant_values=fill))
+    return np.concatenate(parts, axis=-2)
+
+
+class JoinedArea(TrainingArea):
+    """The training areas of several scenes, standardised alike; arrays as in `TrainingArea`, of all scenes.
+
+    ms and pan hold each scene with its border; label, target and the parts of the split lie 2 reach MS rows apart.
+    """
+
+    def __init__(self, areas: Sequence[TrainingArea]) -> None:
+        first = areas[0]
+        self.statistics, self.network, self.ratio, self.step = first.statistics, first.network, first.ratio, first.step
+        self.ms = stack([area.ms for area in areas], gap=0, fill=0)
+        self.pan = stack([area.pan for area in areas], gap=0, fill=0)
+        self._shown = stack([area._shown for area in areas], gap=0, fill=0)
+        self._shown_fine = stack([area._shown_fine for area in areas], gap=0, fill=False)
+        gap = 2 * self.network.reach
+        self.split = Split(stack([area.split.part for area in areas], gap=gap, fill=0), first.split.block, ())
+        gap *= self.step  # between targets
+        self.target = stack([area.target for area in areas], gap=gap, fill=False)
+        self.label = stack([area.label for area in areas], gap=gap, fill=-1)
+        self.validation = stack([area.validation for area in areas], gap=gap, fill=False)
+        self.validation_label = stack([area.validation_label for area in areas], gap=gap, fill=-1)
+        self.has_validation = any(area.has_validation for area in areas)
+        self.labelled = np.argwhere(self.label >= 0)
+        self.unlabelled = np.argwhere(self.target)
+        self.class_counts = np.sum([area.class_counts for area in areas], axis=0)
+
+
+def training_area(
+    pixels: Sequence[Pixels],
+    labels: Sequence[Labels],
+    splits: Sequence[Split],
+    *,
+    network: NetworkConfig,
+    ratio: int,
+    statistics: BandStatistics | None = None,
+) -> TrainingArea:
+    """What training may look at, over all scenes that train or validate; band statistics over all that train."""
+    statistics = statistics or training_statistics(list(zip(pixels, splits, strict=True)))
+    areas = [
+        TrainingArea(*one, network=network, ratio=ratio, statistics=statistics)
+        for one in zip(pixels, labels, splits, strict=True)
+        if np.isin(one[2].part, (TRAIN, VALIDATION)).any()
+    ]
+    return areas[0] if len(areas) == 1 else JoinedArea(areas)

@@ -1,0 +1,51 @@
+"""Which files a run was made from, and by which command: inputs.json, apart from what two equal runs share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adcdnet.files import sha256, write_whole
+
+FILE = "inputs.json"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file as it was: its absolute path, and the SHA-256 of its content ("" where it is no plain file)."""
+
+    path: Path
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Input:
+        """InputError if the file cannot be read."""
+        return cls(path.resolve(), sha256(path))
+
+    def found(self, beside: Path) -> Path | None:
+        """Where the file is now: at its old place or, of the same name, in the folder `beside`; None if in neither."""
+        places = (self.path, beside / self.path.name)
+        return next((place for place in places if place.exists()), None)
+
+
+def write(folder: Path, inputs: Mapping[str, Input], column: str | None, command: Sequence[str] = ()) -> None:
+    """Leave inputs.json in a run's folder. column: that of a polygon file which held the class, if it was named.
+
+    command: the arguments of the command line, none where training was called from Python. InputError on failure.
+    """
+    content: dict[str, Any] = {name: {"path": str(file.path), "sha256": file.sha256} for name, file in inputs.items()}
+    content |= {"column": column, "command": list(command)}
+    write_whole(folder / FILE, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read(folder: Path) -> tuple[dict[str, Input], str | None, tuple[str, ...]]:
+    """Inputs by name ("ms", "pan", "labels"), column and command; nothing where the file is missing or damaged."""
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        column, command = content.pop("column"), tuple(map(str, content.pop("command")))
+        return {name: Input(Path(file["path"]), file["sha256"]) for name, file in content.items()}, column, command
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}, None, ()

@@ -1,0 +1,202 @@
+"""What one model is trained on: one or several labelled scenes, and which pixels of each train, validate and test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adcdnet.config import SplitConfig
+from adcdnet.errors import InputError
+from adcdnet.geo.labels import Labels
+from adcdnet.geo.scene import Pixels, Scene
+from adcdnet.split.blocks import split_blocks
+from adcdnet.split.parts import (
+    FEWEST_LABELS,
+    PART_NAMES,
+    TEST,
+    TRAIN,
+    UNUSED,
+    VALIDATION,
+    Leakage,
+    Split,
+    check_counts,
+    leakage,
+)
+from adcdnet.split.polygons import split_given, split_polygons, split_random
+from adcdnet.training.area import stack
+
+Part = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class LabelledScene:
+    """An open scene and its labels, on its grid (`read_labels`). name: its own among several.
+
+    part: the one part of the split that all of it is in; None: the scene is divided.
+    split: a raster of parts on the MS grid that says how, as a run's split.tif does; None: as the settings say.
+    """
+
+    scene: Scene
+    labels: Labels
+    name: str = ""
+    part: Part | None = None
+    split: Path | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What is known of the files, each note with the scene's name where it has one."""
+        before = f"{self.name}: " if self.name else ""
+        return [before + note for note in (*self.scene.notes, *self.labels.notes)]
+
+
+def check_alike(scenes: Sequence[LabelledScene], *, fine: bool = False) -> None:
+    """InputError where labels are not on their scene's grid, or scenes differ in bands, ratio or classes.
+
+    fine: the grid of a scene is that of its PAN image.
+    """
+    first = scenes[0]
+    for one in scenes:
+        grid, labels = one.scene.fine_grid if fine else one.scene.grid, one.labels
+        if labels.index.shape != grid.shape:
+            raise InputError(
+                f"labels are of {labels.index.shape[0]}×{labels.index.shape[1]} pixels, the scene's "
+                f"{'PAN' if fine else 'MS'} grid of {grid.height}×{grid.width}; read them with "
+                f"read_labels(path, scene.{'fine_' if fine else ''}grid)"
+            )
+        for what, found, needed in (
+            ("MS bands", one.scene.ms_bands, first.scene.ms_bands),
+            ("PAN bands", one.scene.pan_bands, first.scene.pan_bands),
+            ("PAN pixels per MS pixel", one.scene.ratio, first.scene.ratio),
+        ):
+            if found != needed:
+                raise InputError(
+                    f"scene {one.name!r} has {found} {what}, scene {first.name!r} has {needed}; scenes trained "
+                    "together must agree in bands and ratio; leave one out"
+                )
+        mine, theirs = (list(s.scene.ms_descriptions) for s in (one, first))
+        if mine != theirs and None not in mine and sorted(map(str, mine)) == sorted(map(str, theirs)):
+            raise InputError(
+                f"scene {one.name!r} has its MS bands as {mine}, scene {first.name!r} as {theirs}; one order is "
+                "needed; write one of them again in the order of the other"
+            )
+        if labels.classes != first.labels.classes:
+            raise InputError(
+                f"the classes of scene {one.name!r} are {list(labels.classes.names)}, those of scene {first.name!r} "
+                f"{list(first.labels.classes.names)}; name one class table for all scenes"
+            )
+    names = [one.name for one in scenes]
+    if len(set(names)) < len(names):
+        raise InputError(f"the scenes are named {names}; each needs a name of its own")
+
+
+def on_ms_grid(
+    scenes: Sequence[LabelledScene], pixels: Sequence[Pixels], *, step: int
+) -> tuple[list[LabelledScene], list[NDArray[np.bool_]]]:
+    """The scenes with one label for each MS pixel, and which of these (H, W) can be used at all; `divide` takes both.
+
+    step: labelled pixels per MS pixel and axis. An MS pixel can be used where any of its own can.
+    """
+    coarse, usable = [], []
+    for one, known in zip(scenes, pixels, strict=True):
+        valid = known.valid_targets(step)
+        index = np.where(valid, one.labels.index, -1).astype(np.int16)
+        coarse.append(replace(one, labels=replace(one.labels, index=index).coarsen(step)))
+        height, width = one.scene.grid.shape
+        usable.append(np.asarray(valid.reshape(height, step, width, step).any(axis=(1, 3)), bool))
+    return coarse, usable
+
+
+def divide(
+    scenes: Sequence[LabelledScene], valid: Sequence[NDArray[np.bool_]], *, reach: int, config: SplitConfig, seed: int
+) -> tuple[list[Split], tuple[str, ...]]:
+    """One split per scene, and what to say of all. valid: the MS pixels (H, W) of each that can be used at all.
+
+    A class must be learnt somewhere, not in each scene. Raises InputError for a class with too few labelled pixels.
+    """
+    if len(scenes) == 1 and scenes[0].part is None:
+        return [_divided(scenes[0], scenes[0].labels, valid[0], reach, config, seed)], ()
+    index = stack([np.where(v, one.labels.index, -1) for one, v in zip(scenes, valid, strict=True)], gap=0, fill=-1)
+    classes = scenes[0].labels.classes
+    check_counts(index, classes)
+    splits = []
+    for one, usable in zip(scenes, valid, strict=True):
+        if one.part is not None:
+            part = np.where(usable, PART_NAMES.index(one.part), UNUSED).astype(np.uint8)
+            splits.append(Split(part, max(usable.shape), ()))
+            continue
+        try:
+            found = _divided(one, _learnable(one.labels, usable), usable, reach, config, seed)
+        except InputError as error:
+            raise InputError(f"scene {one.name!r}: {error}") from error
+        splits.append(replace(found, notes=tuple(f"{one.name}: {note}" for note in found.notes)))
+    parts = stack([split.part for split in splits], gap=0, fill=UNUSED)
+    missing = [n for k, n in enumerate(classes.names) if not ((index == k) & (parts == TRAIN)).any()]
+    if missing:
+        raise InputError(
+            f"no training pixel of class '{missing[0]}' in any scene; label it in a scene that trains, or give another "
+            "scene to testing"
+        )
+    notes = [f"there is no {name} part" for number, name in enumerate(PART_NAMES) if _is_lacking(number, parts, index)]
+    return splits, (*notes, *_same_ground(scenes))
+
+
+def _divided(
+    one: LabelledScene, labels: Labels, valid: NDArray[np.bool_], reach: int, config: SplitConfig, seed: int
+) -> Split:
+    if one.split is not None:
+        return split_given(one.split, one.scene.grid, labels, valid, reach=reach)
+    make = {"blocks": split_blocks, "polygons": split_polygons, "random": split_random}[config.unit]
+    return make(labels, valid, reach=reach, config=config, seed=seed)
+
+
+def _is_lacking(number: int, parts: NDArray[np.uint8], index: NDArray[np.int16]) -> bool:
+    return number in (VALIDATION, TEST) and not ((parts == number) & (index >= 0)).any()
+
+
+def _learnable(labels: Labels, valid: NDArray[np.bool_]) -> Labels:
+    """The classes that a scene has labels enough of to be divided by."""
+    counts = np.bincount(labels.index[valid & (labels.index >= 0)], minlength=len(labels.classes))
+    kept = np.flatnonzero(counts >= FEWEST_LABELS)
+    number = np.full(len(counts) + 1, -1, np.int16)
+    number[kept] = np.arange(len(kept))
+    table = labels.classes
+    table = replace(
+        table,
+        values=tuple(table.values[k] for k in kept),
+        names=tuple(table.names[k] for k in kept),
+        colors=tuple(table.colors[k] for k in kept),
+    )
+    if not len(kept):
+        raise InputError(f"no class has {FEWEST_LABELS} labelled pixels; give all of it one part, or leave it out")
+    return replace(labels, index=number[labels.index], classes=table)
+
+
+def _same_ground(scenes: Sequence[LabelledScene]) -> tuple[str, ...]:
+    """A note for every two scenes that overlap: places that one of them hides, the other may show."""
+    notes = []
+    for a, b in combinations(scenes, 2):
+        boxes = []
+        for grid in (a.scene.grid, b.scene.grid):
+            t = grid.transform
+            boxes.append((t.c, t.c + grid.width * t.a, t.f + grid.height * t.e, t.f))
+        (left, right, bottom, top), (left_b, right_b, bottom_b, top_b) = boxes
+        apart = right <= left_b or right_b <= left or top <= bottom_b or top_b <= bottom
+        if a.scene.placed and a.scene.grid.crs == b.scene.grid.crs and not apart:
+            notes.append(
+                f"scenes {a.name!r} and {b.name!r} overlap: ground that tests in one may train in the other; give both "
+                "the same part, or a split of your own"
+            )
+    return tuple(notes)
+
+
+def total_leakage(labels: Sequence[Labels], splits: Sequence[Split], *, reach: int) -> Leakage:
+    """`leakage` of the test parts, over all scenes together."""
+    part = stack([split.part for split in splits], gap=2 * reach, fill=UNUSED)
+    index = stack([one.index for one in labels], gap=2 * reach, fill=-1)
+    return leakage(part, (part == TEST) & (index >= 0), reach=reach)

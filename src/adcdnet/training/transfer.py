@@ -1,0 +1,63 @@
+"""A training that begins from a trained model: for a new scene with few labels, of the same classes or of others."""
+
+from __future__ import annotations
+
+import torch
+
+from adcdnet.errors import InputError
+from adcdnet.geo.band_statistics import BandStatistics
+from adcdnet.geo.classes import ClassTable
+from adcdnet.mapping.model import Model
+from adcdnet.nn.adcdnet import ADCDNet
+
+FAR = 3.0  # deviations of the first training area from which band means of the new one deserve a word
+
+
+def begin_from(network: ADCDNet, model: Model, classes: ClassTable) -> tuple[str, ...]:
+    """Give a fresh network the weights of a trained one, prior included; returns the names of classes it did not know.
+
+    Of the classifiers, only the rows of classes of the same name are taken over. InputError where the two networks
+    differ in settings, bands or ratio.
+    """
+    trained = model.network
+    if network.config != trained.config:
+        mine, theirs = network.config.model_dump(), trained.config.model_dump()
+        differ = ", ".join(f"{name} {mine[name]} against {theirs[name]}" for name in mine if mine[name] != theirs[name])
+        raise InputError(
+            f"the settings of the network differ from those of the model to begin from ({differ}); leave them to --init"
+        )
+    for what in ("ms_bands", "pan_bands", "ratio"):
+        found, needed = getattr(network.layout, what), getattr(trained.layout, what)
+        if found != needed:
+            raise InputError(
+                f"the scene has {what.replace('_', ' ')} {found}, the model to begin from {needed}; choose bands with "
+                "--ms-bands and --pan-bands, or train without --init"
+            )
+    known = {name: k for k, name in enumerate(model.classes.names)}
+    here = [k for k, name in enumerate(classes.names) if name in known]
+    there = [known[classes.names[k]] for k in here]
+    fresh, weights = network.state_dict(), dict(trained.state_dict())
+    for name in fresh:
+        if ".classifier." in f".{name}":
+            rows = fresh[name].clone()
+            rows[here] = weights[name][there].to(rows)
+            weights[name] = rows
+    with torch.no_grad():
+        network.load_state_dict(weights)
+    return tuple(name for name in classes.names if name not in known)
+
+
+def notes_of(model: Model, statistics: BandStatistics, new: tuple[str, ...]) -> list[str]:
+    """What to say of a training that began from a model. statistics: of the new training area.
+
+    Bands go on being standardised as the model knows them, since its filters are meant for these values; where the
+    new ones lie far off, units or season differ and a sentence says so.
+    """
+    notes = [f"began from {model.record.get('name', 'a model')}" + (f"; new classes: {', '.join(new)}" if new else "")]
+    worst = max(model.statistics.distance(statistics))
+    if worst > FAR:
+        notes.append(
+            f"the mean of a band lies {worst:.1f} standard deviations from that of the model's own training area; "
+            "check the units, or train without --init"
+        )
+    return notes

@@ -1,0 +1,380 @@
+"""The tables: every labelled pixel counts once, what is kept is not computed again, and what is wrong is one line."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomli_w
+import torch
+
+from adcdnet.benchmark import cell as cells
+from adcdnet.benchmark import tables as benchmarks
+from adcdnet.benchmark.cell import Cell
+from adcdnet.benchmark.methods_by_name import ABLATIONS, ABLATIONS_OF_PAPER, settings_of
+from adcdnet.benchmark.tables import benchmark, markdown
+from adcdnet.config import TrainConfig
+from adcdnet.errors import InputError
+from adcdnet.geo.scene_files import SceneFiles
+from adcdnet.mapping.local_priors import LocalShares
+from adcdnet.mapping.posterior import posterior
+from adcdnet.mapping.smoothing import looks, smooth
+from adcdnet.split import folds
+from conftest import QUICK
+
+
+@pytest.fixture(autouse=True)
+def few_trials(monkeypatch):
+    monkeypatch.setattr(folds, "_TRIALS", 12)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Cells are computed in this process: (cell, folder) of each that was."""
+    computed = []
+
+    def run(todo, out, *, jobs, progress):
+        for cell in todo:
+            if not cells._is_kept(cell, out):
+                computed.append(cell)
+                cells._compute([cell], out)
+
+    monkeypatch.setattr(benchmarks, "run_cells", run)
+    return computed
+
+
+@pytest.fixture
+def scene(labelled_pair) -> SceneFiles:
+    pair = labelled_pair
+    return SceneFiles(name="pair", ms=pair.ms, pan=pair.pan, labels=pair.labels, classes=pair.classes)
+
+
+@pytest.fixture
+def quick(tmp_path) -> str:
+    path = tmp_path / "quick.toml"
+    path.write_text(tomli_w.dumps(QUICK))
+    return str(path)
+
+
+@pytest.fixture
+def other(tmp_path) -> str:
+    path = tmp_path / "other.toml"
+    path.write_text(tomli_w.dumps({**QUICK, "stage2": {"steps": 80, "tiles": 4, "tile": 16, "learning_rate": 0.01}}))
+    return str(path)
+
+
+def test_a_table_counts_every_labelled_pixel_once_and_keeps_its_cells(
+    scene, quick, other, here, tmp_path, labelled_pair
+):
+    out = tmp_path / "out"
+    rows = benchmark([scene], methods=[quick, other], reference=other, out=out, folds=2)
+    assert len(here) == 4
+    assert [(r.method, r.tau) for r in rows] == [(m, t) for t in (0.0, 0.5, 1.0) for m in ("quick", "other")]
+    labelled = 0
+    for fold in (0, 1):
+        kept = json.loads((out / replace(here[0], fold=fold).file).read_text())
+        confusions = np.asarray(kept["confusions"]["1.0"])
+        assert confusions[:, :, -1].sum() == 0  # every test pixel has a class
+        labelled += confusions.sum()
+    with labelled_pair.open() as opened:
+        index = labelled_pair.read_labels(opened).index
+        valid = opened.read(opened.grid.window).valid
+    assert labelled == ((index >= 0) & valid).sum()
+    ours, reference = rows[4], rows[5]
+    assert reference.difference is None
+    assert reference.mean["oa"] > 0.8  # the classes differ in colour
+    for name in ("oa", "aa", "kappa", "macro_f1"):
+        assert ours.difference[name] == pytest.approx(ours.mean[name] - reference.mean[name])
+    assert math.isnan(ours.deviation["oa"])  # one seed
+    table = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
+    assert float(table[5]["oa"]) == pytest.approx(reference.mean["oa"], abs=1e-5)
+    assert f"| other | 2 | {reference.mean['oa']:.3f} |" in (out / "results.md").read_text()
+    assert (out / "results.png").read_bytes()[:4] == b"\x89PNG"
+    assert table[5]["versions"] == f"adcdnet {version('adcdnet')}, torch {torch.__version__}"
+    assert table[4]["scene_hash"] == table[5]["scene_hash"] != ""
+    assert table[4]["settings_hash"] != table[5]["settings_hash"]
+    assert f"Settings: quick `{table[4]['settings_hash']}`, other `" in (out / "results.md").read_text()
+    before = (out / "results.csv").read_bytes()
+    benchmark([scene], methods=[quick, other], reference=other, out=out, folds=2)
+    assert len(here) == 4
+    assert (out / "results.csv").read_bytes() == before
+
+
+def test_settings_that_have_moved_are_not_computed_again(scene, quick, here, tmp_path):
+    before = benchmark([scene], methods=[quick], reference=quick, out=tmp_path / "out", folds=2)
+    moved = tmp_path / "elsewhere" / "quick.toml"
+    moved.parent.mkdir()
+    Path(quick).rename(moved)
+    after = benchmark([scene], methods=[str(moved)], reference=str(moved), out=tmp_path / "out", folds=2)
+    assert len(here) == 2
+    assert [row.mean for row in after] == [row.mean for row in before]
+
+
+@pytest.mark.parametrize("names", [("a/m.toml", "b/m.toml"), ("forest", "forest.toml"), ("mlp", "mlp")])
+def test_two_methods_of_one_name_are_refused(scene, names, tmp_path):
+    with pytest.raises(InputError, match=r"two methods go by the name '(m|forest|mlp)'") as caught:
+        benchmark([scene], methods=names, reference=names[0], out=tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_hashes_of_a_scene_and_of_settings_change_with_them(scene, quick, other, tmp_path):
+    before = cells.scene_hash(scene)
+    copy = tmp_path / "labels.tif"
+    copy.write_bytes(scene.labels.read_bytes())
+    assert cells.scene_hash(scene.model_copy(update={"labels": copy})) == before
+    copy.write_bytes(copy.read_bytes() + b" ")
+    assert cells.scene_hash(scene.model_copy(update={"labels": copy})) != before
+    assert len({cells.settings_hash(method) for method in (quick, other, "adcdnet", "forest")}) == 4
+    assert cells.settings_hash("forest") == cells.settings_hash("mlp-alike")  # both are under the common rules
+
+
+def test_changed_settings_are_computed_again(scene, quick, here, tmp_path):
+    cell = Cell(scene, quick, 0, 0, 0, folds=2)
+    before = cell.fingerprint()
+    changed = {**QUICK, "label_smoothing": 0.1}
+    (tmp_path / "quick.toml").write_text(tomli_w.dumps(changed))
+    assert cell.fingerprint() != before
+
+
+def test_baselines_outlive_changes_of_how_the_network_is_trained(scene, monkeypatch):
+    cell = Cell(scene, "forest", 0, 0, 0, folds=2)
+    before, default = cell.fingerprint(), TrainConfig()
+    for changes, same in (
+        ({"stage2": {"steps": 7}, "network": {"hidden": 32}}, True),
+        ({"class_balance": 0.5}, False),
+        ({"network": {"likeness": 0.1}}, False),
+        ({"network": {"patch": 17}}, False),
+        ({"split": {"validation": 0.2}}, False),
+    ):
+        monkeypatch.setattr(cells, "TrainConfig", partial(default.replace, changes))
+        assert (cell.fingerprint() == before) is same, changes
+
+
+def test_few_labels_are_drawn_per_class_and_validate_nothing(scene, quick):
+    found = cells.compute(Cell(scene, quick, 0, 1, 0, folds=2, labels_per_class=7))
+    assert found["training_pixels"] == [7, 7, 7]
+    everything = cells.compute(Cell(scene, quick, 0, 1, 0, folds=2))
+    assert min(everything["training_pixels"]) > 100
+    assert found["parameters"] < everything["parameters"]  # without prior, DIA and DTM, as `train` does it
+
+
+def test_seeds_repeat(scene, quick):
+    first, again, other = (cells.compute(Cell(scene, quick, 0, 0, seed, folds=2)) for seed in (0, 0, 1))
+    assert first["confusions"] == again["confusions"]
+    assert first["confusions"] != other["confusions"]
+
+
+def test_strips_run_from_north_to_south_and_in_the_second_repeat_from_west_to_east(scene, monkeypatch):
+    asked = []
+
+    def folds(*_, strips, **__):
+        asked.append(strips)
+        raise InputError("seen enough")
+
+    monkeypatch.setattr(cells, "block_folds", folds)
+    for repeat in (0, 1):
+        with pytest.raises(InputError, match="seen enough"):
+            cells.compute(Cell(scene, "forest", repeat, 0, 0, 2, protocol="strips"))
+    assert asked == ["rows", "columns"]
+
+
+def test_the_random_protocol_leaks_and_says_so(scene, quick):
+    blocks, pixels = (cells.compute(Cell(scene, quick, 0, 0, 0, 2, protocol=p)) for p in ("blocks", "random"))
+    assert pixels["leakage"]["overlapping"] == 1.0
+    assert blocks["leakage"]["holding"] == 0.0
+
+
+def test_means_and_deviations_are_over_repeats_and_seeds(scene):
+    def cell(seed, fold, right, wrong):
+        counts = [[[right, wrong, 0], [0, 10, 0]]] * 12
+        return {
+            **{"scene": "s", "protocol": "blocks", "labels_per_class": None, "method": "m", "repeat": 0, "seed": seed},
+            **{"fold": fold, "confusions": {"1.0": counts}, "calibration_error": {"1.0": 0.1}, "training_seconds": 1},
+            **{"pixels_per_second": 1, "parameters": 5, "peak_memory_bytes": 1, "leakage": {"overlapping": None}},
+            **{"versions": {"adcdnet": "1", "torch": str(fold)}},
+        }
+
+    ours = [cell(0, 0, 10, 0), cell(0, 1, 6, 4), cell(1, 0, 10, 0), cell(1, 1, 10, 0)]
+    theirs = [cell(seed, fold, 10, 0) for seed in (0, 1) for fold in (0, 1)]
+    row = benchmarks._row(ours, theirs, 1.0, is_reference=False, hashes=("a", "b"))
+    # seed 0: 36 of 40 pixels right in every place, seed 1 all
+    assert row.mean["oa"] == pytest.approx((0.9 + 1) / 2)
+    assert row.deviation["oa"] == pytest.approx(0.1 / math.sqrt(2))
+    assert row.difference["oa"] == pytest.approx(-0.05)
+    assert row.versions == "adcdnet 1, torch 0, torch 1"  # all that took part
+
+
+def test_a_baseline_answers_as_the_network_does_where_its_name_says_so(scene, monkeypatch):
+    given = []
+
+    class Noise:
+        drawn_shares, parameters = (0.5, 0.3, 0.2), 0
+
+        def __init__(self, area):
+            self.area = area
+
+        def logits(self, pixels, where):
+            drawn = np.random.default_rng(0).normal(0, 1, (3, *where.shape)).astype(np.float32)
+            seen = looks(*self.area.statistics.standardise(*pixels), 1, sensors="both")
+            given.append((np.where(where, drawn, np.nan), seen, self.area.class_counts / self.area.class_counts.sum()))
+            return given[-1][0].copy()
+
+    monkeypatch.setitem(cells.METHODS, "noise", lambda area, *_, **__: Noise(area))
+    with scene.open() as opened:
+        labelled = scene.read_labels(opened.grid).index >= 0
+    network, counted = TrainConfig().network, []
+    for name, deviation, weight in (("noise", 0.0, 0.0), ("noise-alike", network.smooth, network.local_shares)):
+        counts = np.array(cells.compute(Cell(scene, name, 0, 0, 0, 2))["confusions"]["1.0"]).sum((0, 1))
+        drawn, look, shares = given[-1]
+        known = ~np.isnan(drawn[0])  # the test ground, labelled or not
+        assert (known & ~labelled).any()
+        logits = smooth(drawn, look, deviation, network.likeness)[:, known]
+        local = LocalShares(known.shape, 1, shares, Noise.drawn_shares, weight)
+        local.add(logits, *np.nonzero(known))
+        answers = posterior(local.adapt(logits, *np.nonzero(known)), shares, Noise.drawn_shares, tau=1.0).argmax(0)
+        counted.append(counts.tolist())
+        assert counted[-1] == [*np.bincount(answers[labelled[known]], minlength=3), 0]  # none without an answer
+    assert counted[0] != counted[1]
+
+
+def test_a_baseline_is_trained_once_for_both_ways_of_reading_it(scene, tmp_path, monkeypatch):
+    fits = []
+    fit = cells.METHODS["mlp"]
+    monkeypatch.setitem(cells.METHODS, "mlp", lambda *a, **k: fits.append(1) or fit(*a, **k, steps=30))
+
+    class Here:  # a pool of this very process
+        def __init__(self, *_, **__):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def submit(self, call, *arguments):
+            future = Future()
+            future.set_result(call(*arguments))
+            return future
+
+    monkeypatch.setattr(cells, "ProcessPoolExecutor", Here)
+    todo = [Cell(scene, method, 0, fold, 0, folds=2) for fold in (0, 1) for method in ("mlp", "mlp-alike")]
+    told = []
+    cells.run_cells(todo, tmp_path, progress=lambda done, of, cell: told.append((done, of, cell)))
+    assert len(fits) == 2
+    assert [done for done, *_ in told] == [1, 2, 3, 4]
+    assert {cell for *_, cell in told} == set(todo)
+    for cell in todo:
+        kept = json.loads((tmp_path / cell.file).read_text())
+        alone = cells.compute(cell)
+        assert (kept["method"], kept["fingerprint"]) == (cell.method, cell.fingerprint())
+        assert kept["confusions"] == alone["confusions"]
+    cells.run_cells(todo, tmp_path)
+    assert len(fits) == 6  # four alone, and none again
+
+
+def test_a_network_is_trained_where_it_is_told_and_its_cell_is_another_one(scene, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmarks, "pick_device", lambda name: torch.device("cuda" if name == "auto" else name))
+    seen = []
+
+    def stop(todo, *_, **__):
+        seen.extend((cell.method, cell.device) for cell in todo)
+        raise InterruptedError
+
+    monkeypatch.setattr(benchmarks, "run_cells", stop)
+    for device in ("auto", "cpu"):
+        with pytest.raises(InterruptedError):
+            benchmark([scene], methods=[quick, "forest"], reference="forest", out=tmp_path, folds=2, device=device)
+    assert set(seen[:4]) == {(quick, "cuda"), ("forest", "cpu")}
+    assert set(seen[4:]) == {(quick, "cpu"), ("forest", "cpu")}
+    here, there = (Cell(scene, quick, 0, 0, 0, 2, device=device) for device in ("cpu", "cuda"))
+    assert here.fingerprint() != there.fingerprint()
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(scene, quick, tmp_path):
+    with pytest.raises(InputError, match="'quantum' cannot be used here"):
+        benchmark([scene], methods=[quick], reference=quick, out=tmp_path / "out", device="quantum")
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_named_method_has_settings_that_differ():
+    default = TrainConfig()
+    for name in ABLATIONS:
+        assert (settings_of(name, 0) == default) == (name == "adcdnet")
+    for name in ("plain", "paper"):
+        assert settings_of(name, 3) == TrainConfig.of_profile(name).replace({"seed": 3})
+    paper = {settings_of(name, 0).model_dump_json() for name in ("paper", *ABLATIONS_OF_PAPER)}
+    assert len(paper) == 1 + len(ABLATIONS_OF_PAPER)
+    assert all(settings_of(name, 0).profile == "paper" for name in ABLATIONS_OF_PAPER)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"methods": ["tree"], "reference": "tree"}, "method 'tree' is not known; choose from adcdnet, "),
+        ({"reference": "boosting"}, "reference 'boosting' is not among the methods"),
+        ({"folds": 1}, "1 folds leave nothing"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_computed(scene, tmp_path, changes, complaint):
+    arguments = {"methods": ["mlp"], "reference": "mlp", "out": tmp_path / "out", **changes}
+    with pytest.raises(InputError, match=complaint):
+        benchmark([scene], **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("own", [{"part": "test"}, {"split": "split.tif"}])
+def test_a_scene_with_a_division_of_its_own_is_refused(scene, tmp_path, own):
+    with pytest.raises(
+        InputError, match=f"'pair' has a {next(iter(own))} of its own, but a benchmark divides"
+    ) as caught:
+        benchmark([scene.model_copy(update=own)], methods=["mlp"], reference="mlp", out=tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_training_is_one_line(scene, quick, tmp_path, monkeypatch):
+    def killed(self, *_):
+        future = Future()
+        future.set_exception(BrokenProcessPool("killed"))
+        return future
+
+    monkeypatch.setattr(cells.ProcessPoolExecutor, "submit", killed)
+    with pytest.raises(InputError, match="call again with fewer --jobs"):
+        benchmark([scene], methods=[quick], reference=quick, out=tmp_path, folds=2)
+
+
+def test_a_cell_in_a_process_of_its_own(scene, quick, tmp_path):
+    rows = benchmark([scene], methods=[quick], reference=quick, out=tmp_path, folds=2, jobs=2)
+    assert rows[0].trainings == 2
+    assert "### pair, all labels, blocks, tau 0.5" in markdown(rows, reference="quick")
+
+
+def test_a_training_ends_where_the_benchmark_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text("""
+import multiprocessing, time
+from adcdnet.cells import _begin_worker
+
+def train():
+    _begin_worker(threads=1)
+    print("training", flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=train).start()
+""")
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout.readline().split() == [b"training"]
+        parent.kill()
+        assert parent.communicate(timeout=60)[0] == b""  # whoever trains holds it open

@@ -1,0 +1,237 @@
+"""The command line end to end on small files: exit codes, what goes to stdout and stderr, what is left."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+import adcdnet as ad
+from adcdnet import cli, metrics
+from adcdnet.cli.evaluate import print_evaluation
+from adcdnet.config import TrainConfig
+from adcdnet.demo.run import run_demo
+from adcdnet.geo.raster import read_band
+from conftest import QUICK
+
+pytestmark = pytest.mark.usefixtures("few_trials")
+
+
+@pytest.fixture
+def quick_config(tmp_path) -> Path:
+    path = tmp_path / "quick.toml"
+    path.write_text(TrainConfig().replace(QUICK).to_toml())
+    return path
+
+
+def pair_arguments(pair):
+    return "--ms", pair.ms, "--pan", pair.pan
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["predict"], ["evaluate"], ["demo"]])
+def test_every_command_explains_itself(call, command):
+    code, out, err = call(*command, "--help")
+    assert code == 0
+    assert "Usage:" in out
+    assert err == ""
+    if command:
+        assert f"Example: adcdnet {command[0]}" in out
+
+
+def test_version(call):
+    assert call("--version") == (0, f"adcdnet {version('adcdnet')}\n", "")
+
+
+def test_train_predict_evaluate(call, labelled_pair, quick_config, tmp_path):
+    run, map_, scores = tmp_path / "run", tmp_path / "map.tif", tmp_path / "scores.json"
+    labels = "--labels", labelled_pair.labels
+    classes = "--classes", labelled_pair.classes
+    code, out, err = call(
+        "train", *pair_arguments(labelled_pair), *labels, *classes, "--out", run, "--config", quick_config
+    )
+    assert (code, err) == (0, "")
+    assert f"run: {run}" in out
+    assert "validation: OA" in out
+    record = json.loads((run / "metrics.json").read_text())
+    assert f"train {record['labelled_pixels']['train']}" in out
+
+    code, out, err = call(
+        "predict", run, *pair_arguments(labelled_pair), "--out", map_, "--probabilities", tmp_path / "p.tif"
+    )
+    assert (code, err) == (0, "")
+    assert f"map: {map_} (5893 MS pixels" in out
+    with rasterio.open(tmp_path / "p.tif") as dataset:
+        assert dataset.descriptions == ("meadow", "rock", "water")
+
+    where = "--split", run / "split.tif", "--part", "test"
+    code, out, err = call("evaluate", "--map", map_, *labels, *where, "--json", scores)
+    assert (code, err) == (0, "")
+    found = json.loads(scores.read_text())
+    truth, mapped, part = (read_band(path)[0] for path in (labelled_pair.labels, map_, run / "split.tif"))
+    judged = (part == 3) & (truth > 0)
+    assert found["oa"] == pytest.approx((truth == mapped)[judged].mean())
+    assert np.sum(found["confusion"]) == judged.sum()
+    assert [c["name"] for c in found["classes"]] == ["meadow", "rock", "water"]
+    assert f"test part: OA {found['oa']:.3f}  AA {found['aa']:.3f}  kappa {found['kappa']:.3f}" in out
+    for word in ("precision", "recall", "F1", "IoU", "meadow", "rock", "water"):
+        assert word in out
+    for row in found["confusion"]:
+        for count in row:
+            assert f" {count}" in out
+
+
+def test_options_of_train_reach_the_settings(call, labelled_pair, quick_config, tmp_path):
+    more = "--config", quick_config, "--seed", 5, "--steps", 2, "--no-stage1"
+    labels = "--labels", labelled_pair.labels
+    code, _, err = call("train", *pair_arguments(labelled_pair), *labels, "--out", tmp_path / "run", *more)
+    assert code == 0, err
+    changes = {"seed": 5, "stage2": {"steps": 2}, "passes": 0.0, "network": {"prior": False}}
+    assert TrainConfig.read(tmp_path / "run" / "config.toml") == TrainConfig().replace(QUICK).replace(changes)
+    assert ad.Model.load(tmp_path / "run").classes.names == ("1", "2", "4")  # no table was given
+
+
+def test_both_engines_and_tau(call, quick_run, labelled_pair, tmp_path):
+    maps = []
+    for more in ((), ("--engine", "patch"), ("--engine", "dense", "--tau", "0")):
+        code, _, err = call(
+            "predict", quick_run.folder, *pair_arguments(labelled_pair), "--out", tmp_path / "m.tif", *more
+        )
+        assert code == 0, err
+        with rasterio.open(tmp_path / "m.tif") as dataset:
+            maps.append((dataset.read(1), dataset.tags()["ADCDNET_TAU"]))
+    assert (maps[0][0] == maps[1][0]).mean() > 0.999  # equal up to ties
+    assert [tau for _, tau in maps] == ["1.0", "1.0", "0.0"]
+
+
+def test_classes_are_expected_as_the_user_says(call, quick_run, labelled_pair, tmp_path):
+    def mapped(*more):
+        code, _, err = call(
+            "predict", quick_run.folder, *pair_arguments(labelled_pair), "--out", tmp_path / "m.tif", *more
+        )
+        assert code == 0, err
+        return read_band(tmp_path / "m.tif")[0]
+
+    shares = tmp_path / "shares.csv"
+    shares.write_text("value,share\n1,7\n4,7\n2,7\n")
+    assert np.array_equal(mapped("--prior", "balanced"), mapped("--prior", shares))
+    mapped("--prior", "balanced", "--probabilities", tmp_path / "balanced.tif")
+    mapped("--probabilities", tmp_path / "labelled.tif")  # shares that differ by a little
+    with rasterio.open(tmp_path / "balanced.tif") as one, rasterio.open(tmp_path / "labelled.tif") as other:
+        assert not np.array_equal(one.read(), other.read())
+    shares.write_text("value,share\n1,1e-9\n4,50\n2,50\n")  # half of the second and the third each
+    assert (mapped() == 1).any()
+    assert not (mapped("--prior", shares) == 1).any()
+    with rasterio.open(tmp_path / "m.tif") as dataset:
+        assert dataset.tags()["ADCDNET_PRIOR"].split()[1:] == ["0.5", "0.5"]
+    shares.write_text("value,share\n1,50\n2,50\n")
+    code, _, err = call(
+        "predict", quick_run.folder, *pair_arguments(labelled_pair), "--out", tmp_path / "n.tif", "--prior", shares
+    )
+    assert code == 1
+    assert "shares.csv name [1, 2], needed is one share above 0 for each of [1, 2, 4]" in err
+    assert not (tmp_path / "n.tif").exists()
+
+
+def test_the_python_interface_gives_the_same_map(call, quick_run, labelled_pair, tmp_path):
+    assert call("predict", quick_run.folder, *pair_arguments(labelled_pair), "--out", tmp_path / "a.tif")[0] == 0
+    with ad.Scene.open(labelled_pair.ms, labelled_pair.pan) as scene:
+        assert ad.predict(quick_run, scene, out=tmp_path / "b.tif") == []
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+
+
+def test_debug_shows_where_an_error_comes_from(monkeypatch, tmp_path):
+    arguments = ["evaluate", "--map", str(tmp_path / "none.tif"), "--labels", "x"]
+    for place in (0, len(arguments)):
+        monkeypatch.setattr(sys, "argv", ["adcdnet", *arguments[:place], "--debug", *arguments[place:]])
+        with pytest.raises(ad.InputError, match="does not exist"):
+            cli.main()
+
+
+def test_a_process_of_its_own_is_quiet_where_there_is_no_terminal(quick_run, labelled_pair, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "adcdnet.cli",
+        "predict",
+        quick_run.folder,
+        *pair_arguments(labelled_pair),
+        "--out",
+    ]
+    done = subprocess.run([*command, tmp_path / "map.tif"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("map: ")
+
+
+def test_ctrl_c_ends_without_a_traceback(call, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("adcdnet.cli.evaluate.evaluate", interrupt)
+    code, out, err = call("evaluate", "--map", "a", "--labels", "b")
+    assert code in (1, 130)  # the latter is what shells expect, and what newer versions of typer give
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_a_confusion_matrix_is_printed_whole(capsys):
+    counts = np.random.default_rng(0).integers(10_000, 99_999, (12, 13))
+    classes = ad.ClassTable.numbered([f"[class] {k} of a long name" for k in range(12)])
+    print_evaluation(ad.Evaluation(classes, counts, metrics.scores(counts), "test", ()))
+    out = capsys.readouterr().out
+    rows = [line.split()[-13:] for line in out.splitlines()[-12:]]
+    assert np.array_equal(np.array(rows, int), counts)
+    for name in classes.names:
+        assert out.count(name) == 2
+
+
+def test_notes_go_to_stderr(call, labelled_pair, quick_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("adcdnet.cli.predict.predict", lambda *_, **__: ["the scene lies far from what was trained on"])
+    code, out, err = call("predict", quick_run.folder, *pair_arguments(labelled_pair), "--out", tmp_path / "m.tif")
+    assert code == 0
+    assert err == "note: the scene lies far from what was trained on\n"
+    assert not any(line.startswith("note") for line in out.splitlines())
+
+
+def test_demo_leaves_what_it_promises(call, monkeypatch, tmp_path):
+    monkeypatch.setattr("adcdnet.cli.demo.run_demo", functools.partial(run_demo, config=TrainConfig().replace(QUICK)))
+    code, out, err = call("demo", "--out", tmp_path / "demo", "--size", 120, "--ratio", 2, "--seed", 1)
+    assert (code, err) == (0, "")
+    left = {p.name for p in (tmp_path / "demo").iterdir()}
+    run = {"config.toml", "history.csv", "metrics.json", "model.safetensors", "split.tif", "timing.json"}
+    assert run | {"figure.png", "map.tif", "ms.tif", "pan.tif", "labels.tif"} <= left
+    content = json.loads((tmp_path / "demo" / "metrics.json").read_text())
+    assert set(content["oa"]) == {"MS + PAN", "MS alone", "PAN alone"}
+    assert content["test"]["oa"] == content["oa"]["MS + PAN"]
+    best = max(content["oa"]["MS alone"], content["oa"]["PAN alone"])
+    verdict = "beats" if content["oa"]["MS + PAN"] > best else "does NOT beat"
+    assert f"MS + PAN {verdict} MS alone and PAN alone" in out
+    assert (tmp_path / "demo" / "figure.png").read_bytes().startswith(b"\x89PNG")
+    for row in content["test"]["confusion"]:
+        for count in row:
+            assert f" {count}" in out
+    for name in ("water", "forest", "bare soil", "settlement"):
+        assert name in out
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_pytorch_is_told_how_threads_wait_before_it_is_loaded(given, found):
+    watch = """
+import os, sys
+
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+
+sys.meta_path.insert(0, Watch())
+import adcdnet.cli
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | given
+    said = subprocess.run([sys.executable, "-c", watch], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == [found]

@@ -1,0 +1,282 @@
+"""A model file brings back the same model, is never half there, and anything else is refused in one line."""
+
+import json
+import os
+import resource
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from adcdnet.errors import InputError
+from adcdnet.files import write_whole
+from adcdnet.mapping.device import pick_device
+from adcdnet.mapping.model import Model
+from adcdnet.nn.encoder import Layout
+from conftest import build_model
+
+
+@pytest.fixture
+def saved(tiny_model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    tiny_model.save(path)
+    return path
+
+
+@pytest.mark.parametrize("changes", [{}, {"backbone": "mobilenetv3", "dtm": False}, {"prior": False}])
+def test_a_loaded_model_gives_the_same_logits_to_the_bit(tmp_path, changes):
+    model = build_model(Layout(ms_bands=3, pan_bands=2, ratio=3, classes=4), **changes)
+    model.save(tmp_path / "m.safetensors")
+    loaded = Model.load(tmp_path / "m.safetensors")
+    assert not loaded.network.training
+    generator = torch.Generator().manual_seed(0)
+    ms, pan = torch.randn(2, 3, 25, 25, generator=generator), torch.randn(2, 2, 75, 75, generator=generator)
+    for mine, theirs in zip(loaded.network(ms, pan, branches=True), model.network(ms, pan, branches=True), strict=True):
+        assert (mine is None) == (theirs is None)
+        assert mine is None or torch.equal(mine, theirs)
+
+
+def test_all_else_comes_back_too(tiny_model, tmp_path):
+    model = replace(tiny_model, record={"name": "Größe", "n": [1, 2.5, None], "nested": {"ok": True}})
+    model.save(tmp_path / "m.safetensors")
+    loaded = Model.load(tmp_path / "m.safetensors")
+    assert loaded.network.config == model.network.config
+    assert loaded.network.layout == model.network.layout
+    for name in ("statistics", "classes", "label_shares", "drawn_shares", "record"):
+        assert getattr(loaded, name) == getattr(model, name), name
+
+
+def test_one_model_one_file(tiny_model, tmp_path):
+    for name in ("a", "b"):
+        tiny_model.save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_run_folder_stands_for_its_model(saved):
+    assert Model.load(saved.parent).statistics == Model.load(saved).statistics
+
+
+# ---- refusals
+
+
+def refusal(path) -> str:
+    with pytest.raises(InputError) as caught:
+        Model.load(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+def rewrite(path, *, header=None, metadata=None, weights=None) -> None:
+    """The same file with something changed: the parsed header, the whole metadata, or the weights."""
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as opened:
+        text = opened.metadata()["adcdnet"]
+    content = json.loads(text)
+    if header is not None:
+        header(content)
+    if weights is not None:
+        weights(tensors)
+    save_file(tensors, path, {"adcdnet": json.dumps(content)} if metadata is None else metadata)
+
+
+def test_files_that_are_no_models(tmp_path):
+    assert "does not exist" in refusal(tmp_path / "none.safetensors")
+    assert "does not exist" in refusal(tmp_path)  # a folder without a model
+    for content in (b"", b"value,name\n1,water\n", bytes(1000), b"\xff" * 1000):
+        path = tmp_path / "other"
+        path.write_bytes(content)
+        assert "not a model file" in refusal(path)
+
+
+def test_a_model_of_another_program(tmp_path):
+    for metadata in (None, {"format": "pt"}):
+        save_file({"weight": torch.zeros(3)}, tmp_path / "foreign.safetensors", metadata)
+        assert "not written by adcdnet" in refusal(tmp_path / "foreign.safetensors")
+
+
+def test_a_file_cut_short_anywhere(saved):
+    whole = saved.read_bytes()
+    for length in (4, 8, 100, len(whole) // 2, len(whole) - 1):
+        saved.write_bytes(whole[:length])
+        assert "damaged" in refusal(saved)
+
+
+def test_a_model_of_a_later_version(saved):
+    rewrite(saved, header=lambda h: h.update(format=99))
+    assert "format 99, this version reads 2 to 6" in refusal(saved)
+
+
+@pytest.mark.parametrize("number", [5, 4, 3])
+def test_a_model_of_format_5_to_3(number, tmp_path):
+    """Written when there was no context branch; in 4, when classes were expected everywhere alike; in 3, when
+    neighbours were averaged whatever they looked like."""
+    missing = ("context_branch", "local_shares", "likeness")[: 6 - number]
+    off = dict.fromkeys(missing, 0.0)
+    model = build_model(Layout(ms_bands=3, pan_bands=1, ratio=4, classes=4), smooth=0.5, **off)
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+
+    def header(content):
+        content["format"] = number
+        for name in missing:
+            del content["network"][name]
+
+    rewrite(path, header=header)
+    assert Model.load(path).network.config == model.network.config
+
+
+def test_a_model_of_format_2(tmp_path):
+    """Written when `dia` was a switch, PAN's stem went with the padding, no logits were averaged, and two parts had
+    other names."""
+    layout = Layout(ms_bands=3, pan_bands=1, ratio=4, classes=4)
+    for dia, changes in (
+        (True, {}),
+        (False, {"attention": "none", "padding": "zeros", "patch": 16, "stem": False, "head": "flatten"}),
+    ):
+        model, path = (
+            build_model(layout, smooth=0.0, likeness=0.0, local_shares=0.0, context_branch=0.0, **changes),
+            tmp_path / "m.safetensors",
+        )
+        model.save(path)
+
+        def header(content, dia=dia):
+            content["format"] = 2
+            for name in (
+                "attention",
+                "stem",
+                "fusion",
+                "reader",
+                "smooth",
+                "likeness",
+                "local_shares",
+                "context_branch",
+            ):
+                del content["network"][name]
+            content["network"]["dia"] = dia
+
+        def weights(tensors):
+            for name in list(tensors):
+                tensors[name.replace(".attention.", ".dia.").replace(".reader.", ".mamba.")] = tensors.pop(name)
+
+        rewrite(path, header=header, weights=weights)
+        loaded = Model.load(path)
+        assert loaded.network.config == model.network.config
+        assert all(torch.equal(v, model.network.state_dict()[k]) for k, v in loaded.network.state_dict().items())
+
+
+def drop(key):
+    return lambda content: content.pop(key)
+
+
+def change(key, value):
+    return lambda content: content.update({key: value})
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(drop(key) for key in ("format", "network", "layout", "statistics", "classes", "label_shares", "record")),
+        change("network", {"backbone": "vit"}),
+        change("network", 3),
+        change("layout", {"ms_bands": 5}),
+        change("layout", {"ms_bands": "five", "pan_bands": 1, "ratio": 2, "classes": 3}),
+        change("layout", {"ms_bands": 5, "pan_bands": 1, "ratio": 2, "classes": 4}),  # not those of the weights
+        change("statistics", {"ms_mean": 1}),
+        change("statistics", []),
+        change("classes", {"values": [1, 1, 2], "names": ["a", "b", "c"], "colors": ["#000000"] * 3}),
+        change("label_shares", None),
+    ],
+)
+def test_a_damaged_header(saved, header):
+    rewrite(saved, header=header)
+    assert "damaged" in refusal(saved)
+
+
+def test_metadata_that_is_no_json(saved):
+    rewrite(saved, metadata={"adcdnet": "{half"})
+    assert "damaged" in refusal(saved)
+
+
+def test_a_missing_an_additional_and_a_misshapen_tensor(saved):
+    whole = saved.read_bytes()
+    for weights, says in (
+        (drop("decision.classifier.bias"), "decision.classifier.bias"),
+        (change("more", torch.zeros(1)), "more"),
+        (change("decision.classifier.bias", torch.zeros(99)), "decision.classifier.bias"),
+    ):
+        saved.write_bytes(whole)
+        rewrite(saved, weights=weights)
+        assert says in refusal(saved)
+
+
+# ---- written whole or not at all
+
+
+def test_a_full_disk_leaves_the_older_file(tiny_model, saved):
+    before = saved.read_bytes()
+    tiny_model.record["more"] = "x" * 1000
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # writing fails in the middle
+    try:
+        with pytest.raises(InputError, match="cannot be written"):
+            tiny_model.save(saved)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert saved.read_bytes() == before
+    assert os.listdir(saved.parent) == [saved.name]
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
+def test_a_failure_at_any_step_leaves_the_older_file(monkeypatch, tmp_path, step):
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(step, fail)
+    with pytest.raises(InputError, match=r"file cannot be written: No space left on device$"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_an_interruption_leaves_the_older_file(monkeypatch, tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "none" / "file", tmp_path / "file" / "below", tmp_path):
+        with pytest.raises(InputError, match="cannot be written"):
+            write_whole(path, b"new")
+
+
+# ---- the device
+
+
+def test_auto_takes_what_is_there(monkeypatch):
+    for seen, expected in ((False, "cpu"), (True, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda seen=seen: seen)
+        assert pick_device("auto").type == expected
+
+
+@pytest.mark.parametrize("name", ["quantum", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_in_one_line(name):
+    with pytest.raises(InputError, match=f"device '{name}' cannot be used here: .*; try --device cpu$") as caught:
+        pick_device(name)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,113 @@
+"""Which images a report opens: with the correction of PAN that the run was trained with, and of several scenes one."""
+
+import json
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+import rasterio
+
+import adcdnet as ad
+from adcdnet.report.sources import read_run
+from adcdnet.training.scenes import LabelledScene
+from conftest import QUICK
+
+pytestmark = pytest.mark.usefixtures("few_trials")
+
+
+@pytest.fixture(scope="module")
+def run(labelled_pair, few_trials, tmp_path_factory):
+    """Trained on the pair twice, once with PAN moved by 1 row and -2 columns; "there" is all in the test part."""
+    folder = tmp_path_factory.mktemp("several") / "run"
+    with labelled_pair.open() as here, labelled_pair.open() as there:
+        here.correct_pan(1, -2)
+        there.correct_pan(0, 0)
+        labels = labelled_pair.read_labels(here)
+        scenes = [LabelledScene(here, labels, "here"), LabelledScene(there, labels, "there", "test")]
+        config = ad.TrainConfig().replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
+        return ad.train(scenes, out=folder, config=config, device="cpu")
+
+
+def test_each_scene_is_opened_with_its_own_correction(run, labelled_pair):
+    with labelled_pair.open() as moved:
+        moved.correct_pan(1, -2)
+        wanted = moved.read(moved.grid.window).pan
+        for name, same in (("here", True), ("there", False), (None, True)):  # None: the first
+            files = read_run(run.folder, {}, name)
+            with files.open() as scene:
+                assert files.split == run.folder / f"split-{name or 'here'}.tif"
+                assert scene.pan_shift == ((1, -2) if same else (0, 0))
+                assert np.array_equal(scene.read(scene.grid.window).pan, wanted) == same
+
+
+def test_a_scene_that_the_run_does_not_know(run, quick_run):
+    with pytest.raises(ad.InputError, match=r"called 'nowhere'; its scenes are here, there; name one of them"):
+        read_run(run.folder, {}, "nowhere")
+    with pytest.raises(ad.InputError, match="it has one only; leave --scene out"):
+        read_run(quick_run.folder, {}, "here")
+
+
+def test_other_images_are_not_moved_and_bring_no_labels(run, labelled_pair, tmp_path):
+    other = shutil.copy(labelled_pair.pan, tmp_path / "pan.tif")
+    assert read_run(run.folder, {"pan": [other]}).pan_shift == (1, -2)  # the same file at another place
+    assert read_run(run.folder, {"pan": [other, labelled_pair.pan]}).pan_shift == (0, 0)  # it and one more
+    with open(other, "ab") as file:
+        file.write(b"\0")
+    files = read_run(run.folder, {"pan": [other]})
+    assert files.pan_shift == (0, 0)
+    assert "labels" not in files.sources
+
+
+def test_the_page_says_which_scene_it_is_of(run):
+    page = ad.write_report(run, scene="there")
+    assert page == run.folder / "report-there.html"
+    text = page.read_text("utf-8")
+    assert "this page is of there, --scene names another: here" in text
+    assert "All of this scene is in one part." in text
+    labelled = json.loads((run.folder / "metrics.json").read_text())["scenes"]["there"]["labelled_pixels"]["test"]
+    assert f"{labelled:,}".replace(",", "\u202f") + " for the test" in text
+
+
+def test_the_correction_of_a_single_scene_is_in_its_record(labelled_pair, tmp_path):
+    with labelled_pair.open() as moved:
+        moved.correct_pan(-1, 2)
+        config = ad.TrainConfig().replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
+        made = ad.train(moved, labelled_pair.read_labels(moved), out=tmp_path / "run", config=config, device="cpu")
+    assert made.model.record["pan_shift"] == [-1, 2]
+    assert read_run(made.folder, {}).pan_shift == (-1, 2)
+
+
+def split_in_two(path, folder):
+    """The first two bands of an image and its others as two files."""
+    with rasterio.open(path) as source:
+        for name, bands in (("low.tif", [1, 2]), ("high.tif", [3, 4])):
+            with rasterio.open(folder / name, "w", **source.profile | {"count": 2}) as part:
+                part.write(source.read(bands))
+    return folder / "low.tif", folder / "high.tif"
+
+
+def test_the_line_that_predict_ends_with_makes_the_report(call, labelled_pair, tmp_path):
+    low, high = split_in_two(labelled_pair.ms, tmp_path)
+    with rasterio.open(labelled_pair.ms) as source:
+        mask = np.zeros(source.shape, np.uint8)
+        mask[20:30, 40:44] = 1
+        with rasterio.open(tmp_path / "a mask.tif", "w", **source.profile | {"count": 1, "dtype": "uint8"}) as file:
+            file.write(mask, 1)
+    (tmp_path / "quick.toml").write_text(ad.TrainConfig().replace(QUICK).to_toml())
+    run, chosen = tmp_path / "run", ("--ms-bands", "4,1")
+    pair = "--ms", labelled_pair.ms, "--pan", labelled_pair.pan
+    named = "--labels", labelled_pair.labels, "--classes", labelled_pair.classes, "--config", tmp_path / "quick.toml"
+    assert call("train", *pair, *named, *chosen, "--out", run)[0] == 0
+    maps = "--out", tmp_path / "map.tif", "--probabilities", tmp_path / "p.tif"
+    stack = "--ms", low, "--ms", high, "--pan", labelled_pair.pan, "--mask", tmp_path / "a mask.tif"
+    code, out, err = call("predict", run, *stack, *chosen, *maps)
+    assert (code, err) == (0, "")
+    line = shlex.split(out.strip().splitlines()[-1].removeprefix("report of it: "))
+    code, out, err = call(*line[1:])
+    assert (code, err) == (0, "")
+    text = (run / "report.html").read_text("utf-8")
+    mapped = 83 * 71 - 24 - mask.sum()
+    assert f"3 classes on {mapped:,} MS pixels".replace(",", "\u202f") in text
+    assert "low.tif is not the file that the run was trained with" in text
+    assert "(2 bands, 83 × 71 pixels" in text
