@@ -3,7 +3,7 @@
 Prints the table of docs/trust.md. White noise smoothed by a Gaussian of `patch` pixels and thresholded says which
 pixels are right, with probability 0.8; the test area is a square of blocks that lie side by side.
 
-python benchmarks/bench_intervals.py --map map.tif --labels labels.tif [--split split.tif --part test]
+python scripts/bench_intervals.py --map map.tif --labels labels.tif [--split split.tif --part test]
 
 says instead how far the errors of a map reach: their correlation by distance, and the same of patches as in the table.
 """
