@@ -29,7 +29,9 @@ from adcdnet.geo.scene import Scene
 from adcdnet.nn.architecture import Layout
 from adcdnet.split.blocks import split_blocks
 from adcdnet.training.area import TrainingArea
-from adcdnet.training.run import Trainer
+from adcdnet.training.loop import History, build_network
+from adcdnet.training.schedule import schedule_of
+from adcdnet.training.stage2 import Supervision, losses_of
 
 DRAWS = {
     "patches": {"sampling": "patch", "stage2": {"batch": 128}},
@@ -42,15 +44,15 @@ DRAWS = {
 
 def step_cost(area: TrainingArea, layout: Layout, config: TrainConfig, repeats: int = 7) -> tuple[float, float]:
     """Seconds a step of stage II (forward, backward), and labelled pixels in it; the fastest of some."""
-    trainer = Trainer(area, layout, config, torch.device("cpu"), None)
-    trainer.network.train()
-    drawn = np.random.default_rng(0)
+    network = build_network(config, layout, torch.device("cpu")).train()
+    schedule, rng = schedule_of(area, config), np.random.default_rng(0)
+    supervision = Supervision(area=area, config=config, schedule=schedule, rng=rng, history=History())
     stage = config.stage2
-    labels = min(stage.targets, area.labels_per_tile(stage.tile) * stage.tiles) if trainer.dense else stage.batch
+    labels = min(stage.targets, area.labels_per_tile(stage.tile) * stage.tiles) if schedule.dense else stage.batch
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
-        parts = trainer._supervised(drawn)
+        parts = losses_of(network, supervision)
         (parts[0] + 0.8 * sum(parts[1:], torch.zeros_like(parts[0]))).backward()
         times.append(time.perf_counter() - started)
     return min(times[1:]), labels

@@ -25,12 +25,14 @@ from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.labels import Labels, read_labels
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.model import Model, Run
+from adcdnet.mapping.progress import Progress, silent
+from adcdnet.mapping.record import RunRecord
 from adcdnet.nn import DeformableInteractiveAttention
 from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.architecture import Layout
 from adcdnet.nn.prior import PriorNet
 from adcdnet.split import blocks
-from adcdnet.training.run import Progress, train
+from adcdnet.training.run import train
 
 ROOT = Path(__file__).parents[1]
 UTM = "EPSG:32633"
@@ -189,7 +191,7 @@ def build_model(layout: Layout, *, seed: int = 0, **changes: Any) -> Model:
     shares = [rng.dirichlet(np.full(layout.classes, 5.0)) for _ in range(2)]
     label_shares, drawn_shares = (tuple(share.tolist()) for share in shares)
     table = ClassTable.of(values, names)
-    return Model(network, statistics, table, label_shares, drawn_shares, {"name": "tiny"}, 1.0, settings.answers)
+    return Model(network, statistics, table, label_shares, drawn_shares, RunRecord(name="tiny"), 1.0, settings.answers)
 
 
 @pytest.fixture
@@ -235,7 +237,7 @@ class LabelledPair:
     def read_labels(self, scene: Scene) -> Labels:
         return read_labels(self.labels, scene.grid, classes=ClassTable.read(self.classes))
 
-    def train(self, out: Path, *, progress: Progress | None = None, **changes: Any) -> Run:
+    def train(self, out: Path, *, progress: Progress = silent, **changes: Any) -> Run:
         """A short training; `changes` are settings, merged into the quick ones."""
         with self.open() as scene:
             config = TrainConfig().replace(QUICK).replace(changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import sys
@@ -84,3 +85,8 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
+
+
+def as_json(content: Any) -> bytes:
+    """As people read it, and with a line's end."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

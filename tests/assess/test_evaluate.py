@@ -220,8 +220,8 @@ def test_training_says_what_evaluation_finds(quick_run, labelled_pair, tmp_path)
     with labelled_pair.open() as scene:
         predict(quick_run, scene, out=tmp_path / "map.tif")
     found = evaluate(tmp_path / "map.tif", labelled_pair.labels, split=quick_run.folder / "split.tif", part="test")
-    assert found.block == quick_run.model.record["block"]
-    assert found.leakage.to_dict() == quick_run.model.record["leakage"]
+    assert found.block == quick_run.model.record.block
+    assert found.leakage.to_dict() == quick_run.model.record.leakage
     assert found.leakage.holding == 0
 
 

@@ -79,7 +79,7 @@ def test_a_scene_held_out_is_dealt_with_the_others(labelled_pair, tmp_path):
     counts = np.bincount(index.ravel())[[1, 2, 4]]
     with rasterio.open(run.folder / "split-one.tif") as dataset:
         tested_one = ((dataset.read(1) == TEST) & (labels.index >= 0)).sum()
-    assert own.pixels - tested_one == run.model.record["scenes"]["two"]["labelled_pixels"]["test"]
+    assert own.pixels - tested_one == run.model.record.scenes["two"]["labelled_pixels"]["test"]
     assert random.pixels == 2 * sum(round(0.25 * n) for n in counts)
 
 
@@ -99,5 +99,5 @@ def test_pixels_of_the_fine_grid(labelled_pair, write_tif, tmp_path):
         scenes = [LabelledScene(scene, read_labels(fine, scene.fine_grid))]
         run = claims.train(scenes, out=tmp_path / "run", config=config, device="cpu")
         own, random = claims.compare_random(run, [replace(one) for one in scenes], device="cpu")
-    assert own.pixels == run.model.record["labelled_pixels"]["test"]
+    assert own.pixels == run.model.record.labelled_pixels["test"]
     assert random.pixels % 4 == 0

@@ -453,7 +453,7 @@ def left_tiles(quick_run, labelled_pair, tmp_path, monkeypatch) -> Path:
     """The folder of finished tiles beside a map that was stopped on the way, map.tif."""
     monkeypatch.setattr("adcdnet.mapping.memory.LARGEST_TILE", 32)
 
-    def stop(done: int, total: int) -> None:
+    def stop(what: str, done: int, total: int, figures: object) -> None:
         if done > total / 2:
             raise KeyboardInterrupt
 

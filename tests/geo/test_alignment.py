@@ -292,7 +292,7 @@ def test_train_and_predict_with_fix_shift(call, ground, pair, write_tif, tmp_pat
     code, _, err = call("train", *images, *options)
     assert code == 0, err
     assert note in err
-    assert note in Model.load(run).record["notes"]
+    assert note in Model.load(run).record.notes
     maps = []
     for more in ((), ("--fix-shift",)):
         code, _, err = call("predict", run, *images, "--out", tmp_path / "map.tif", *more)

@@ -71,7 +71,7 @@ def test_a_map_that_fails_leaves_no_style_and_an_older_one_as_it_was(tmp_path):
 
 
 def test_a_map_taken_up_again_has_the_style_of_the_model(tiny_model, tiny_scene, tmp_path):
-    def stop(done, of):
+    def stop(what, done, of, figures):
         raise KeyboardInterrupt
 
     path = tmp_path / "map.tif"

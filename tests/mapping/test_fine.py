@@ -235,11 +235,11 @@ def test_a_class_that_one_pan_pixel_tells_is_mapped_on_the_pan_grid(checkered, t
         fine_grid = scene.fine_grid
     values, grid = read_map(tmp_path / "map.tif")
     assert (grid.shape, grid.transform) == (fine_grid.shape, fine_grid.transform) == ((120, 104), grid.transform)
-    assert run.model.record["labelled_pixels"]["train"] == (run.model.record["labelled_pixels"]["train"] // 4) * 4
+    assert run.model.record.labelled_pixels["train"] == (run.model.record.labelled_pixels["train"] // 4) * 4
     found = evaluate(tmp_path / "map.tif", checkered / "labels.tif", split=tmp_path / "run" / "split.tif", part="test")
     assert found.scores.oa > 0.95  # a pixel aside, or turned away from, says nothing: 0.5
-    assert found.confusion.sum() == run.model.record["labelled_pixels"]["test"]
-    assert found.block == 2 * run.model.record["block"]
+    assert found.confusion.sum() == run.model.record.labelled_pixels["test"]
+    assert found.block == 2 * run.model.record.block
     assert found.leakage.holding == 0
     sieved, _ = read_map(tmp_path / "defined.tif")
     assert np.array_equal(sieved, sieve(values, 2))

@@ -14,6 +14,7 @@ from adcdnet.errors import InputError
 from adcdnet.files import write_whole
 from adcdnet.mapping.device import pick_device
 from adcdnet.mapping.model import Model
+from adcdnet.mapping.record import RunRecord
 from adcdnet.nn.architecture import Layout
 from conftest import build_model
 
@@ -39,7 +40,9 @@ def test_a_loaded_model_gives_the_same_logits_to_the_bit(tmp_path, changes):
 
 
 def test_all_else_comes_back_too(tiny_model, tmp_path):
-    model = replace(tiny_model, record={"name": "Größe", "n": [1, 2.5, None], "nested": {"ok": True}})
+    model = replace(
+        tiny_model, record=RunRecord(name="Größe", pan_bands=("1", None), validation={"ok": [1, 2.5, None]}, steps=3)
+    )
     model.save(tmp_path / "m.safetensors")
     loaded = Model.load(tmp_path / "m.safetensors")
     assert loaded.network.config == model.network.config
@@ -166,7 +169,7 @@ def test_a_missing_an_additional_and_a_misshapen_tensor(saved):
 
 def test_a_full_disk_leaves_the_older_file(tiny_model, saved):
     before = saved.read_bytes()
-    tiny_model.record["more"] = "x" * 1000
+    tiny_model.record = replace(tiny_model.record, notes=("x" * 1000,))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # writing fails in the middle
     try:

@@ -16,7 +16,7 @@ from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.mapping import engine
 from adcdnet.mapping.engine import default_engine, logits_of, scene_logits
 from adcdnet.mapping.journal import fingerprint
-from adcdnet.mapping.local_priors import LocalShares
+from adcdnet.mapping.local_priors import LocalPriors
 from adcdnet.mapping.memory import Sizes
 from adcdnet.mapping.model import Run
 from adcdnet.mapping.posterior import posterior
@@ -214,7 +214,7 @@ def test_the_map_is_what_the_logits_say(mapped, tiny_scene, tiny_model):
     logits, shares = whole_logits(tiny_model, tiny_scene), (tiny_model.label_shares, tiny_model.drawn_shares)
     valid = all_valid(tiny_scene)
     row, col = np.nonzero(valid)
-    local = LocalShares(logits.shape[1:], 1, *shares, tiny_model.answers.local_priors)
+    local = LocalPriors(logits.shape[1:], 1, *shares, tiny_model.answers.local_priors)
     local.add(logits[:, valid], row, col)
     p = posterior(local.adapt(logits[:, valid], row, col), *shares, 0.5)
     expected = np.zeros(valid.shape, np.uint8)
@@ -303,7 +303,7 @@ def test_memory_is_bounded_by_the_window(write_tif, tmp_path, monkeypatch):
 
 def test_progress_counts_pixels(tiny_scene, tiny_model, tmp_path):
     calls = []
-    predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", progress=lambda done, of: calls.append((done, of)))
+    predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", progress=lambda _, done, of, __: calls.append((done, of)))
     assert calls[-1] == (29 * 37, 29 * 37)
 
 
@@ -385,7 +385,7 @@ def test_a_stopped_prediction_resumes_to_the_identical_file(tiny_model, tiny_sce
     whole, parts = tmp_path / "whole.tif", tmp_path / "parts.tif"
     predict(tiny_model, tiny_scene, out=whole, probabilities=tmp_path / "pw.tif")
 
-    def stop(done, total):
+    def stop(what, done, total, figures):
         if done > total / 2:
             raise KeyboardInterrupt
 
@@ -431,7 +431,7 @@ def test_nothing_but_the_map_is_left_of_a_call_nor_of_those_that_were_killed(tin
 def test_tiles_of_other_bands_are_refused_and_stay(tiny_model, tiny_scene, tmp_path, monkeypatch):
     monkeypatch.setattr("adcdnet.mapping.memory.LARGEST_TILE", 16)
 
-    def stop(done, total):
+    def stop(what, done, total, figures):
         raise KeyboardInterrupt
 
     def mapped(bands, **more):
@@ -466,7 +466,7 @@ def test_tiles_are_not_resumed_when_training_met_the_classes_otherwise(tiny_mode
     assert fingerprint(replace(tiny_model), tiny_scene, ()) == fingerprint(tiny_model, tiny_scene, ())
 
 
-def stop(done, total):
+def stop(what, done, total, figures):
     raise KeyboardInterrupt
 
 

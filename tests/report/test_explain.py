@@ -233,12 +233,12 @@ def test_it_depends_neither_on_tiles_nor_on_their_sharing(tiny_scene, tiny_label
     monkeypatch.setattr(explain_module, "_MATRICES", 1)  # 16 pixels at once
     monkeypatch.setattr(explain_module, "_KEPT", 1)  # tokens are forgotten, the network is asked twice
     steps = []
-    tiled = explain(model, tiny_scene, tiny_labels, progress=lambda *step: steps.append(step))
+    tiled = explain(model, tiny_scene, tiny_labels, progress=lambda _, *step: steps.append(step[:2]))
     assert steps == [(k + 1, len(steps)) for k in range(len(steps))]
     monkeypatch.undo()
     monkeypatch.setattr(explain_module, "_TILE", 13)
     once = []
-    explain(model, tiny_scene, tiny_labels, progress=lambda *step: once.append(step))
+    explain(model, tiny_scene, tiny_labels, progress=lambda _, *step: once.append(step[:2]))
     assert once == [(k + 1, len(steps) // 2) for k in range(len(steps) // 2)]
     monkeypatch.setattr(Architecture, "sharable", False)
     alone = explain(model, tiny_scene, tiny_labels)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
+from adcdnet.mapping.record import RunRecord
 from adcdnet.report import attention, examples, pictures, survey, words
 from adcdnet.report.drawings import confusion_heat_map, reliability_diagram, style
 from adcdnet.report.map_chapter import certainty
@@ -87,13 +88,15 @@ def test_how_a_map_was_made_is_said_where_it_is_unusual():
 
 
 def test_which_weights_the_model_is_of():
-    assert "is the moving average of the weights at" in words.of_model({"settings": {"average": 0.99}}, looked_at=True)
-    published = words.of_model({"settings": {"average": 0.0}}, looked_at=False)
+    assert "is the moving average of the weights at" in words.of_model(
+        RunRecord(settings={"average": 0.99}), looked_at=True
+    )
+    published = words.of_model(RunRecord(settings={"average": 0.0}), looked_at=False)
     assert published == "The model is the weights at the end of stage II; there was no validation part."
 
 
 def test_a_model_that_taught_itself_says_so():
-    record = {"settings": {"average": 0.99, "self_training": 0.75}, "self_trained": 12345}
+    record = RunRecord(settings={"average": 0.99, "self_training": 0.75}, self_trained=12345)
     told = words.of_model(record, looked_at=False)
     assert "75% of its samples came from 12\u202f345 pixels without a label" in told
 

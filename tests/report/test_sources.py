@@ -74,7 +74,7 @@ def test_the_correction_of_a_single_scene_is_in_its_record(labelled_pair, tmp_pa
         moved.correct_pan(-1, 2)
         config = ad.TrainConfig().replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
         made = ad.train(moved, labelled_pair.read_labels(moved), out=tmp_path / "run", config=config, device="cpu")
-    assert made.model.record["pan_shift"] == [-1, 2]
+    assert made.model.record.pan_shift == (-1, 2)
     assert read_run(made.folder, {}).pan_shift == (-1, 2)
 
 

@@ -17,13 +17,24 @@ from adcdnet.geo.scene import Scene
 from adcdnet.mapping.engine import logits_of
 from adcdnet.mapping.model import Model
 from adcdnet.mapping.predict import predict
+from adcdnet.mapping.progress import silent
+from adcdnet.metrics import confusion_matrix, scores
+from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.architecture import Layout
 from adcdnet.split.blocks import split_blocks
 from adcdnet.split.parts import TEST, TRAIN, VALIDATION
-from adcdnet.training import run as training
+from adcdnet.training import context
 from adcdnet.training.area import TrainingArea
-from adcdnet.training.run import Trainer, train
+from adcdnet.training.context import labelled_statistics, train_context
+from adcdnet.training.loop import History, build_network, repeatable
+from adcdnet.training.run import train
+from adcdnet.training.schedule import DENSE_FROM, schedule_of, within_passes
+from adcdnet.training.stage1 import train_prior
+from adcdnet.training.stage2 import Supervision, losses_of, train_round, train_stage2
+from adcdnet.training.validate import validate
 from conftest import PIXEL, QUICK
+
+CPU = torch.device("cpu")
 
 pytestmark = pytest.mark.usefixtures("few_trials")
 FILES = {"config.toml", "history.csv", "inputs.json", "metrics.json", "model.safetensors", "split.tif", "timing.json"}
@@ -122,16 +133,16 @@ def test_the_training_part_counts(labelled_pair, quick_run, tmp_path, monkeypatc
 
 def test_stage_2_leaves_the_prior_as_stage_1_made_it(labelled_pair, tmp_path, monkeypatch):
     made = {}
-    stage1 = Trainer._stage1
 
-    def watched(self, prior):
+    def watched(prior, *rest):
         fresh = {name: value.clone() for name, value in prior.state_dict().items()}
-        stage1(self, prior)
+        rank = train_prior(prior, *rest)
         made.update({name: value.clone() for name, value in prior.state_dict().items()})
         assert not torch.equal(fresh["ms.backbone.units.0.conv.weight"], made["ms.backbone.units.0.conv.weight"])
         assert not any(p.requires_grad for p in prior.parameters())
+        return rank
 
-    monkeypatch.setattr(Trainer, "_stage1", watched)
+    monkeypatch.setattr("adcdnet.training.run.train_prior", watched)
     run = labelled_pair.train(tmp_path / "run")
     prior = run.model.network.prior.state_dict()
     assert set(prior) == set(made)
@@ -155,15 +166,14 @@ def test_without_stage_1_there_is_no_prior(labelled_pair, tmp_path):
 
 def test_the_context_branch_learns_before_stage_2_which_leaves_it_alone(labelled_pair, tmp_path, monkeypatch):
     fresh, made = {}, {}
-    learn = Trainer._train_context
 
-    def watched(self, branch):
-        fresh.update({name: value.clone() for name, value in self.network.state_dict().items()})
-        learn(self, branch)
-        made.update({name: value.clone() for name, value in self.network.state_dict().items()})
+    def watched(network, branch, *rest):
+        fresh.update({name: value.clone() for name, value in network.state_dict().items()})
+        train_context(network, branch, *rest)
+        made.update({name: value.clone() for name, value in network.state_dict().items()})
         assert not any(p.requires_grad for p in branch.parameters())
 
-    monkeypatch.setattr(Trainer, "_train_context", watched)
+    monkeypatch.setattr("adcdnet.training.run.train_context", watched)
     run = labelled_pair.train(tmp_path / "run")
     changed = {name for name, value in made.items() if not torch.equal(value, fresh[name])}
     assert changed == {f"context_branch.{name}" for name in run.model.network.context_branch.state_dict()}
@@ -182,12 +192,12 @@ def test_the_context_branch_leaves_the_shares_of_the_classes_to_the_main_branch(
             index=np.random.default_rng(0).choice(3, p=[0.8, 0.15, 0.05], size=self.truth.shape).astype(np.int16),
         ),
     )
-    trainer = trainer_of(labelled_pair, stage2={"steps": 100, "batch": 64})
-    branch = trainer.network.context_branch
-    trainer._train_context(branch)
+    network, learning = begun(labelled_pair, stage2={"steps": 100, "batch": 64})
+    branch, area, schedule = network.context_branch, learning.area, learning.schedule
+    train_context(network, branch, area, learning.config, schedule, np.random.default_rng(2), History())
     with torch.no_grad():
-        said = branch(trainer._labelled_statistics(np.random.default_rng(0))[0]).mean(0)
-    expected = torch.tensor(trainer.drawn_shares).log()
+        said = branch(labelled_statistics(network, area, np.random.default_rng(0), CPU)[0]).mean(0)
+    expected = torch.tensor(schedule.drawn_shares).log()
     assert expected.max() - expected.min() > 1.5
     assert said.max() - said.min() < 0.5
 
@@ -195,39 +205,38 @@ def test_the_context_branch_leaves_the_shares_of_the_classes_to_the_main_branch(
 @pytest.mark.parametrize("grid", ["coarse", "fine"])
 def test_the_context_branch_learns_from_labelled_pixels_what_a_patch_shows(labelled_pair, monkeypatch, grid):
     """Its statistics and truths are those of the labelled training pixels, in whatever order; of very many, of some."""
-    monkeypatch.setattr(training, "_WINDOW", 24)
-    trainer = trainer_of(labelled_pair, network={"grid": grid, "sensors": "pan"})
-    monkeypatch.setattr(training, "MOST_SINGLE", 50)
-    assert len(trainer._labelled_statistics(np.random.default_rng(0))[1]) == 50
+    network, learning = begun(labelled_pair, network={"grid": grid, "sensors": "pan"})
+    area = learning.area
+    monkeypatch.setattr(context, "MOST_PIXELS", 50)
+    assert len(labelled_statistics(network, area, np.random.default_rng(0), CPU)[1]) == 50
     monkeypatch.undo()
-    statistics, truth = trainer._labelled_statistics(np.random.default_rng(0))
-    places = trainer.area.labelled
+    statistics, truth = labelled_statistics(network, area, np.random.default_rng(0), CPU)
+    places = area.labelled
     assert len(truth) == len(places) > 1000
     some = places[:: len(places) // 40]
-    ms, pan = (torch.from_numpy(np.stack(x)) for x in zip(*(trainer.area.patch(r, c) for r, c in some), strict=True))
-    expected = trainer.network.context_statistics(ms, pan).flatten(1)
+    ms, pan = (torch.from_numpy(np.stack(x)) for x in zip(*(area.patch(r, c) for r, c in some), strict=True))
+    expected = network.context_statistics(ms, pan).flatten(1)
     for values, (r, c) in zip(expected, some, strict=True):
         k = (statistics - values).abs().sum(1).argmin()
         torch.testing.assert_close(statistics[k], values, rtol=1e-4, atol=1e-4)
-        assert truth[k] == trainer.area.label[r, c]
+        assert truth[k] == area.label[r, c]
 
 
 def test_every_weight_of_stage_2_moves(labelled_pair, tmp_path, monkeypatch):
     started = {}
-    stage2 = Trainer._stage2
 
-    def watched(self):
-        started.update({name: p.detach().clone() for name, p in self.network.trained_parameters()})
-        return stage2(self)
+    def watched(network, supervision):
+        started.update({name: p.detach().clone() for name, p in network.trained_parameters()})
+        return train_stage2(network, supervision)
 
-    monkeypatch.setattr(Trainer, "_stage2", watched)
+    monkeypatch.setattr("adcdnet.training.run.train_stage2", watched)
     network = labelled_pair.train(tmp_path / "run", stage2={"weight_decay": 0}).model.network
     still = [name for name, p in network.trained_parameters() if torch.equal(p, started[name])]
     assert not still
 
 
 def test_a_collapse_ends_the_run(labelled_pair, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "effective_rank", lambda _: 1.2)
+    monkeypatch.setattr("adcdnet.training.stage1.effective_rank", lambda _: 1.2)
     with pytest.raises(InputError, match=r"stage I collapsed: after 1 steps .* effective rank 1.20 of 6; raise"):
         labelled_pair.train(tmp_path / "run")
     assert not (tmp_path / "run" / "model.safetensors").exists()
@@ -248,8 +257,8 @@ def test_ctrl_c_leaves_a_usable_run(labelled_pair, tmp_path):
             raise KeyboardInterrupt
 
     run = labelled_pair.train(tmp_path / "run", progress=interrupt)
-    assert run.model.record["interrupted"]
-    assert run.model.record["interrupted_at_step"] == 4
+    assert run.model.record.interrupted
+    assert run.model.record.interrupted_at_step == 4
     assert {p.name for p in run.folder.iterdir()} == FILES
     assert json.loads((run.folder / "metrics.json").read_text())["interrupted"]
     assert history(run)[-1]["step"] == "4"
@@ -260,18 +269,17 @@ def test_ctrl_c_leaves_a_usable_run(labelled_pair, tmp_path):
 def test_the_model_is_the_end_whatever_validation_said_before(labelled_pair, tmp_path, monkeypatch):
     looks = []
 
-    def validate(self, network):
+    def validated(network, *rest):
         """Half right, all right, then half right for ever."""
         right = [0, 1] if len(looks) == 1 else [0, 0]
         looks.append({name: value.clone() for name, value in network.state_dict().items()})
-        p = np.full((3, 40), 0.05, np.float32)
-        p[np.repeat(right, 20), np.arange(40)] = 0.9
-        return np.repeat([0, 1], 20), p
+        confusion = confusion_matrix(np.repeat([0, 1], 20), np.repeat(right, 20), 3)
+        return replace(validate(network, *rest), scores=scores(confusion))
 
-    monkeypatch.setattr(Trainer, "_validate", validate)
+    monkeypatch.setattr("adcdnet.training.stage2.validate", validated)
     run = labelled_pair.train(tmp_path / "run", stage2={"steps": 10}, validations=5)
     assert len(looks) == 5
-    assert run.model.record["validation"]["kappa"] == 0
+    assert run.model.record.validation["kappa"] == 0
     for name, value in run.model.network.state_dict().items():
         assert torch.equal(value, looks[4][name]), name
     assert not torch.equal(looks[1]["decision.classifier.weight"], looks[4]["decision.classifier.weight"])
@@ -284,14 +292,14 @@ def test_it_learns(labelled_pair, tmp_path):
     test = read_band(run.folder / "split.tif")[0] == TEST
     mapped = read_band(tmp_path / "map.tif")[0]
     assert (mapped == labelled_pair.truth)[test].mean() > 0.9
-    assert run.model.record["validation"]["kappa"] > 0.85
+    assert run.model.record.validation["kappa"] > 0.85
 
 
 def test_few_labels_are_not_passed_over_for_ever():
     config = TrainConfig().replace({"stage2": {"steps": 600, "targets": 128}})  # of patches; 300 of tiles
 
     def steps(labelled, labels_per_tile, config=config):
-        return training._within_passes(config, config.stage2, labelled, labels_per_tile).steps
+        return within_passes(config, config.stage2, labelled, labels_per_tile).steps
 
     assert steps(250, 50.0) == 118  # ceil(60 · 250 / 128)
     assert steps(150, 4.0) == 282  # 32 pixels a step: ceil(60 · 150 / 32)
@@ -312,10 +320,9 @@ def test_tiles_are_taken_where_labels_lie_close_and_are_not_few(labelled_pair):
         sparse = replace(labels, index=some.astype(np.int16))
         split = split_blocks(sparse, pixels.valid, reach=config.reach, config=config.split, seed=0)
         area = TrainingArea.of(pixels, sparse, split, config=config, ratio=2)
-        layout = Layout(ms_bands=4, pan_bands=1, ratio=2, classes=3)
-        found = Trainer(area, layout, config, torch.device("cpu"), None).found
-        assert (found["labels_per_tile"] > training.DENSE_FROM) == (kept == 1.0)
-        return found["sampling"], found["steps"], len(area.labelled)
+        schedule = schedule_of(area, config)
+        assert (schedule.labels_per_tile > DENSE_FROM) == (kept == 1.0)
+        return "dense" if schedule.dense else "patch", schedule.stage2.steps, len(area.labelled)
 
     taken, steps, labelled = sampling(0.0)
     assert (taken, steps) == ("dense", 25)
@@ -325,7 +332,8 @@ def test_tiles_are_taken_where_labels_lie_close_and_are_not_few(labelled_pair):
     assert sampling(0.0, kept=0.02)[:2] == ("patch", 50)  # few labels a tile
 
 
-def trainer_of(labelled_pair, **changes) -> Trainer:
+def begun(labelled_pair, **changes) -> tuple[ADCDNet, Supervision]:
+    """A network at its start, and how stage II would teach it."""
     config = TrainConfig().replace(QUICK).replace(changes)
     with labelled_pair.open() as scene:
         labels, pixels = labelled_pair.read_labels(scene), scene.read(scene.grid.window)
@@ -333,17 +341,20 @@ def trainer_of(labelled_pair, **changes) -> Trainer:
     step = config.network.step(2)
     labels = replace(labels, index=labels.index.repeat(step, 0).repeat(step, 1))
     area = TrainingArea.of(pixels, labels, split, config=config, ratio=2)
-    return Trainer(area, Layout(ms_bands=4, pan_bands=1, ratio=2, classes=3), config, torch.device("cpu"), None)
+    network = build_network(config, Layout(ms_bands=4, pan_bands=1, ratio=2, classes=3), CPU)
+    rng, schedule = np.random.default_rng(1), schedule_of(area, config)
+    return network, Supervision(area=area, config=config, schedule=schedule, rng=rng, history=History())
 
 
 @pytest.mark.parametrize("sampling", ["patch", "dense"])
 def test_mixed_samples_have_mixed_labels(labelled_pair, monkeypatch, sampling):
-    trainer = trainer_of(labelled_pair, sampling=sampling, stage2={"batch": 9, "tiles": 3}, class_balance=0.0)
-    network, calls, drawn = trainer.network.eval(), [], []
+    network, learning = begun(labelled_pair, sampling=sampling, stage2={"batch": 9, "tiles": 3}, class_balance=0.0)
+    calls, drawn, area = [], [], learning.area
+    network.eval()
     name = "forward" if sampling == "patch" else "on_tile"
-    run, draw = getattr(network, name), getattr(trainer.area, "draw_patches" if sampling == "patch" else "draw_tiles")
+    run, draw = getattr(network, name), getattr(area, "draw_patches" if sampling == "patch" else "draw_tiles")
     monkeypatch.setattr(network, name, lambda *a, **k: calls.append((a, run(*a, **k))) or calls[-1][1])
-    monkeypatch.setitem(vars(trainer.area), draw.__name__, lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1])
+    monkeypatch.setitem(vars(area), draw.__name__, lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1])
 
     class Generator(np.random.Generator):  # draws evenly, but known
         def random(self, *a, **k):
@@ -354,28 +365,31 @@ def test_mixed_samples_have_mixed_labels(labelled_pair, monkeypatch, sampling):
                 np.roll(np.arange(x), 1) if isinstance(x, int) and x == len(drawn[0].label) else super().permutation(x)
             )
 
-    losses = trainer._supervised(Generator(np.random.PCG64(3)), mixed=True)
+    losses = losses_of(network, replace(learning, rng=Generator(np.random.PCG64(3))), mixed=True)
     (seen, outputs), (sample,) = calls[0], drawn
     for given, image in zip(seen[:2], (sample.ms, sample.pan), strict=True):
         np.testing.assert_allclose(given, 0.3 * image + 0.7 * np.roll(image, 1, 0), rtol=1e-5, atol=1e-6)
     own, other = (torch.from_numpy(x.copy()) for x in (sample.label, np.roll(sample.label, 1, 0)))
     own, other = (x.flatten() if sampling == "patch" else x[seen[2]] for x in (own, other))
     for loss, logits in zip(losses, outputs, strict=True):
-        p = torch.log_softmax(logits, 1) * (1 - trainer.config.label_smoothing)
-        p += torch.log_softmax(logits, 1).mean(1, keepdim=True) * trainer.config.label_smoothing
+        p = torch.log_softmax(logits, 1) * (1 - learning.config.label_smoothing)
+        p += torch.log_softmax(logits, 1).mean(1, keepdim=True) * learning.config.label_smoothing
         expected = 0.0
         for share, truth in ((0.3, own[: len(p)]), (0.7, other[: len(p)])):
             known = truth >= 0
-            weight = (torch.ones(3) if sampling == "patch" else trainer.class_weight)[truth[known]]
+            weight = torch.tensor((1.0, 1.0, 1.0) if sampling == "patch" else learning.schedule.class_weight)[
+                truth[known]
+            ]
             expected = expected - share * (weight * p[known, truth[known]]).sum() / weight.sum()
         torch.testing.assert_close(loss, expected)
     assert sampling == "patch" or (other < 0).any()  # a tile is mixed with one that is not labelled everywhere
 
 
 def test_the_last_steps_mix_nothing(labelled_pair, tmp_path, monkeypatch):
-    flags, run = [], Trainer._supervised
+    flags = []
     monkeypatch.setattr(
-        Trainer, "_supervised", lambda self, rng, *, mixed, **k: flags.append(mixed) or run(self, rng, mixed=mixed, **k)
+        "adcdnet.training.stage2.losses_of",
+        lambda *a, mixed, **k: flags.append(mixed) or losses_of(*a, mixed=mixed, **k),
     )
     labelled_pair.train(tmp_path / "run", stage2={"steps": 10}, mixup=0.6)
     assert flags == [True, True, True, False, False]
@@ -384,23 +398,23 @@ def test_the_last_steps_mix_nothing(labelled_pair, tmp_path, monkeypatch):
     assert not any(flags)
 
 
-def few_labels(labelled_pair, tmp_path, name="few", counts=(60, 60, 60), progress=None, **changes):
+def few_labels(labelled_pair, tmp_path, name="few", counts=(60, 60, 60), progress=silent, **changes):
     """A training on so many labels a class, what its second round drew, and the weights that each round began with."""
     drawn, starts = [], []
-    draw, rounds = TrainingArea.draw_patches, Trainer._round
+    draw = TrainingArea.draw_patches
 
     def watched(self, rng, count, **k):
         if k.get("guesses"):
             drawn.append((self, k["guessed"], k["guesses"], count))
         return draw(self, rng, count, **k)
 
-    def begun(self, *a, **k):
-        starts.append(copy.deepcopy(self.network.state_dict()))
-        return rounds(self, *a, **k)
+    def begin(network, *a, **k):
+        starts.append(copy.deepcopy(network.state_dict()))
+        return train_round(network, *a, **k)
 
     with pytest.MonkeyPatch.context() as patch, labelled_pair.open() as scene:
         patch.setattr(TrainingArea, "draw_patches", watched)
-        patch.setattr(Trainer, "_round", begun)
+        patch.setattr("adcdnet.training.stage2.train_round", begin)
         labels = labelled_pair.read_labels(scene)
         rng = np.random.default_rng(0)
         index = np.full_like(labels.index, -1)
@@ -422,15 +436,15 @@ def test_few_labels_are_learnt_again_with_what_the_first_round_says_of_the_rest(
     part = read_band(run.folder / "split.tif")[0]
     area, guessed, guesses, count = drawn[0]
     assert (guesses, count) == (48, 64)
-    assert len(drawn) == run.model.record["steps"] < 6
+    assert len(drawn) == run.model.record.steps < 6
     on = tuple(guessed.places.T)
     assert (part[on] == TRAIN).all()
     assert (area.label[on] < 0).all()
-    assert run.model.record["self_trained"] == len(guessed.places) == ((part == TRAIN) & (area.label < 0)).sum()
+    assert run.model.record.self_trained == len(guessed.places) == ((part == TRAIN) & (area.label < 0)).sum()
     np.testing.assert_allclose(guessed.probability.sum(1), 1, rtol=1e-5)
     steps = [int(row["step"]) for row in history(run) if row["stage"] == "stage2"]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 2 * run.model.record["steps"]
+    assert steps[-1] == 2 * run.model.record.steps
 
 
 @pytest.mark.parametrize(
@@ -442,7 +456,7 @@ def test_a_second_round_is_for_few_even_labels_drawn_one_by_one_and_can_be_switc
 ):
     run, drawn, starts = few_labels(labelled_pair, tmp_path, **changes)
     assert (len(drawn), len(starts)) == (0, 1)
-    assert "self_trained" not in run.model.record
+    assert run.model.record.self_trained is None
 
 
 def test_few_labels_are_trained_without_the_parts_of_the_paper(labelled_pair, tmp_path):
@@ -450,10 +464,10 @@ def test_few_labels_are_trained_without_the_parts_of_the_paper(labelled_pair, tm
     off = {"network": {"attention": "none", "dtm": False, "prior": False}, "branch_weight": 0.0}
     assert same_weights(run.model, few_labels(labelled_pair, tmp_path, name="plain", **off)[0].model)
     written = TrainConfig.read(run.folder / "config.toml")
-    assert written.model_dump() == TrainConfig.model_validate(run.model.record["settings"]).model_dump()
+    assert written.model_dump() == TrainConfig.model_validate(run.model.record.settings).model_dump()
     assert written == written.plain()
     assert not [row for row in history(run) if row["stage"] == "stage1"]
-    assert sum("without prior, DIA and DTM" in note for note in run.model.record["notes"]) == 1
+    assert sum("without prior, DIA and DTM" in note for note in run.model.record.notes) == 1
 
 
 @pytest.mark.parametrize("changes", [{"plain_if_few": False}, {"passes": 0.0}, {"network": {"reader": "gru"}}])
@@ -462,12 +476,12 @@ def test_the_parts_of_the_paper_stay_where_labels_are_many_or_settings_ask_for_t
     assert run.model.network.prior is not None
     assert run.model.network.dtm
     assert run.model.network.config.attention == "dia"
-    assert not [note for note in run.model.record["notes"] if "without prior" in note]
+    assert not [note for note in run.model.record.notes if "without prior" in note]
 
 
 def test_ctrl_c_in_the_second_round_leaves_the_first(labelled_pair, tmp_path):
     alone = few_labels(labelled_pair, tmp_path, name="alone", self_training=0.0)[0]
-    last = alone.model.record["steps"]
+    last = alone.model.record.steps
 
     def interrupt(stage, step, steps, known):
         if stage == "stage2" and step > last:
@@ -477,9 +491,9 @@ def test_ctrl_c_in_the_second_round_leaves_the_first(labelled_pair, tmp_path):
     assert len(starts) == 2
     assert drawn
     assert same_weights(run.model, alone.model)
-    assert run.model.record["interrupted"]
-    assert run.model.record["interrupted_at_step"] == last + 1
-    assert "self_trained" not in run.model.record
+    assert run.model.record.interrupted
+    assert run.model.record.interrupted_at_step == last + 1
+    assert run.model.record.self_trained is None
 
 
 def test_ctrl_c_between_the_rounds_leaves_the_first(labelled_pair, tmp_path, monkeypatch):
@@ -488,16 +502,16 @@ def test_ctrl_c_between_the_rounds_leaves_the_first(labelled_pair, tmp_path, mon
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trainer, "_answers", interrupt)  # nothing validates here
+    monkeypatch.setattr("adcdnet.training.stage2.logits_on", interrupt)  # nothing validates here
     run = few_labels(labelled_pair, tmp_path)[0]
     assert same_weights(run.model, alone.model)
-    assert run.model.record["interrupted_at_step"] == alone.model.record["steps"]
-    assert "self_trained" not in run.model.record
+    assert run.model.record.interrupted_at_step == alone.model.record.steps
+    assert run.model.record.self_trained is None
 
 
 def test_of_very_much_ground_without_labels_some_windows_are_enough(labelled_pair, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "MOST_SINGLE", 300)
-    monkeypatch.setattr(training, "_WINDOW", 16)
+    monkeypatch.setattr("adcdnet.training.stage2.MOST_UNLABELLED", 300)
+    monkeypatch.setattr("adcdnet.training.stage2.WINDOW", 16)
     places = few_labels(labelled_pair, tmp_path)[1][0][1].places
     assert 300 <= len(places) < 300 + 16 * 16
     window = places // 16
@@ -548,7 +562,7 @@ def test_settings_that_must_work(labelled_pair, tmp_path, changes):
     run = labelled_pair.train(tmp_path / "run", **changes)
     losses = [float(row["loss"]) for row in history(run)]
     assert np.isfinite(losses).all()
-    assert ("validation" in run.model.record) == (changes.get("split") is None)
+    assert (run.model.record.validation is not None) == (changes.get("split") is None)
     if run.model.network.config.sharable:  # patch by patch takes seconds
         with labelled_pair.open() as scene:
             predict(run.folder, scene, out=tmp_path / "map.tif")
@@ -642,7 +656,7 @@ def test_on_a_gpu_what_is_not_repeatable_is_switched_off_and_on_again(monkeypatc
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
 
     def fail(device):
-        with training._repeatable(torch.device(device)):
+        with repeatable(torch.device(device)):
             raise KeyError(torch.are_deterministic_algorithms_enabled())
 
     for device, switched in (("cuda", "True"), ("cpu", "False")):

@@ -28,10 +28,9 @@ from adcdnet.geo.labels import Labels
 from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.geo.scene_files import SceneFiles
 from adcdnet.mapping import memory
+from adcdnet.mapping.answers import Answers
 from adcdnet.mapping.engine import default_engine, scene_logits
-from adcdnet.mapping.local_priors import LocalShares
 from adcdnet.mapping.model import Model
-from adcdnet.mapping.posterior import posterior
 from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.metrics import expected_calibration_error
 from adcdnet.nn.architecture import Layout
@@ -39,7 +38,9 @@ from adcdnet.split.blocks import block_numbers
 from adcdnet.split.folds import block_folds, random_folds
 from adcdnet.split.parts import TEST, TRAIN, Split, leakage
 from adcdnet.training.area import TrainingArea
-from adcdnet.training.run import Trainer, suited_to
+from adcdnet.training.loop import History, build_network
+from adcdnet.training.run import train_network
+from adcdnet.training.schedule import suited_to
 
 TAUS = (0.0, 0.5, 1.0)
 Protocol = Literal["blocks", "strips", "random"]  # what is tested: see `folds`
@@ -136,7 +137,7 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class _Answers:
+class _Trained:
     """What a trained method says. logits (K, H, W): of the test ground at least."""
 
     logits: NDArray[np.float32]
@@ -147,19 +148,19 @@ class _Answers:
     pixels_per_second: float
 
 
-def _of_baseline(cell: Cell, area: TrainingArea, pixels: Pixels, scene: Scene, ground: NDArray[np.bool_]) -> _Answers:
+def _of_baseline(cell: Cell, area: TrainingArea, pixels: Pixels, scene: Scene, ground: NDArray[np.bool_]) -> _Trained:
     started = time.perf_counter()
     bands = BandRoles.of_descriptions(scene.ms_descriptions)
     classifier = METHODS[cell.method.removesuffix(ALIKE)](area, pixels, bands, seed=cell.seed)
     trained = time.perf_counter()
     logits = classifier.logits(pixels, ground)
     speed = int(ground.sum()) / (time.perf_counter() - trained)
-    return _Answers(logits, classifier.drawn_shares, 1.0, classifier.parameters, trained - started, speed)
+    return _Trained(logits, classifier.drawn_shares, 1.0, classifier.parameters, trained - started, speed)
 
 
 def _of_network(
     area: TrainingArea, pixels: Pixels, scene: Scene, labels: Labels, settings: TrainConfig, device: torch.device
-) -> _Answers:
+) -> _Trained:
     started = time.perf_counter()
     model = _train(area, scene, labels, settings, device)
     trained = time.perf_counter()
@@ -168,11 +169,11 @@ def _of_network(
         logits[:, *window.slices] = values
     speed = int(pixels.valid.sum()) / (time.perf_counter() - trained)
     parameters = sum(p.numel() for p in model.network.parameters())
-    return _Answers(logits, model.drawn_shares, model.temperature, parameters, trained - started, speed)
+    return _Trained(logits, model.drawn_shares, model.temperature, parameters, trained - started, speed)
 
 
 def _count(
-    answers: _Answers, area: TrainingArea, truth: NDArray[np.int64], ground: NDArray[np.bool_], weight: float
+    trained: _Trained, area: TrainingArea, truth: NDArray[np.int64], ground: NDArray[np.bool_], weight: float
 ) -> dict[str, Any]:
     """Confusion matrices by place and calibration errors, by tau. truth: −1 where nothing is tested.
 
@@ -181,15 +182,15 @@ def _count(
     """
     shares = (area.class_counts / area.class_counts.sum()).tolist()
     row, col = np.nonzero(ground)
-    local = LocalShares(truth.shape, 1, shares, answers.drawn_shares, weight)
-    local.add(answers.logits[:, row, col], row, col)
+    temperature, logits = trained.temperature, trained.logits
+    answers = Answers(truth.shape, 1, shares, trained.drawn_shares, local_priors=weight, temperature=temperature)
+    answers.add(logits[:, row, col], row, col)
     row, col = np.nonzero(truth >= 0)
-    adapted = local.adapt(answers.logits[:, row, col], row, col)
     height, width = truth.shape
     place = block_numbers(height, width, 2 * TrainConfig().reach)
     confusions, calibration = {}, {}
     for tau in TAUS:
-        p = posterior(adapted, shares, answers.drawn_shares, tau, answers.temperature)
+        p = answers.probabilities(logits[:, row, col], row, col, tau=tau)
         answer = np.full(truth.shape, -1)
         answer[row, col] = p.argmax(0)
         found = confusion_by_block(truth, answer, len(shares), place)  # places after the last tested one are left out
@@ -231,10 +232,7 @@ def _kept_labels(index: NDArray[np.int64], split: Split, cell: Cell) -> NDArray[
 
 def _train(area: TrainingArea, scene: Scene, labels: Labels, settings: TrainConfig, device: torch.device) -> Model:
     layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes))
-    torch.manual_seed(settings.seed)
-    trainer = Trainer(area, layout, suited_to(area, settings), device, None)
-    network = trainer.run()
-    shares = trainer.label_shares, trainer.drawn_shares
-    return Model(
-        network, area.statistics, labels.classes, *shares, temperature=trainer.temperature, answers=settings.answers
-    )
+    config = suited_to(area, settings)
+    torch.manual_seed(config.seed)
+    trained = train_network(build_network(config, layout, device), area, config, History())
+    return trained.model(area, labels.classes, config)

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -19,11 +19,10 @@ from adcdnet.benchmark.cell import Cell, compute_together
 from adcdnet.benchmark.methods_by_name import ALIKE, settings_of
 from adcdnet.errors import InputError
 from adcdnet.files import write_whole
+from adcdnet.mapping.progress import Progress, silent
 
 
-def run_cells(
-    cells: Sequence[Cell], out: Path, *, jobs: int = 1, progress: Callable[[int, int, Cell], None] | None = None
-) -> None:
+def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1, progress: Progress = silent) -> None:
     """Compute the cells that are not kept in `out` yet, each in a process of its own, `jobs` at a time."""
     for cell in cells:
         settings_of(cell.method, cell.seed)
@@ -46,10 +45,9 @@ def run_cells(
         try:
             for future in as_completed(running):
                 future.result()
-                for cell in running[future]:
+                for _ in running[future]:
                     done += 1
-                    if progress is not None:
-                        progress(done, len(cells), cell)
+                    progress("cells", done, len(cells), {})
         except BrokenProcessPool as error:
             raise InputError(
                 "a training was killed, most likely for want of memory; what is finished is kept: call again with "

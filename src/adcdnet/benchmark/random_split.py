@@ -18,15 +18,14 @@ import numpy as np
 from adcdnet.assess.evaluate import labels_in_part
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
-from adcdnet.files import write_whole
+from adcdnet.files import as_json, write_whole
+from adcdnet.mapping.answers import Answers
 from adcdnet.mapping.device import pick_device
-from adcdnet.mapping.engine import default_engine, scene_logits
-from adcdnet.mapping.local_priors import LocalShares
+from adcdnet.mapping.engine import default_engine, scene_logits, valid_targets
 from adcdnet.mapping.model import Model, Run
-from adcdnet.mapping.posterior import posterior
-from adcdnet.mapping.predict import known_targets
+from adcdnet.mapping.progress import Progress, silent
 from adcdnet.metrics import Scores, confusion_matrix, scores
-from adcdnet.training.run import Progress, train
+from adcdnet.training.run import train
 from adcdnet.training.scenes import LabelledScene
 
 TAUS = (1.0, 0.5)
@@ -56,14 +55,14 @@ def compare_random(
     *,
     init: Model | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[Claim, Claim]:
     """Train once more with settings and seed of the run, on the same scenes divided pixel by pixel; returns what the
     test parts of both say, the run's own first, and adds it to the run's metrics.json as "random_split".
 
     scenes, init: as the run was trained with. InputError where a run has no labelled test pixel or was divided so.
     """
-    config = TrainConfig.model_validate(run.model.record["settings"])
+    config = TrainConfig.model_validate(run.model.record.settings)
     if config.split.unit == "random":
         raise InputError("the run's own split is of random pixels; compare a run of blocks or polygons with it")
     own = _claim(run, scenes, device)
@@ -75,7 +74,7 @@ def compare_random(
     file = run.folder / "metrics.json"
     known = json.loads(file.read_text(encoding="utf-8"))
     known["random_split"] = {"own": own.to_dict(), "random": random.to_dict()}
-    write_whole(file, (json.dumps(known, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(file, as_json(known))
     return own, random
 
 
@@ -84,24 +83,26 @@ def _claim(run: Run, scenes: Sequence[LabelledScene], device: str) -> Claim:
     confusions = np.zeros((len(TAUS), classes, classes + 1), np.int64)
     for one in scenes:
         step = model.network.config.step(one.scene.ratio)
-        split = run.folder / ("split.tif" if len(scenes) == 1 else f"split-{one.name}.tif")
+        split = run.split("" if len(scenes) == 1 else one.name)
         grid = one.scene.grid.refine(step)
         truth = labels_in_part(one.labels, grid, "the scene", split, "test")
-        shares = model.label_shares, model.drawn_shares
-        local = LocalShares(grid.shape, step, *shares, model.answers.local_priors)
-        tested = []
+        answers, tested = Answers.of(model, grid.shape), []
         for window, _, logits in scene_logits(model, one.scene, engine=default_engine(model.network), device=where):
             assert logits is not None  # no window is skipped
-            found, row, col = known_targets(logits, window.scale(step))
-            local.add(found, row, col)
+            valid, row, col = valid_targets(logits, window.scale(step))
+            answers.add(valid, row, col)
             wanted = truth[row, col] >= 0
-            tested.append((found[:, wanted], row[wanted], col[wanted]))
-        found, row, col = (np.concatenate(parts, axis=-1) for parts in zip(*tested, strict=True))
-        adapted = local.adapt(found, row, col)
+            tested.append((valid[:, wanted], row[wanted], col[wanted]))
+        targets = [np.concatenate(parts, axis=-1) for parts in zip(*tested, strict=True)]
         for confusion, tau in zip(confusions, TAUS, strict=True):
-            p = posterior(adapted, *shares, tau, model.temperature)
-            confusion += confusion_matrix(truth[row, col], p.argmax(0), classes)
+            best = answers.probabilities(*targets, tau=tau).argmax(0)
+            confusion += confusion_matrix(truth[targets[1], targets[2]], best, classes)
     if not confusions.any():
         raise InputError("the test part holds no labelled pixel, so there is nothing to compare; label more places")
     by_tau = {tau: scores(confusion) for tau, confusion in zip(TAUS, confusions, strict=True)}
-    return Claim(by_tau, int(confusions[0].sum()), **model.record["leakage"])
+    return Claim(by_tau, int(confusions[0].sum()), **_leakage(model))
+
+
+def _leakage(model: Model) -> dict[str, float]:
+    """Shares of the test pixels; nan where there is none."""
+    return {name: float("nan") if share is None else share for name, share in model.record.leakage.items()}

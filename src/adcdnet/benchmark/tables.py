@@ -12,7 +12,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -30,6 +30,7 @@ from adcdnet.errors import InputError
 from adcdnet.files import write_whole
 from adcdnet.geo.scene_files import SceneFiles
 from adcdnet.mapping.device import pick_device
+from adcdnet.mapping.progress import Progress, silent
 from adcdnet.metrics import Scores, scores
 
 SCORES = ("oa", "aa", "kappa", "macro_f1")
@@ -78,7 +79,7 @@ def benchmark(
     labels_per_class: Sequence[int | None] = (None,),
     jobs: int = 1,
     device: str = "auto",
-    progress: Callable[[int, int, Cell], None] | None = None,
+    progress: Progress = silent,
 ) -> list[Row]:
     """Compute what is missing and write results.csv, results.md and results.png into `out`. Returns the rows.
 

@@ -62,7 +62,7 @@ def benchmark_command(
             labels_per_class=numbers,
             jobs=jobs,
             device=device,
-            progress=lambda done, of, _: report("cells", done, of, {}),
+            progress=report,
         )
     out_console.print(markdown(rows, reference=method_name(reference)), markup=False)
     if split == "random":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +22,7 @@ from adcdnet.cli.console import (
     refuse_overwriting,
     say,
 )
-from adcdnet.files import write_whole
+from adcdnet.files import as_json, write_whole
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.registration import Registration
 
@@ -58,7 +57,7 @@ def check_command(
         pan_bands=bands_of(pan_bands),
     )
     if json_path is not None:
-        write_whole(json_path, (json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+        write_whole(json_path, as_json(found.to_dict()))
     say(found.notes)
     print_report(found)
     if found.verdict == "cannot be used":

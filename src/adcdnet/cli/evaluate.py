@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import typer
 from adcdnet.assess.evaluate import Evaluation, evaluate
 from adcdnet.assess.intervals import FEWEST_BLOCKS, Interval
 from adcdnet.cli.console import ColumnOption, out_console, print_table, refuse_overwriting, say, score_table
-from adcdnet.files import write_whole
+from adcdnet.files import as_json, write_whole
 
 
 def evaluate_command(
@@ -37,7 +36,7 @@ def evaluate_command(
     say(found.notes)
     print_evaluation(found)
     if json_path is not None:
-        write_whole(json_path, (json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+        write_whole(json_path, as_json(found.to_dict()))
 
 
 def print_evaluation(found: Evaluation) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from adcdnet.cli.console import ColumnOption, MsOption, PanOption, out_console, print_table, progress_bars, say
-from adcdnet.files import write_whole
+from adcdnet.files import as_json, write_whole
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.labels import read_labels
 from adcdnet.geo.scene import Scene
@@ -49,12 +48,12 @@ def explain_command(
                 found_labels,
                 split=split,
                 part=part,
-                progress=lambda done, of: report("explain", done, of, {}),
+                progress=report,
             )
         where = f"{part} part of {scene.name}" if part else f"all labels of {scene.name}"
-    write_explanation(found, out, title=f"{loaded.record.get('name', 'model')} on the {where}")
+    write_explanation(found, out, title=f"{loaded.record.name or 'model'} on the {where}")
     if json_path is not None:
-        write_whole(json_path, (json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+        write_whole(json_path, as_json(found.to_dict()))
     print_explanation(found)
     out_console.print(f"figure: {out}   table: {out.with_suffix('.csv')}", markup=False)
 

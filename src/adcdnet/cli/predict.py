@@ -91,7 +91,7 @@ def predict_command(
         sieved=sieve,
         device=device,
     )
-    trained = loaded.record.get("chosen_bands", {})
+    trained = loaded.record.chosen_bands
     bands = bands_of(ms_bands) or trained.get("ms"), bands_of(pan_bands) or trained.get("pan")
 
     def opened(files: SceneFiles) -> Scene:
@@ -134,7 +134,7 @@ def _report_words(
 ) -> list[str]:
     """The command that makes a report of a map: with all that the scene was opened with."""
     options: list[tuple[str, Path | str | None]] = [("--map", out), ("--probabilities", probabilities)]
-    if files.name in model.record.get("scenes", {}):
+    if files.name in model.record.scenes:
         options.append(("--scene", files.name))
     for option, image in (("--ms", files.ms), ("--pan", files.pan)):
         options += [(option, file) for file in ((image,) if isinstance(image, Path) else image)]
@@ -188,9 +188,7 @@ def _map(
         say(scene.notes)
         started = time.perf_counter()
         with progress_bars() as report:
-            warnings = mapped(
-                scene, out=out, probabilities=probabilities, progress=lambda done, of: report("map", done, of, {})
-            )
+            warnings = mapped(scene, out=out, probabilities=probabilities, progress=report)
         seconds = time.perf_counter() - started
         height, width = (scene.fine_grid if fine else scene.grid).shape
     say(warnings)

@@ -135,7 +135,7 @@ def train_command(
     else:
         one = SceneFiles(ms=tuple(ms), pan=tuple(pan), labels=labels, classes=classes, column=column)
         wanted = [one.model_copy(update={"mask": mask, "split": split_raster})]
-    known = {} if model is None else model.record.get("chosen_bands", {})
+    known = {} if model is None else model.record.chosen_bands
     chosen = {
         "ms_bands": bands_of(ms_bands) or known.get("ms"),
         "pan_bands": bands_of(pan_bands) or known.get("pan"),
@@ -148,9 +148,9 @@ def train_command(
         files, of_polygons, _ = inputs.read(run.folder)
         inputs.write(run.folder, files, of_polygons, sys.argv[1:])
         said = {note for one in opened for note in one.notes}
-        say([n for n in run.model.record["notes"] if n not in said])
+        say([n for n in run.model.record.notes if n not in said])
         _print_run(run, by_blocks=settings.split.unit == "blocks" and len(wanted) == 1 and wanted[0].split is None)
-        if compare_random and not run.model.record["interrupted"]:
+        if compare_random and not run.model.record.interrupted:
             with progress_bars() as report:
                 _print_claims(*claims.compare_random(run, opened, init=model, device=device, progress=report))
     out_console.print(f"run: {run.folder}   report of it: adcdnet report {run.folder}", markup=False)
@@ -158,24 +158,21 @@ def train_command(
 
 def _print_run(run: Run, *, by_blocks: bool) -> None:
     record = run.model.record
-    pixels = ", ".join(f"{n} {c}" for n, c in record["labelled_pixels"].items() if c)
-    blocks = f" (blocks of {record['block']} MS pixels)" if by_blocks else ""
+    pixels = ", ".join(f"{n} {c}" for n, c in record.labelled_pixels.items() if c)
+    blocks = f" (blocks of {record.block} MS pixels)" if by_blocks else ""
     out_console.print(f"labelled pixels: {pixels}{blocks}")
-    for name, known in record.get("scenes", {}).items():
+    for name, known in record.scenes.items():
         pixels = ", ".join(f"{n} {c}" for n, c in known["labelled_pixels"].items() if c)
         out_console.print(f"  {name}: {pixels}", markup=False)
-    out_console.print(
-        f"sampling: {record['sampling']} ({record['labels_per_tile']:.1f} labelled pixels a tile on average)"
-    )
-    if "self_trained" in record:
-        out_console.print(f"few labels: a second round learnt from {record['self_trained']} pixels without one as well")
-    if "validation" in record:
-        v = record["validation"]
+    out_console.print(f"sampling: {record.sampling} ({record.labels_per_tile:.1f} labelled pixels a tile on average)")
+    if record.self_trained is not None:
+        out_console.print(f"few labels: a second round learnt from {record.self_trained} pixels without one as well")
+    if (v := record.validation) is not None:
         out_console.print(f"validation: OA {v['oa']:.3f}, AA {v['aa']:.3f}, kappa {v['kappa']:.3f}")
-    if record["interrupted"]:
+    if record.interrupted:
         err.print("stopped early; the run holds the model so far", style="yellow")
-    holding = record["leakage"]["holding"]
-    if record["settings"]["split"]["unit"] == "random" and holding is not None:
+    holding = record.leakage["holding"]
+    if record.settings["split"]["unit"] == "random" and holding is not None:
         out_console.print(
             f"random pixels: {holding:.0%} of the test pixels have a training pixel in their window; {_LEAKS}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from adcdnet.config import TrainConfig
 from adcdnet.demo.figure import demo_figure
 from adcdnet.demo.simulate import SimulatedScene, simulate
 from adcdnet.errors import InputError
-from adcdnet.files import write_whole
+from adcdnet.files import as_json, write_whole
 from adcdnet.geo.display import stretch
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.labels import read_labels
@@ -23,9 +23,9 @@ from adcdnet.geo.raster import read_band
 from adcdnet.geo.raster_writer import write_raster
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.predict import predict
+from adcdnet.mapping.progress import Progress, silent
 from adcdnet.training.run import train
 
-Progress = Callable[[str, int, int, dict[str, float]], None]
 SCENE = "ms.tif", "pan.tif", "labels.tif"
 SETTINGS = TrainConfig().replace({"stage1": {"steps": 30}, "stage2": {"steps": 300}, "validations": 5})
 
@@ -58,7 +58,7 @@ def write_scene(out: Path, *, seed: int, size: int, ratio: int) -> SimulatedScen
 
 
 def run_demo(
-    out: Path, *, seed: int, size: int, ratio: int, progress: Progress | None = None, config: TrainConfig = SETTINGS
+    out: Path, *, seed: int, size: int, ratio: int, progress: Progress = silent, config: TrainConfig = SETTINGS
 ) -> DemoResult:
     """Leave scene, run, map.tif, metrics.json and figure.png in `out`. Three trainings with equal settings."""
     config = config.replace({"seed": seed})
@@ -73,9 +73,8 @@ def run_demo(
         with Scene.open(ms, pan) as scene:
             labels = read_labels(truth, scene.grid, classes=landscape.class_table)
 
-            def tell(stage: str, step: int, steps: int, known: dict[str, float], name: str = name) -> None:
-                if progress is not None:
-                    progress(f"{name}, {stage}", step, steps, known)
+            def tell(stage: str, step: int, steps: int, figures: Mapping[str, float], name: str = name) -> None:
+                progress(f"{name}, {stage}", step, steps, figures)
 
             run = train(
                 scene, labels, out=folder, config=config.replace({"network": {"sensors": sensors}}), progress=tell
@@ -86,7 +85,7 @@ def run_demo(
         if sensors == "both":
             evaluation = found
     content = {**json.loads((out / "metrics.json").read_text()), "test": evaluation.to_dict(), "oa": dict(accuracies)}
-    write_whole(out / "metrics.json", (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(out / "metrics.json", as_json(content))
     everywhere = np.ones((size, size), bool)
     demo_figure(
         out / "figure.png",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adcdnet.config import AnswerConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.grid import Window, tiles
 from adcdnet.geo.scene import Pixels, Scene
@@ -58,31 +60,61 @@ def logits_of(
     """Main logits (K, h, w) of a window, from its pixels with a halo of the model's reach; nan where invalid.
 
     h, w: MS pixels, or PAN pixels where those are the targets of the network. batch: patches at once of engine `patch`.
-    The logits of neighbours are averaged as the settings of the network say.
+    The logits of neighbours are averaged as the settings of the model say.
     """
-    network = model.network.to(device)
-    config = network.config
-    step, halo, margin = config.step(network.layout.ratio), config.reach, model.answers.margin
+    config, margin = model.network.config, model.answers.margin
+    step = config.step(model.network.layout.ratio)
     images = model.statistics.standardise(*pixels)
-    ms, pan = (torch.from_numpy(x).to(device) for x in images)
-    own = (slice(halo * step, -halo * step),) * 2
-    valid = pixels.valid_targets(step)[own]
-    row, col = np.nonzero(valid)
-    around = margin * step
-    inside = tuple(slice(around, size - around) for size in valid.shape)
-    logits = np.full((network.layout.classes, *valid.shape), np.nan, np.float32)
+    own, inside = (_without_border(border * step) for border in (config.reach, margin))
+    logits = window_logits(
+        model.network.to(device),
+        model.answers,
+        images,
+        wanted=pixels.valid_targets(step)[own],
+        look=looks(*images, step, sensors=config.sensors)[:, *own],
+        engine=engine,
+        batch=batch,
+        precision=precision,
+    )
+    return logits[:, *inside]
+
+
+def window_logits(
+    network: ADCDNet,
+    answers: AnswerConfig,
+    images: tuple[NDArray[np.float32], NDArray[np.float32]],
+    *,
+    wanted: NDArray[np.bool_],
+    look: NDArray[np.float32],
+    engine: Engine,
+    batch: int = LARGEST_BATCH,
+    precision: Precision = "float32",
+) -> NDArray[np.float32]:
+    """Main logits (K, h, w) of the targets (h, w) of a window that are wanted, nan elsewhere; averaged with those of
+    neighbours that are wanted too.
+
+    images: ms and pan of the window, standardised, with a halo of the network's reach. look: see `smoothing`.
+    """
+    logits = np.full((network.layout.classes, *wanted.shape), np.nan, np.float32)
+    row, col = np.nonzero(wanted)
     if not len(row):
-        return logits[:, *inside]
+        return logits
+    device = next(network.parameters()).device
+    ms, pan = (torch.from_numpy(image).to(device) for image in images)
     with inference(device, precision):
         if engine == "dense":
-            found = _dense(network, ms, pan, row, col)
+            answered = _dense(network, ms, pan, row, col)
         elif engine == "patch":
-            found = _patch_by_patch(network, ms, pan, row, col, batch)
+            answered = _patch_by_patch(network, ms, pan, row, col, batch)
         else:
             raise ValueError(f"engine is {engine!r}, must be 'dense' or 'patch'")
-    logits[:, row, col] = found.float().cpu().numpy().T
-    look = looks(*images, step, sensors=config.sensors)[:, *own]
-    return smooth(logits, look, model.answers.smooth, model.answers.likeness)[:, *inside]
+    logits[:, row, col] = answered.float().cpu().numpy().T
+    return smooth(logits, look, answers.smooth, answers.likeness)
+
+
+def _without_border(border: int) -> tuple[slice, slice]:
+    inner = slice(border, -border or None)
+    return inner, inner
 
 
 @contextmanager
@@ -137,18 +169,36 @@ def _patch_by_patch(
     network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64], batch: int
 ) -> Tensor:
     """Logits (n, K), one patch per target: the definition."""
-    config, ratio = network.config, network.layout.ratio
-    step, size = config.step(ratio), config.size
-    first = config.reach - config.before
     parts = []
     for start in range(0, len(row), batch):
-        some_ms, some_pan = [], []
-        for r, c in zip(row[start : start + batch].tolist(), col[start : start + batch].tolist(), strict=True):
-            window = Window(r // step + first, c // step + first, size, size)
-            some_ms.append(ms[:, *window.slices])
-            some_pan.append(pan[:, *window.around(ratio, step, (r % step, c % step)).slices])
-        parts.append(network(torch.stack(some_ms), torch.stack(some_pan)).main)
+        some = slice(start, start + batch)
+        parts.append(network(*cut_patches(network, ms, pan, row[some], col[some])).main)
     return torch.cat(parts)
+
+
+def cut_patches(
+    network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
+    """One patch per target (n, B, h, h) and (n, B', h·r, h·r), from a window with a halo of the network's reach."""
+    config, ratio = network.config, network.layout.ratio
+    step, size, first = config.step(ratio), config.size, config.reach - config.before
+    windows = [Window(r // step + first, c // step + first, size, size) for r, c in zip(row, col, strict=True)]
+    phases = zip(row % step, col % step, strict=True)
+    return (
+        torch.stack([ms[:, *window.slices] for window in windows]),
+        torch.stack([pan[:, *w.around(ratio, step, phase).slices] for w, phase in zip(windows, phases, strict=True)]),
+    )
+
+
+def read_window(model: Model, scene: Scene, window: Window) -> Pixels:
+    """A window of a scene with a halo of the model's reach, mirrored at borders as the network wants it."""
+    return scene.read(window.grow(model.reach), repeat_edge=model.network.config.padding == "valid")
+
+
+def tensors_of(model: Model, pixels: Pixels) -> tuple[Tensor, Tensor]:
+    """ms and pan of a window as the network takes them, with a halo of its own reach; pixels: of the model's reach."""
+    ms, pan = model.statistics.standardise(*pixels.inner(model.answers.margin))
+    return torch.from_numpy(ms), torch.from_numpy(pan)
 
 
 def scene_logits(
@@ -174,9 +224,7 @@ def scene_logits(
         )
     check_scene(model, scene)
 
-    def read(window: Window) -> Pixels:
-        return scene.read(window.grow(model.reach), repeat_edge=config.padding == "valid")
-
+    read = partial(read_window, model, scene)
     windows = list(tiles(scene.grid.height, scene.grid.width, tile))
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(read, windows[0])
@@ -188,3 +236,11 @@ def scene_logits(
             if window not in skip:
                 logits = logits_of(model, pixels, engine=engine, batch=batch, device=device, precision=precision)
             yield window, pixels.inner(model.reach), logits
+
+
+def valid_targets(
+    logits: NDArray[np.float32], place: Window
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Logits (K, n) of the valid targets of a window, and their rows and columns (n,) in the scene."""
+    row, col = np.nonzero(~np.isnan(logits[0]))
+    return logits[:, row, col], row + place.row, col + place.col

@@ -26,7 +26,7 @@ _SQUARE = 16  # MS pixels per side of the squares in which pixels are counted
 _AS_LABELLED = 100.0  # pixels in every mean whose classes are as labelled: keeps the means of small grounds calm
 
 
-class LocalShares:
+class LocalPriors:
     """First `add` every target that counts, in any order and as many at a time as is handy; then `adapt` logits.
 
     shape (h, w): of the targets' grid. step: targets per MS pixel and axis. label_shares π, drawn_shares ρ (K,).

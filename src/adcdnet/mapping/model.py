@@ -21,6 +21,7 @@ from adcdnet.errors import InputError, one_line
 from adcdnet.files import write_whole
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
+from adcdnet.mapping.record import RunRecord
 from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.architecture import Architecture, Layout
 
@@ -35,7 +36,7 @@ class Model:
 
     answers: what is done with its answers before they make a map.
     label_shares: π, the class shares of the training labels. drawn_shares: ρ, the shares in which training met them.
-    record: how it was trained (seed, settings, versions, scores), for people and reports. temperature: see `posterior`.
+    record: how it was trained, for people and reports. temperature: see `posterior`.
     """
 
     network: ADCDNet
@@ -43,7 +44,7 @@ class Model:
     classes: ClassTable
     label_shares: tuple[float, ...]
     drawn_shares: tuple[float, ...]
-    record: dict[str, Any] = field(default_factory=dict)
+    record: RunRecord = field(default_factory=RunRecord)
     temperature: float = 1.0
     answers: AnswerConfig = field(default_factory=AnswerConfig)
 
@@ -64,7 +65,7 @@ class Model:
             "label_shares": self.label_shares,
             "drawn_shares": self.drawn_shares,
             "temperature": self.temperature,
-            "record": self.record,
+            "record": self.record.to_dict(),
         }
         weights = {name: value.contiguous() for name, value in self.network.cpu().state_dict().items()}
         write_whole(path, save(weights, {_KEY: json.dumps(header, ensure_ascii=False)}))
@@ -106,7 +107,7 @@ class Model:
             ClassTable(**{name: tuple(values) for name, values in header["classes"].items()}),
             tuple(header["label_shares"]),
             tuple(header["drawn_shares"]),
-            header["record"],
+            RunRecord.from_dict(header["record"]),
             float(header["temperature"]),
             AnswerConfig.model_validate(header["answers"]),
         )
@@ -119,6 +120,11 @@ def _reason(error: Exception) -> str:
     return f"no {error} in it" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
 
 
+def split_name(scene: str = "") -> str:
+    """The file in a run's folder with the parts of a scene; scene: its name in a run of several."""
+    return f"split-{scene}.tif" if scene else "split.tif"
+
+
 @dataclass
 class Run:
     """What one training left: the model, and the folder with its files."""
@@ -126,11 +132,15 @@ class Run:
     folder: Path
     model: Model
 
+    def split(self, scene: str = "") -> Path:
+        """The raster of the parts of its scene, or of one of several by name."""
+        return self.folder / split_name(scene)
+
     def _repr_html_(self) -> str:
         """What a notebook shows of it."""
         record = self.model.record
-        facts = {"classes": ", ".join(self.model.classes.names), "scene": record.get("scene", "")}
-        seen = record.get("validation", {})
+        facts = {"classes": ", ".join(self.model.classes.names), "scene": record.scene}
+        seen = record.validation or {}
         facts |= {f"validation {name}": f"{seen[name]:.3f}" for name in ("oa", "kappa") if seen.get(name) is not None}
         rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(fact))}</td></tr>" for name, fact in facts.items())
         return f"<table><caption>run {escape(str(self.folder))}</caption>{rows}</table>"

@@ -6,8 +6,9 @@ once for all its pixels. Memory is bounded by the window, not by the scene.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,19 @@ from numpy.typing import NDArray
 from adcdnet.errors import InputError
 from adcdnet.files import WriteBehind
 from adcdnet.geo.band_statistics import BandStatistics
-from adcdnet.geo.grid import Window
+from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.grid import Grid, Window
 from adcdnet.geo.raster import sieve
 from adcdnet.geo.raster_writer import RasterWriter
 from adcdnet.geo.scene import Pixels, Scene
+from adcdnet.mapping.answers import Answers
 from adcdnet.mapping.device import pick_device
-from adcdnet.mapping.engine import Precision, check_scene, default_engine, scene_logits
+from adcdnet.mapping.engine import Precision, check_scene, default_engine, scene_logits, valid_targets
 from adcdnet.mapping.journal import Journal, fingerprint
-from adcdnet.mapping.local_priors import LocalShares
-from adcdnet.mapping.memory import Engine, resident, sizes_within
+from adcdnet.mapping.memory import Engine, Sizes, resident, sizes_within
 from adcdnet.mapping.model import Model, Run
-from adcdnet.mapping.posterior import posterior
+from adcdnet.mapping.progress import Progress, silent
 
-Progress = Callable[[int, int], None]  # done, of how many
 DEFAULT_MEMORY = 2 * 2**30  # bytes
 _READ_ON_GPU = 2**30  # bytes that all kinds of cells read together take there
 FAR = 3.0  # training deviations: band means of a new scene beyond this deserve a warning
@@ -50,7 +51,7 @@ def predict(
     resume: bool = False,
     sieved: int = 0,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> list[str]:
     """Write the map of a scene (uint8 class values, 0 where invalid) and, if wanted, probabilities (float32, one band
     per class, nan where invalid), on the grid of the network's targets: that of MS or of PAN, on the common extent.
@@ -76,84 +77,121 @@ def predict(
     engine = engine or default_engine(model.network)
     check_scene(model, scene)
     _refuse_overwriting([p for p in (out, probabilities) if p is not None], scene)
-    expected = model.label_shares if prior is None else tuple(prior)
-    tags = {
-        "ADCDNET_VERSION": version("adcdnet"),
-        "ADCDNET_MODEL": str(model.record.get("name", "")),
-        "ADCDNET_TAU": str(tau),
-        "ADCDNET_PRIOR": "as labelled" if prior is None else " ".join(f"{share:.9g}" for share in expected),
-        "ADCDNET_SIEVED": str(sieved),
-    }
-    where, home = pick_device(device), next(model.network.parameters()).device
-    used = _READ_ON_GPU if where.type == "cuda" else resident()
-    sizes = sizes_within(model.network, memory, reach=model.reach, used=used, engine=engine)
-    config = model.network.config
-    step = config.step(scene.ratio)
-    grid = scene.grid.refine(step)
+    grid = scene.grid.refine(model.network.config.step(scene.ratio))
     if sieved >= grid.height * grid.width:
         raise InputError(
             f"patches of fewer than {sieved} pixels are to go, but the map of {scene.name} has only "
             f"{grid.height}×{grid.width}; ask for a smaller --sieve"
         )
-    values = np.asarray((*model.classes.values, 0), np.uint8)
-    sums, local = _Sums(), LocalShares(grid.shape, step, expected, model.drawn_shares, model.answers.local_priors)
-    known = fingerprint(model, scene, (engine, precision, where.type))
-    journal = Journal(Path(out), known, scene.chosen, lasting=resume)
+    where, home = pick_device(device), next(model.network.parameters()).device
+    used = _READ_ON_GPU if where.type == "cuda" else resident()
+    sizes = sizes_within(model.network, memory, reach=model.reach, used=used, engine=engine)
+    classify = partial(scene_logits, model, scene, engine=engine, device=where, precision=precision)
+    answers = Answers.of(model, grid.shape, prior=prior)
+    journal = Journal(
+        Path(out), fingerprint(model, scene, (engine, precision, where.type)), scene.chosen, lasting=resume
+    )
     with ExitStack() as stack:
         stack.callback(model.network.to, home)
         # entered first, left last: what was handed over is written before the files are closed
-        files = [stack.enter_context(RasterWriter(out, grid, classes=model.classes, descriptions=["class"], tags=tags))]
-        if probabilities is not None:
-            soft = RasterWriter(
-                probabilities,
-                grid,
-                count=len(model.classes),
-                dtype="float32",
-                nodata=float("nan"),
-                descriptions=model.classes.names,
-                tags=tags,
-            )
-            files.append(stack.enter_context(soft))
+        files = _open_files(stack, out, probabilities, grid, model.classes, _tags(model, tau, prior, sieved))
         sizes = journal.begin(sizes)
         stack.callback(lambda: journal.end(whole=False))
         behind = stack.enter_context(WriteBehind())
-        done, total, mapped = 0, scene.grid.height * scene.grid.width, False
-        windows = []
-        for window, pixels, logits in scene_logits(
-            model, scene, engine=engine, **sizes._asdict(), device=where, precision=precision, skip=journal.finished
-        ):
-            if logits is None:
-                logits = journal.read(window)
-            else:
-                behind.do(journal.keep, window, logits)
-            targets = known_targets(logits, window.scale(step))
-            local.add(*targets)
-            mapped = mapped or targets[0].size > 0
-            sums.add(pixels)
-            windows.append(window)
-            done += window.height * window.width
-            if progress is not None:
-                progress(done, total)
-        if not mapped:
-            raise InputError(f"{scene.name}: no valid pixel; check the nodata values of both images")
-        behind.finish()
-        whole = np.zeros(grid.shape, np.uint8) if sieved else None
-        for window in windows:
-            place, logits = window.scale(step), journal.read(window)
-            found, row, col = known_targets(logits, place)
-            logits[:, row - place.row, col - place.col] = local.adapt(found, row, col)
-            p = posterior(logits, expected, model.drawn_shares, tau, model.temperature)
-            best = values[np.where(np.isnan(p[0]), len(values) - 1, p.argmax(0))]
-            layers: list[NDArray[Any]] = [best, p]
-            if whole is not None:
-                whole[place.slices] = best
-            ready = (files, layers) if whole is None else (files[1:], layers[1:])
-            behind.do(_write, *ready, place)
-        behind.finish()
-        if whole is not None:
-            files[0].write(sieve(whole, sieved))
+        windows, sums = _classify(classify, scene, sizes, journal, answers, behind, progress)
+        to_values = np.asarray((*model.classes.values, 0), np.uint8)
+        _write_map(files, journal, windows, answers, to_values, tau=tau, sieved=sieved, behind=behind)
     journal.end(whole=True)
     return _warn_if_far(model, scene, sums)
+
+
+def _tags(model: Model, tau: float, prior: Sequence[float] | None, sieved: int) -> dict[str, str]:
+    """What map and probabilities say of how they were made."""
+    return {
+        "ADCDNET_VERSION": version("adcdnet"),
+        "ADCDNET_MODEL": model.record.name,
+        "ADCDNET_TAU": str(tau),
+        "ADCDNET_PRIOR": "as labelled" if prior is None else " ".join(f"{share:.9g}" for share in prior),
+        "ADCDNET_SIEVED": str(sieved),
+    }
+
+
+def _open_files(
+    stack: ExitStack,
+    out: Path | str,
+    probabilities: Path | str | None,
+    grid: Grid,
+    classes: ClassTable,
+    tags: dict[str, str],
+) -> list[RasterWriter]:
+    """The map, and the probabilities where they are wanted; the stack finishes both, or leaves neither behind."""
+    files = [RasterWriter(out, grid, classes=classes, descriptions=["class"], tags=tags)]
+    if probabilities is not None:
+        nodata, names = float("nan"), classes.names
+        soft = {"count": len(classes), "dtype": "float32", "nodata": nodata, "descriptions": names, "tags": tags}
+        files.append(RasterWriter(probabilities, grid, **soft))  # type: ignore[arg-type]
+    return [stack.enter_context(file) for file in files]
+
+
+def _classify(
+    classify: Callable[..., Iterator[tuple[Window, Pixels, NDArray[np.float32] | None]]],
+    scene: Scene,
+    sizes: Sizes,
+    journal: Journal,
+    answers: Answers,
+    behind: WriteBehind,
+    progress: Progress,
+) -> tuple[list[Window], BandSums]:
+    """The first pass: logits of every window go into the journal, and those of all valid targets into `answers`."""
+    sums, windows, answered = BandSums(), [], False
+    done, total = 0, scene.grid.height * scene.grid.width
+    for window, pixels, logits in classify(**sizes._asdict(), skip=journal.finished):
+        if logits is None:
+            logits = journal.read(window)
+        else:
+            behind.do(journal.keep, window, logits)
+        targets = valid_targets(logits, window.scale(logits.shape[1] // window.height))
+        answers.add(*targets)
+        answered = answered or targets[0].size > 0
+        sums.add(pixels)
+        windows.append(window)
+        done += window.height * window.width
+        progress("map", done, total, {})
+    if not answered:
+        raise InputError(f"{scene.name}: no valid pixel; check the nodata values of both images")
+    behind.finish()
+    return windows, sums
+
+
+def _write_map(
+    files: Sequence[RasterWriter],
+    journal: Journal,
+    windows: Sequence[Window],
+    answers: Answers,
+    to_values: NDArray[np.uint8],
+    *,
+    tau: float,
+    sieved: int,
+    behind: WriteBehind,
+) -> None:
+    """The second pass: from the logits of every window to classes and probabilities. to_values (K + 1,): the value of
+    each class in the map, and of none."""
+    whole = np.zeros(files[0].grid.shape, np.uint8) if sieved else None
+    for window in windows:
+        logits = journal.read(window)
+        place = window.scale(logits.shape[1] // window.height)
+        valid, row, col = valid_targets(logits, place)
+        p = np.full_like(logits, np.nan)
+        p[:, row - place.row, col - place.col] = answers.probabilities(valid, row, col, tau=tau)
+        best = to_values[np.where(np.isnan(p[0]), len(to_values) - 1, p.argmax(0))]
+        layers: list[NDArray[Any]] = [best, p]
+        if whole is not None:
+            whole[place.slices] = best
+        ready = (files, layers) if whole is None else (files[1:], layers[1:])
+        behind.do(_write, *ready, place)
+    behind.finish()
+    if whole is not None:
+        files[0].write(sieve(whole, sieved))
 
 
 def _refuse_overwriting(outputs: Sequence[Path | str], scene: Scene) -> None:
@@ -164,20 +202,12 @@ def _refuse_overwriting(outputs: Sequence[Path | str], scene: Scene) -> None:
         taken.add(Path(output).resolve())
 
 
-def known_targets(
-    logits: NDArray[np.float32], place: Window
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """Logits (K, n) of the valid targets of a window, and their rows and columns (n,) in the scene."""
-    row, col = np.nonzero(~np.isnan(logits[0]))
-    return logits[:, row, col], row + place.row, col + place.col
-
-
 def _write(files: Sequence[RasterWriter], layers: Sequence[NDArray[Any]], window: Window) -> None:
     for file, layer in zip(files, layers, strict=False):  # without probabilities a file fewer
         file.write(layer, window)
 
 
-class _Sums:
+class BandSums:
     """Running band sums over valid pixels."""
 
     def __init__(self) -> None:
@@ -192,7 +222,7 @@ class _Sums:
         self.pan_count += int(pixels.pan_valid.sum())
 
 
-def _warn_if_far(model: Model, scene: Scene, sums: _Sums) -> list[str]:
+def _warn_if_far(model: Model, scene: Scene, sums: BandSums) -> list[str]:
     ms, pan = np.atleast_1d(sums.ms / sums.ms_count), np.atleast_1d(sums.pan / sums.pan_count)
     found = BandStatistics(tuple(ms.tolist()), (1.0,) * len(ms), tuple(pan.tolist()), (1.0,) * len(pan))
     names = [f"MS band {i + 1}" for i in range(len(ms))] + [f"PAN band {i + 1}" for i in range(len(pan))]

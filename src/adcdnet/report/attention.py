@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from adcdnet.geo.grid import Window, tiles
 from adcdnet.geo.scene import Scene
+from adcdnet.mapping.engine import read_window, tensors_of
 from adcdnet.mapping.model import Model
 from adcdnet.nn.tile_sharing import Targets
 
@@ -37,10 +38,11 @@ def masks(model: Model, scene: Scene) -> dict[str, NDArray[np.float32]]:
 
 @torch.inference_mode()
 def _masks_of(model: Model, scene: Scene, window: Window, step: int) -> dict[str, NDArray[np.float32]]:
-    network, reach = model.network, model.reach
-    pixels = scene.read(window.grow(reach))
-    seen = pixels.inner(reach - network.config.before)
-    ms, pan = (torch.from_numpy(x)[None] for x in model.statistics.standardise(*seen))
+    network, config = model.network, model.network.config
+    pixels = read_window(model, scene, window)
+    border = config.reach - config.before
+    whole = tensors_of(model, pixels)
+    ms, pan = (_without(x, n)[None] for x, n in zip(whole, (border, border * scene.ratio), strict=True))
     row, col = np.mgrid[0 : window.height : step, 0 : window.width : step]
     targets = Targets(*(torch.from_numpy(i.ravel()) for i in (np.zeros_like(row), row, col)))
     found = {}
@@ -52,5 +54,11 @@ def _masks_of(model: Model, scene: Scene, window: Window, step: int) -> dict[str
         shared = network.prior.share(ms, pan)
         for name, features in zip(("MS", "PAN"), network.prior.features_at(shared, targets, side=1), strict=True):
             found[f"prior mask, {name}"] = torch.sigmoid(next(features)).mean(1)
-    valid = pixels.inner(reach).valid[::step, ::step]
+    valid = pixels.inner(model.reach).valid[::step, ::step]
     return {name: np.where(valid, mask.reshape(row.shape).numpy(), np.nan) for name, mask in found.items()}
+
+
+def _without(x: torch.Tensor, border: int) -> torch.Tensor:
+    """(bands, h, w) without so many pixels at every edge."""
+    inner = slice(border, -border or None)
+    return x[:, inner, inner]

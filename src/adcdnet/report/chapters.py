@@ -46,12 +46,12 @@ def summary(found: Findings) -> list[str]:
 def warnings(found: Findings) -> list[str]:
     """What the reader must know before trusting the page."""
     record, product = found.files.model.record, found.product
-    notes = [*found.notes, *record.get("notes", []), *(found.sample.notes if found.sample else ())]
+    notes = [*found.notes, *record.notes, *(found.sample.notes if found.sample else ())]
     for source in found.files.sources.values():
         if source.changed:
             notes.append(f"{source.path.name} is not the file that the run was trained with: its SHA-256 differs")
-    if record.get("interrupted"):
-        notes.append(f"training was stopped by hand at step {record.get('interrupted_at_step')}")
+    if record.interrupted:
+        notes.append(f"training was stopped by hand at step {record.interrupted_at_step}")
     if "labels" not in found.files.sources:
         notes.append("no labels were at hand, so nothing is said of accuracy")
     elif found.split is None:
@@ -173,7 +173,7 @@ def _calibration(found: Findings, drawings: Drawings) -> dict[str, Any] | None:
     return {
         "error": words.share(expected_calibration_error(judged.probabilities, judged.truth)),
         "temperature": f"{found.files.model.temperature:.2f}",
-        "fitted": "calibration" in found.files.model.record,
+        "fitted": found.files.model.record.calibration is not None,
     }
 
 
@@ -221,7 +221,7 @@ def repeat(found: Findings) -> dict[str, Any]:
     return {
         "command": words.of_command(files.command),
         "settings": config.read_text("utf-8") if config.exists() else "",
-        "versions": [(name, record[key]) for key, name in named.items() if key in record],
-        "seed": record.get("settings", {}).get("seed"),
+        "versions": [(name, getattr(record, key)) for key, name in named.items() if getattr(record, key)],
+        "seed": record.settings.get("seed"),
         "hashes": hashes,
     }

@@ -22,7 +22,7 @@ import copy
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,8 +41,9 @@ from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import tiles
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.scene import Scene
-from adcdnet.mapping.engine import check_scene, default_engine, logits_of
+from adcdnet.mapping.engine import check_scene, cut_patches, default_engine, logits_of, read_window, tensors_of
 from adcdnet.mapping.model import Model
+from adcdnet.mapping.progress import Progress, silent
 from adcdnet.nn.adcdnet import ADCDNet, Outputs
 from adcdnet.nn.dtm import DeepTemporalMamba, Explanation
 from adcdnet.nn.heads import Decision
@@ -101,7 +102,7 @@ def explain(
     *,
     split: Path | str | None = None,
     part: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> SceneExplanation:
     """Mean shares per true class over the labelled pixels of one part of a split, or over all of them.
 
@@ -130,7 +131,6 @@ def explain(
         )
     index = labels_in_part(labels, scene.grid, f"the scene {scene.name}", split, part)
     heads = [_Head(network, sensor) for sensor in network.dtm if network.config.sensors in ("both", sensor)]
-    tell = progress or (lambda done, of: None)
     few = max(16, _MATRICES // max(8 * head.length**2 * head.whole.mamba.A_log.numel() for head in heads))
     passes = 1 if np.count_nonzero(index >= 0) * sum(head.bytes for head in heads) <= _KEPT else 2
     shift = torch.log(torch.tensor(model.label_shares)) - torch.log(torch.tensor(model.drawn_shares))
@@ -142,7 +142,7 @@ def explain(
 
         def seen(before: int) -> Iterator[tuple[NDArray[np.int16], NDArray[np.int64], list[Tensor]]]:
             """Truth (b,), the map's answer (b,) and the tokens of each head, some pixels at a time."""
-            walk = _answers(model, scene, index, few, lambda done, of: tell(before * of + done, passes * of))
+            walk = _answers(model, scene, index, few, _counted(progress, before, passes))
             for truth, outputs in walk:
                 yield truth, (outputs.main + shift).argmax(1).numpy(), [head.heard for head in heads]
 
@@ -254,20 +254,23 @@ class _Head:
         return HeadSummary(self.sensor.upper(), self.tokens, tokens, positions, changed, agreement, right)
 
 
+def _counted(progress: Progress, before: int, passes: int) -> Progress:
+    """Progress of one of several passes through the same windows."""
+    return lambda what, done, of, figures: progress(what, before * of + done, passes * of, figures)
+
+
 def _answers(
-    model: Model, scene: Scene, index: NDArray[np.int16], few: int, progress: Callable[[int, int], None]
+    model: Model, scene: Scene, index: NDArray[np.int16], few: int, progress: Progress
 ) -> Iterator[tuple[NDArray[np.int16], Outputs]]:
     """Class indices (b,) and logits of all heads, `few` labelled pixels at a time; of the main head as in a map, but
     for the shares of the classes around each pixel."""
     network, config = model.network, model.network.config
-    reach = model.reach
     windows = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (index[w.slices] >= 0).any()]
     for done, window in enumerate(windows, start=1):
-        pixels = scene.read(window.grow(reach), repeat_edge=config.padding == "valid")
-        row, col = np.nonzero((index[window.slices] >= 0) & pixels.inner(reach).valid)
+        pixels = read_window(model, scene, window)
+        row, col = np.nonzero((index[window.slices] >= 0) & pixels.inner(model.reach).valid)
         mapped = logits_of(model, pixels, engine=default_engine(network)) if model.answers.smooth and len(row) else None
-        seen = pixels.inner(reach - max(config.before, config.after))  # an answer may reach further than the network
-        ms, pan = (torch.from_numpy(x) for x in model.statistics.standardise(*seen))
+        ms, pan = tensors_of(model, pixels)
         shared = network.share(ms[None], pan[None]) if config.sharable and len(row) else None
         for start in range(0, len(row), few):
             r, c = row[start : start + few], col[start : start + few]
@@ -277,24 +280,10 @@ def _answers(
                 own = network.classify(shared, targets) if main is None else main
                 outputs = Outputs(own, *network.classify_branches(shared, targets))
             else:
-                outputs = network(*_patches(network, ms, pan, r, c), branches=True)
+                outputs = network(*cut_patches(network, ms, pan, r, c), branches=True)
                 outputs = outputs if main is None else outputs._replace(main=main)
             yield index[window.slices][r, c], outputs
-        progress(done, len(windows))
-
-
-def _patches(
-    network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], col: NDArray[np.int64]
-) -> tuple[Tensor, Tensor]:
-    """One patch per target of a tile, around which there is as much as the network sees."""
-    config, ratio = network.config, network.layout.ratio
-    first, size = max(config.before, config.after) - config.before, config.size
-    corners = list(zip(row + first, col + first, strict=True))
-    fine = [(r * ratio, c * ratio) for r, c in corners]
-    return (
-        torch.stack([ms[:, r : r + size, c : c + size] for r, c in corners]),
-        torch.stack([pan[:, r : r + size * ratio, c : c + size * ratio] for r, c in fine]),
-    )
+        progress("explain", done, len(windows), {})
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:

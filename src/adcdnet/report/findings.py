@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from adcdnet.geo.labels import read_labels
 from adcdnet.geo.raster import RasterReader
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.predict import predict
+from adcdnet.mapping.progress import Progress
 from adcdnet.report.sources import RunFiles
 from adcdnet.report.survey import Survey, survey
 from adcdnet.report.words import operating_point
 
-Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, step, of how many, what is known
 PREDICTED = 1_000_000  # pixels up to which a map or probabilities that are lacking are made for the page
 
 
@@ -104,7 +104,7 @@ def find_product(
         probabilities=temp / "probabilities.tif",
         tau=tau,
         prior=prior,
-        progress=lambda done, of: progress("map", done, of, {}),
+        progress=progress,
     )
     return Product(named or temp / "map.tif", temp / "probabilities.tif", made=named is None)
 
@@ -157,7 +157,7 @@ def _by_sample(map_path: Path, sample: Path) -> Evaluation:
 
 def _which(files: RunFiles) -> tuple[str, ...]:
     """Of a run of several scenes: which one this is."""
-    others = [name for name in files.model.record.get("scenes", {}) if name != files.scene]
+    others = [name for name in files.model.record.scenes if name != files.scene]
     if not others:
         return ()
     return (f"the run has several scenes; this page is of {files.scene}, --scene names another: {', '.join(others)}",)

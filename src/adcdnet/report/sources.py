@@ -12,7 +12,7 @@ from typing import Any
 from adcdnet.errors import InputError
 from adcdnet.files import sha256
 from adcdnet.geo.scene import Scene
-from adcdnet.mapping.model import Model
+from adcdnet.mapping.model import Model, split_name
 from adcdnet.training import provenance as inputs
 
 _OTHER = "other files"  # in the place of a SHA-256: the run was trained with more or fewer of them
@@ -62,14 +62,14 @@ class RunFiles:
 
     @property
     def split(self) -> Path | None:
-        path = self.folder / (f"split-{self.scene}.tif" if self.scene else "split.tif")
+        path = self.folder / split_name(self.scene)
         return path if path.exists() else None
 
     @property
     def divided(self) -> Mapping[str, Any]:
         """How this scene's labels were divided: labelled_pixels by part, block, and the part that all of it is in."""
-        record: Mapping[str, Any] = self.model.record
-        return record["scenes"][self.scene] if self.scene else record
+        record = self.model.record
+        return record.scenes[self.scene] if self.scene else record.to_dict()
 
     def open(self) -> Scene:
         """The images as the run was trained on them: their mask, chosen bands and correction. Raises InputError."""
@@ -104,7 +104,7 @@ def read_run(
         )
     model = Model.load(folder)
     recorded, column, command = inputs.read(folder)
-    names = list(model.record.get("scenes", {}))
+    names = list(model.record.scenes)
     name = _choose(names, scene, folder)
     before = f"{name}: " if name else ""
     others = {what: file for what, file in recorded.items() if not what.startswith(before)}
@@ -118,14 +118,14 @@ def read_run(
                 sources.pop(role, None)
         rows = cols = 0
     else:
-        rows, cols = (model.record["scenes"][name] if name else model.record).get("pan_shift", (0, 0))
+        rows, cols = model.record.scenes[name]["pan_shift"] if name else model.record.pan_shift
     return RunFiles(
         folder,
         model,
         name,
         sources,
         others,
-        {**model.record.get("chosen_bands", {}), **(bands or {})},
+        {**model.record.chosen_bands, **(bands or {})},
         (rows, cols),
         column,
         command,

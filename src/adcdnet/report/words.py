@@ -18,6 +18,7 @@ from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.pixel_area import pixel_area
 from adcdnet.geo.scene import Scene
+from adcdnet.mapping.record import RunRecord
 from adcdnet.split.parts import Leakage
 
 
@@ -164,13 +165,13 @@ def of_command(arguments: Sequence[str]) -> str:
     return "adcdnet " + " ".join(f"\\\n  {word}" if word.startswith("--") else word for word in map(quote, arguments))
 
 
-def of_model(record: Mapping[str, Any], *, looked_at: bool) -> str:
+def of_model(record: RunRecord, *, looked_at: bool) -> str:
     """Which weights the model is of; looked_at: whether a validation part was looked at on the way."""
-    settings = record.get("settings", {})
+    settings = record.settings
     weights = "the moving average of the weights" if settings.get("average", 1) else "the weights"
     chose = "; the validation part chose nothing" if looked_at else "; there was no validation part"
     again = ""
-    if guessed := record.get("self_trained"):
+    if guessed := record.self_trained:
         again = (
             f" Since labels are few, stage II ran a second time: {settings['self_training']:.0%} of its samples came "
             f"from {number(guessed)} pixels without a label, with classes that the first time gave them."

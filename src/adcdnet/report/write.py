@@ -19,8 +19,9 @@ from adcdnet.geo import alignment
 from adcdnet.geo.image import Files
 from adcdnet.mapping.engine import check_scene
 from adcdnet.mapping.model import Run
+from adcdnet.mapping.progress import Progress, silent
 from adcdnet.report import chapters, examples, map_chapter, use_chapter
-from adcdnet.report.findings import Findings, Progress, find_product, look
+from adcdnet.report.findings import Findings, find_product, look
 from adcdnet.report.pictures import unaddressed, within_page
 from adcdnet.report.sources import read_run
 
@@ -41,7 +42,7 @@ def write_report(
     fix_shift: bool = False,
     sample: Path | str | None = None,
     out: Path | str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """Write one self-contained HTML page of a run and a map, by default report.html in the run's folder; its path.
 
@@ -61,12 +62,11 @@ def write_report(
     bands = {"ms": ms_bands, "pan": pan_bands}
     files = read_run(folder, given, scene, {image: wanted for image, wanted in bands.items() if wanted is not None})
     page = folder / (f"report-{files.scene}.html" if files.scene else "report.html") if out is None else Path(out)
-    tell = progress or (lambda stage, step, steps, known: None)
     with files.open() as opened, tempfile.TemporaryDirectory() as temp:
         check_scene(files.model, opened)
         if fix_shift and files.pan_shift == (0, 0):
             alignment.fix_shift(opened)
-        product = find_product(files, opened, _path(map_path), _path(probabilities), temp=Path(temp), progress=tell)
+        product = find_product(files, opened, _path(map_path), _path(probabilities), temp=Path(temp), progress=progress)
         found = look(files, opened, product, column=column or files.column, sample=_path(sample))
         drawings: dict[str, str] = {}
         content = _chapters(found, drawings)

@@ -258,6 +258,11 @@ class TrainingArea:
         """ms and pan of a window of MS pixels inside the scene, for the targets of one phase, with their halo."""
         return self._cut(self._with_halo(window), phase)
 
+    def images(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """ms and pan of a window of MS pixels inside the scene, with a halo of the network's reach."""
+        wide = window.shift(self.reach, self.reach).grow(self.network.reach)
+        return self.ms[:, *wide.slices].copy(), self.pan[:, *wide.scale(self.ratio).slices].copy()
+
     def looks(self, window: Window) -> NDArray[np.float32]:
         """By what the targets in a window of MS pixels are compared, see `smoothing`."""
         own = window.shift(self.reach, self.reach)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adcdnet.files import sha256, write_whole
+from adcdnet.files import as_json, sha256, write_whole
 
 FILE = "inputs.json"
 
@@ -38,7 +38,7 @@ def write(folder: Path, inputs: Mapping[str, Input], column: str | None, command
     """
     content: dict[str, Any] = {name: {"path": str(file.path), "sha256": file.sha256} for name, file in inputs.items()}
     content |= {"column": column, "command": list(command)}
-    write_whole(folder / FILE, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(folder / FILE, as_json(content))
 
 
 def read(folder: Path) -> tuple[dict[str, Input], str | None, tuple[str, ...]]:

@@ -60,7 +60,7 @@ def notes_of(model: Model, statistics: BandStatistics, new: tuple[str, ...]) -> 
     Bands go on being standardised as the model knows them, since its filters are meant for these values; where the
     new ones lie far off, units or season differ and a sentence says so.
     """
-    notes = [f"began from {model.record.get('name', 'a model')}" + (f"; new classes: {', '.join(new)}" if new else "")]
+    notes = [f"began from {model.record.name or 'a model'}" + (f"; new classes: {', '.join(new)}" if new else "")]
     worst = max(model.statistics.distance(statistics))
     if worst > FAR:
         notes.append(

@@ -1,0 +1,61 @@
+"""What a model file says of its training, for people and reports; nothing of it is needed to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from adcdnet.files import as_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """How a model was trained. Figures are None where there are none.
+
+    name: of the run. scene: of the scene, or of all, separated by commas. settings: as in config.toml.
+    chosen_bands: those asked for, of "ms" and "pan". pan_shift: rows and columns that PAN was moved by.
+    labelled_pixels: by part of the split. block: side in MS pixels. leakage: shares of the test pixels.
+    scenes: of each of several, labelled_pixels, block, part and pan_shift.
+    """
+
+    name: str = ""
+    scene: str = ""
+    version: str = ""
+    torch: str = ""
+    python: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    ms_bands: tuple[str | None, ...] = ()
+    pan_bands: tuple[str | None, ...] = ()
+    chosen_bands: Mapping[str, list[str]] = field(default_factory=dict)
+    pan_shift: tuple[int, int] = (0, 0)
+    labelled_pixels: Mapping[str, int] = field(default_factory=dict)
+    block: int | None = None
+    leakage: Mapping[str, float | None] = field(default_factory=dict)
+    interrupted: bool = False
+    notes: tuple[str, ...] = ()
+    sampling: str = ""
+    labels_per_tile: float | None = None
+    steps: int | None = None
+    effective_rank: float | None = None
+    validation: Mapping[str, Any] | None = None
+    calibration: Mapping[str, float] | None = None
+    self_trained: int | None = None
+    interrupted_at_step: int | None = None
+    scenes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; what there is none of is left out."""
+        plain = asdict(self)
+        optional = {f.name for f in fields(self) if "None" in str(f.type)} | {"scenes"}
+        return {name: value for name, value in plain.items() if value not in (None, {}) or name not in optional}
+
+    def to_json(self) -> bytes:
+        """The content of metrics.json: all but the settings, which config.toml holds."""
+        return as_json({name: value for name, value in self.to_dict().items() if name != "settings"})
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> RunRecord:
+        """What `to_dict` gave. TypeError for a field that is not known."""
+        lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
+        return cls(**{**content, **lists})

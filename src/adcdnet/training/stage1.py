@@ -1,0 +1,99 @@
+"""Stage I: the prior network learns without labels that both sensors show the same ground (SPS, see `nn.sps`).
+
+F_ms, F_pan features of the prior network | c their channels
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adcdnet.config import TrainConfig
+from adcdnet.errors import InputError
+from adcdnet.nn.prior import PriorNet
+from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
+from adcdnet.training.area import TrainingArea
+from adcdnet.training.loop import History, check_finite, looks_at, optimizer_of, some_targets, tensors, update, xavier
+from adcdnet.training.schedule import Schedule
+
+COLLAPSED = 1.5  # effective rank below which the features of stage I are useless
+_MEASURED = 8  # batches that the features are standardised by
+
+
+def train_prior(
+    prior: PriorNet,
+    area: TrainingArea,
+    config: TrainConfig,
+    schedule: Schedule,
+    rng: np.random.Generator,
+    history: History,
+) -> float | None:
+    """Train `prior` in place and leave it frozen, in eval mode; returns the effective rank of its features at the end,
+    None where there are no steps. InputError where they collapse.
+    """
+    stage, device = config.stage1, next(prior.parameters()).device
+    metric = MetricNet(config.network.widths[-1]).to(device)
+    if config.initialisation == "xavier":
+        xavier(metric)
+    prior.requires_grad_(True).train()
+    prior.mean.zero_()  # stage I learns from F itself
+    prior.deviation.fill_(1)
+    optimizer, rate = optimizer_of([*prior.parameters(), *metric.parameters()], stage)
+    rank: float | None = None
+    for step in range(1, stage.steps + 1):
+        f_ms, f_pan = _features(prior, area, config, schedule, rng)
+        loss = distance = sps_loss(metric, f_ms, f_pan)
+        if config.spread:
+            spread = sum((spread_loss(v) for v in (_centre(f_ms), _centre(f_pan))), torch.zeros_like(loss))
+            loss = distance + config.spread * spread
+        update(loss, optimizer, rate)
+        if looks_at(step, stage.steps, config.validations):
+            check_finite(loss.item(), "stage I", step)
+            rank = min(effective_rank(_centre(f).detach().float().cpu()) for f in (f_ms, f_pan))
+            figures = {"loss": loss.item(), "sps": distance.item(), "effective_rank": rank}
+            history.note("stage1", step, stage.steps, **figures, learning_rate=float(rate.get_last_lr()[0]))
+            _check_rank(rank, step, config.network.widths[-1])
+    prior.requires_grad_(False).eval()
+    if config.network.prior_mask == "standardised":
+        _standardise(prior, [_features(prior, area, config, schedule, rng) for _ in range(_MEASURED)])
+    return rank
+
+
+def _features(
+    prior: PriorNet, area: TrainingArea, config: TrainConfig, schedule: Schedule, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """F_ms and F_pan (n, c, g, g) of one draw from the training area."""
+    stage, device = config.stage1, next(prior.parameters()).device
+    with torch.set_grad_enabled(prior.training):
+        if not schedule.dense:
+            balance = 0.0 if config.stage1_labelled else None
+            drawn = area.draw_patches(rng, stage.batch, balance=balance, augment=config.augment)
+            features: tuple[Tensor, Tensor] = prior(*tensors(drawn, device)[:2])
+            return features
+        drawn = area.draw_tiles(rng, stage.tiles, stage.tile, labelled=False, augment=config.augment)
+        ms, pan, _ = tensors(drawn, device)
+        targets = some_targets(drawn.label, stage.targets, rng, device)
+        return prior.features(prior.share(ms, pan), targets)
+
+
+def _standardise(prior: PriorNet, batches: list[tuple[Tensor, Tensor]]) -> None:
+    """Mean and deviation of the features over training samples, so that the masks span (0, 1)."""
+    for sensor in (0, 1):
+        values = torch.cat([batch[sensor] for batch in batches]).float()
+        prior.mean[sensor] = values.mean((0, 2, 3))
+        prior.deviation[sensor] = values.std((0, 2, 3)).clamp_min(1e-3)
+
+
+def _check_rank(rank: float, step: int, channels: int) -> None:
+    if rank < COLLAPSED:
+        raise InputError(
+            f"stage I collapsed: after {step} steps its features have effective rank {rank:.2f} of {channels}; "
+            "raise `spread`, lower its learning rate, or use --no-stage1"
+        )
+
+
+def _centre(features: Tensor) -> Tensor:
+    """The cell of the target pixel, (n, c)."""
+    middle = features.shape[-1] // 2
+    return features[:, :, middle, middle]

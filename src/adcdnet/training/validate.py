@@ -1,0 +1,96 @@
+"""What a network says of parts of the training area, by the engine that makes maps; scores and temperature by that.
+
+K classes | n targets
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adcdnet.config import AnswerConfig
+from adcdnet.geo.grid import tiles
+from adcdnet.mapping.answers import Answers
+from adcdnet.mapping.engine import default_engine, valid_targets, window_logits
+from adcdnet.mapping.posterior import fit_temperature, posterior
+from adcdnet.metrics import Scores, confusion_matrix, expected_calibration_error, scores
+from adcdnet.nn.adcdnet import ADCDNet
+from adcdnet.training.area import TrainingArea
+from adcdnet.training.schedule import Schedule
+
+WINDOW = 64  # MS pixels per side that are classified at once
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores of the validation part at tau 1, the temperature that fits it, and calibration errors by that."""
+
+    scores: Scores
+    temperature: float
+    error_before: float
+    error_after: float
+
+    def calibration(self) -> dict[str, float]:
+        """Plain values for JSON."""
+        errors = {"error_before": self.error_before, "error_after": self.error_after}
+        return {"temperature": self.temperature, **errors}
+
+
+def logits_on(
+    network: ADCDNet, answers: AnswerConfig, area: TrainingArea, wanted: NDArray[np.bool_]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]:
+    """Main logits (K, n) of the wanted targets, and their rows and columns (n,), window by window.
+
+    Logits are averaged with those of neighbours, as in a map, but only of neighbours that are wanted too.
+    """
+    step = area.step
+    height, width = area.split.part.shape
+    for window in tiles(height, width, WINDOW):
+        if not wanted[window.scale(step).slices].any():
+            continue
+        wide = window.grow(answers.margin).within(height, width)
+        logits = window_logits(
+            network,
+            answers,
+            area.images(wide),
+            wanted=wanted[wide.scale(step).slices],
+            look=area.looks(wide),
+            engine=default_engine(network),
+        )
+        own = window.shift(-wide.row, -wide.col).scale(step)
+        yield valid_targets(logits[:, *own.slices], window.scale(step))
+
+
+def validate(network: ADCDNet, answers: AnswerConfig, area: TrainingArea, schedule: Schedule) -> Validation:
+    """As in a map of the validation part alone.
+
+    What lies around a pixel ends where the part does, but not where one of several scenes does: one after another they
+    lie closer together than a window is wide.
+    """
+    truth, p = _posterior(network, answers, area, schedule)
+    temperature = fit_temperature(p, truth)
+    alike = (1.0,) * len(p)  # p has the shares in it
+    tempered = posterior(np.log(np.maximum(p, np.finfo(p.dtype).tiny)), alike, alike, 1.0, temperature)
+    return Validation(
+        scores(confusion_matrix(truth, p.argmax(0), len(p))),
+        temperature,
+        expected_calibration_error(p.T, truth),
+        expected_calibration_error(tempered.T, truth),
+    )
+
+
+def _posterior(
+    network: ADCDNet, answers: AnswerConfig, area: TrainingArea, schedule: Schedule
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Class indices (n,) of the validation part and probabilities (K, n) at tau 1, without a temperature."""
+    label, shares = area.validation_label, (schedule.label_shares, schedule.drawn_shares)
+    reading = Answers(label.shape, area.step, *shares, local_priors=answers.local_priors)
+    windows = list(logits_on(network, answers, area, area.validation))
+    logits, row, col = (np.concatenate(parts, axis=-1) for parts in zip(*windows, strict=True))
+    reading.add(logits, row, col)
+    labelled = label[row, col] >= 0
+    row, col = row[labelled], col[labelled]
+    return label[row, col], reading.probabilities(logits[:, labelled], row, col, tau=1.0)
