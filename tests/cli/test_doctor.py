@@ -187,6 +187,8 @@ def test_memory_limits_of_control_groups(tmp_path):
     inside = cgroup(tmp_path / "container", "0::/not/seen/from/here\n", **{"memory.max": 900})
     assert machine.control_group_limit(inside) == 900
     assert machine.control_group_limit(cgroup(tmp_path / "none", "0::/\n", **{"memory.max": "max"})) is None
+    only = cgroup(tmp_path / "largest", "3:memory:/\n", **{"memory+memory.limit_in_bytes": 2**63 - 4096})
+    assert machine.control_group_limit(only) is None
     assert machine.control_group_limit(tmp_path / "no files at all") is None
 
 
