@@ -78,8 +78,11 @@ def test_dia_and_dtm_in_your_network(run):
     assert len(reached) == 3
     assert min(reached) > 0.3  # chance is 0.1
     assert float(re.search(r"logits: (\S+)$", text, re.MULTILINE)[1]) < 1e-4
-    shares = [float(value) for value in re.findall(r"^depth \d: (\d+\.\d)%$", text, re.MULTILINE)]
-    assert sum(shares) == pytest.approx(100, abs=0.2)
+    rows = re.findall(r"^width (\d), depth (\d): share (\S+)%, changed (\S+)%$", text, re.MULTILINE)
+    shares, changed = ({row[:2]: float(row[k]) for row in rows} for k in (2, 3))
+    assert len(rows) == 6
+    assert sum(shares.values()) == pytest.approx(200, abs=0.4)
+    assert changed["4", "1"] > changed["1", "1"] + 1  # what its last words say
     assert "Warning" not in text
     assert figures(done) == 3
     assert sys.executable in text
