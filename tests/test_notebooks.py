@@ -10,6 +10,8 @@ from nbclient import NotebookClient
 
 from conftest import ROOT
 
+# on Windows the client's library warns that it works around the event loop there
+pytestmark = pytest.mark.filterwarnings("ignore:Proactor event loop:RuntimeWarning")
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 

@@ -14,7 +14,9 @@ from importlib.metadata import version
 from types import SimpleNamespace
 
 import psutil
+import pyogrio
 import pytest
+import torch
 
 from adcdnet.assess import doctor, machine
 from adcdnet.cli.doctor import devices, lines
@@ -211,9 +213,28 @@ def test_a_library_that_cannot_be_loaded_is_a_finding(monkeypatch):
     assert "verdict: broken" in text
 
 
-def test_a_missing_driver_is_a_finding_where_it_is_needed(monkeypatch):
-    import pyogrio
+def test_a_gpu_is_described_and_one_that_cannot_compute_is_a_finding(monkeypatch):
+    card = SimpleNamespace(name="Card 7", total_memory=3 * 2**30, major=9, minor=1)
+    ones = torch.ones
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda name: card)
 
+    def first_works(n, device):
+        if device == "cuda:1":
+            raise RuntimeError("no kernel image is available\nCompile with DSA")
+        return ones(n)
+
+    monkeypatch.setattr(torch, "ones", first_works)
+    facts, findings = devices()
+    assert facts["CUDA"] == "2 GPU"
+    assert facts["cuda:0"] == "Card 7, 3.0 GB, compute capability 9.1"
+    (finding,) = findings
+    assert finding.what == "PyTorch cannot compute on cuda:1: no kernel image is available"
+    assert "--device cpu" in finding.mend
+
+
+def test_a_missing_driver_is_a_finding_where_it_is_needed(monkeypatch):
     monkeypatch.setattr(pyogrio, "list_drivers", lambda: {"GeoJSON": "rw"})
     health = doctor.examine({})
     assert health.sections["GDAL drivers, polygons"]["FlatGeobuf"] == "missing"
