@@ -1,9 +1,9 @@
-# make demo | test | check | format | bench      everything installs into .venv; nothing else is touched
+# make demo | test | check | format | build | docs | clean      everything installs into .venv; nothing else is touched
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format build docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -26,6 +26,16 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# source archive and wheel, in dist
+build: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build
+
+# the pages of docs, in build/site
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv runs build dist

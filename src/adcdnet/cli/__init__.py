@@ -18,6 +18,7 @@ from adcdnet.cli.benchmark import benchmark_command
 from adcdnet.cli.check import check_command
 from adcdnet.cli.console import err
 from adcdnet.cli.demo import demo_command
+from adcdnet.cli.doctor import doctor_command
 from adcdnet.cli.evaluate import evaluate_command
 from adcdnet.cli.explain import explain_command
 from adcdnet.cli.predict import predict_command
@@ -43,6 +44,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {  # in the order of their use, whic
     "report": report_command,
     "benchmark": benchmark_command,
     "demo": demo_command,
+    "doctor": doctor_command,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
