@@ -1,6 +1,6 @@
 """How well areas and their errors come out of `adcdnet sample` and `adcdnet evaluate` where the truth is known.
 
-python benchmarks/bench_areas.py --map map.tif --labels labels.tif [--samples 100] [--n 300]
+python scripts/bench_areas.py --map map.tif --labels labels.tif [--samples 100] [--n 300]
 
 The map is cut to the pixels that the labels know: these are the truth of all of it. Then `--samples` times points
 are drawn, told the truth and evaluated, as a user would. One row of a table per class, areas in pixels; "named": in how

@@ -1,6 +1,6 @@
 """Time of DIA against CBAM's spatial attention (7×7) on (32, 128, 64, 64), float32.
 
-python benchmarks/bench_dia.py [--threads 2] [--device cpu] [--repeats 7]
+python scripts/bench_dia.py [--threads 2] [--device cpu] [--repeats 7]
 
 Both are timed in turn in one run; the time is the best of the repeats.
 """

@@ -1,6 +1,6 @@
 """Accuracy against labels per class on the right half of a scene: from scratch, and from a model of the left half.
 
-    python benchmarks/bench_init.py SCENE_FOLDER --out runs/init
+    python scripts/bench_init.py SCENE_FOLDER --out runs/init
 
 The folder holds ms.tif, pan.tif, labels.tif and classes.csv. The left half trains one model on all its labels. Of the
 right half, the split's training part keeps so many labelled pixels of each class, drawn by the seed; there is no

@@ -1,7 +1,7 @@
 """How well the correction of PAN is measured on simulated pairs of known shift; one row of a table per ratio.
 
-python benchmarks/bench_registration.py [--pairs 12] [--height 161] [--width 133] [--first 0]
-python benchmarks/bench_registration.py --real ms.tif pan.tif [--real ms.tif pan.tif ...]
+python scripts/bench_registration.py [--pairs 12] [--height 161] [--width 133] [--first 0]
+python scripts/bench_registration.py --real ms.tif pan.tif [--real ms.tif pan.tif ...]
 
 Each pair is another landscape. PAN comes from a finer one, moved by whole fine pixels and averaged: shifts from −3 to 3
 PAN pixels in steps of 1/2 to 1/8, drawn with the seed `--first`, as the first landscape is. "within ±" counts the rows

@@ -1,6 +1,6 @@
 """Time and peak memory of the selective scan, forward and backward: the loop, the chunked form and mambapy's.
 
-python benchmarks/bench_scan.py [--steps 5 1024 4096] [--threads 2] [--device cpu] [--repeats 5]
+python scripts/bench_scan.py [--steps 5 1024 4096] [--threads 2] [--device cpu] [--repeats 5]
 
 b 8, c 256, n 16, float32. Each row is a process of its own, so that its peak memory is its own; the time is the best of
 the repeats, of which there are more where they are short. mambapy: the scan of its Mamba block ("parallel" is its

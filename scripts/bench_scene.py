@@ -1,9 +1,9 @@
 """Whole-scene prediction: is it exact, how fast is it, how much memory does it take?
 
-    python benchmarks/bench_scene.py equality [--data DIR]    the dense engine against the patch engine
-    python benchmarks/bench_scene.py speed                    both engines, the machine's peak, and a U-Net, in one run
-    python benchmarks/bench_scene.py gpu                      the same on a GPU, in bf16 too, and how near to its limits
-    python benchmarks/bench_scene.py scale [--sides 4000 20000] [--folder DIR]   memory and time of large scenes
+    python scripts/bench_scene.py equality [--data DIR]    the dense engine against the patch engine
+    python scripts/bench_scene.py speed                    both engines, the machine's peak, and a U-Net, in one run
+    python scripts/bench_scene.py gpu                      the same on a GPU, in bf16 too, and how near to its limits
+    python scripts/bench_scene.py scale [--sides 4000 20000] [--folder DIR]   memory and time of large scenes
 
 Networks have random weights, random BatchNorm statistics and random DIA gates: accuracy plays no part here.
 """

@@ -1,6 +1,6 @@
 """Labelled pixels a second in stage II: tiles against single patches, same network, same machine, one run.
 
-    python benchmarks/bench_training.py [--side 160] [--ratio 2]
+    python scripts/bench_training.py [--side 160] [--ratio 2]
 
 On a simulated scene labelled nearly everywhere. `patches` are 128 a step; tiles are 16 of 16×16 pixels, 4 of 32×32 or
 one of 64×64, and all their labels; `default` takes 512 of the labels of 8 of the first. The DTM heads see 32 pixels a

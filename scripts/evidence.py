@@ -1,8 +1,8 @@
 """The tables of docs/evidence.md: trains what is missing, keeps every run as a CSV file, and fills in the tables.
 
-    python benchmarks/evidence.py --out runs/evidence --jobs 2               # all runs; some 12 hours of one core
-    python benchmarks/evidence.py --out runs/evidence --only blocks strips   # some of them
-    python benchmarks/evidence.py                                            # the tables, from the CSV files
+    python scripts/evidence.py --out runs/evidence --jobs 2               # all runs; some 12 hours of one core
+    python scripts/evidence.py --out runs/evidence --only blocks strips   # some of them
+    python scripts/evidence.py                                            # the tables, from the CSV files
 
 Finished trainings in --out are not repeated. The scenes of North Carolina lie in $ADCDNET_DATA (default ../shared/data
 from the project's root); the simulated one is made. A run is one `adcdnet benchmark`; its results.csv becomes

@@ -1,7 +1,7 @@
-"""A labelled scene in the guises in which users have theirs, as docs/trust.md tries them.
+"""A labelled scene in the guises in which users have theirs, as docs/concepts/trust.md tries them.
 
-python benchmarks/guises.py $D/nc_landsat7_x4 --out guises            # makes the files
-python benchmarks/guises.py $D/nc_landsat7_x4 --fill points.gpkg      # into points of `adcdnet sample`, from the labels
+python scripts/guises.py $D/nc_landsat7_x4 --out guises            # makes the files
+python scripts/guises.py $D/nc_landsat7_x4 --fill points.gpkg      # into points of `adcdnet sample`, from the labels
 
 fields.gpkg: patches of one class larger than three pixels, a metre narrower all round, in longitude and latitude.
 north, south, scenes.toml: both halves. bands: a file per MS band. scaled.tif: MS as (v − 500) · 4, tagged so.
