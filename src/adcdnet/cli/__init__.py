@@ -64,7 +64,7 @@ def main() -> None:
 def _keep_memory() -> None:
     """Tell glibc to keep freed memory instead of handing pages back and faulting them in again for every tensor.
 
-    Prediction ran 1.4 times as fast with it, training a few percent (benchmarks/RESULTS.md).
+    Prediction ran 1.4 times as fast with it, training a few percent (scripts/RESULTS.md).
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -2,7 +2,7 @@
 
 A thread that has done its part of an operation spins until the others have; where another process has taken one of the
 cores, that is what keeps them from it. Told to sleep soon, two threads on two busy cores map a scene ten times as fast
-(benchmarks/RESULTS.md). Whoever has set the variable keeps it.
+(scripts/RESULTS.md). Whoever has set the variable keeps it.
 """
 
 import os

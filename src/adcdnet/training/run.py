@@ -3,7 +3,7 @@
 Randomness: one seed gives the split, the draws of each stage and the first weights; two runs with it give the same
 files. The moving average of the weights at the end is the model. The validation part shows on the way what it is worth
 and gives the temperature; it chooses nothing, for it is too small for that: where few labels validate, the look that
-did best there was a tenth of kappa worse than the end (docs/trials.md). Nothing of the test part is read after the
+did best there was a tenth of kappa worse than the end (docs/notes/trials.md). Nothing of the test part is read after the
 split has been written.
 """
 
@@ -58,7 +58,7 @@ from adcdnet.training.area import Drawn, Guessed, TrainingArea, training_area, t
 from adcdnet.training.scenes import LabelledScene, check_alike, divide, on_ms_grid, total_leakage
 from adcdnet.training.transfer import begin_from, notes_of
 
-DENSE_FROM = 15.0  # labelled targets a tile must hold to be cheaper than patches (benchmarks/bench_training.py)
+DENSE_FROM = 15.0  # labelled targets a tile must hold to be cheaper than patches (scripts/bench_training.py)
 STEPS_OF_PATCHES = 2  # of stage II, in whose place one of tiles is
 CONTEXT_STEPS, CONTEXT_BATCH = 3, 4  # of the context branch: times those of stage II by patches
 MOST_SINGLE = 2**18  # labelled pixels that the context branch draws from, or others that a second round does
