@@ -1,0 +1,76 @@
+"""The reference is what the code says: both written pages, the public names, and every link and path in words."""
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import adcdnet
+import adcdnet.nn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+import write_reference
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+WORDS = [*PAGES, ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "scripts").glob("*.*")]
+SOURCES = [file for folder in ("src", "tests", "scripts", "examples") for file in (ROOT / folder).rglob("*.py")]
+
+
+@pytest.mark.parametrize("path", write_reference.pages(), ids=lambda path: path.name)
+def test_pages_are_what_the_script_would_write(path):
+    assert path.read_text("utf-8") == write_reference.pages()[path], "run scripts/write_reference.py"
+
+
+def test_every_setting_and_option_says_what_it_means():
+    for text in write_reference.pages().values():
+        rows = [line for line in text.splitlines() if line.startswith("| `")]
+        assert len(rows) > 50
+        assert [row for row in rows if row.endswith("|  |")] == []
+
+
+def test_a_setting_from_a_comment_behind_or_above_it():
+    @dataclass
+    class Record:
+        behind: int = 1  # width, in pixels
+        # above,
+        # on two lines
+        above: float = 2.0
+        bare: str = ""
+
+    assert write_reference._comments(Record) == {
+        "behind": "width, in pixels",
+        "above": "above, on two lines",
+        "bare": "",
+    }
+
+
+def test_every_public_name_is_in_the_reference():
+    text = (ROOT / "docs" / "reference" / "api.md").read_text("utf-8")
+    names = [f"adcdnet.{name}" for name in adcdnet.__all__] + [f"adcdnet.nn.{name}" for name in adcdnet.nn.__all__]
+    assert [name for name in names if f"::: {name}\n" not in text] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(page):
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    assert [target for target in targets if "://" not in target and not (page.parent / target).exists()] == []
+
+
+def test_the_site_shows_every_page():
+    text = (ROOT / "mkdocs.yml").read_text("utf-8")
+    assert {page.relative_to(ROOT / "docs").as_posix() for page in PAGES} == set(re.findall(r"[\w/-]+\.md\b", text))
+
+
+def test_files_that_are_named_are_there():
+    named = re.compile(r"(?<![\w/.-])((?:docs|scripts|tests|examples|src/adcdnet)/[\w./-]*\.(?:md|py|csv|png))\b")
+    lost = {
+        f"{file.relative_to(ROOT)}: {path}"
+        for file in {*WORDS, *SOURCES}
+        if file.is_file() and file.suffix in (".md", ".py")
+        for path in named.findall(file.read_text("utf-8"))
+        if not (ROOT / path).exists()
+    }
+    assert lost == set()
