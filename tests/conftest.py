@@ -29,7 +29,7 @@ from adcdnet.nn import DeformableInteractiveAttention
 from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.encoder import Layout
 from adcdnet.nn.prior import PriorNet
-from adcdnet.split import parts as sampling
+from adcdnet.split import blocks
 from adcdnet.training.run import Progress, train
 
 ROOT = Path(__file__).parents[1]
@@ -268,7 +268,7 @@ def labelled_pair(tmp_path_factory: pytest.TempPathFactory) -> LabelledPair:
 def few_trials() -> Iterator[None]:
     """Splits are made from a few random assignments only: what is tested of them does not depend on how many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "_TRIALS", 12)
+        patch.setattr(blocks, "_TRIALS", 12)
         yield
 
 

@@ -18,6 +18,7 @@ import tomli_w
 import torch
 
 from adcdnet.benchmark import cell as cells
+from adcdnet.benchmark import methods_by_name, pool
 from adcdnet.benchmark import tables as benchmarks
 from adcdnet.benchmark.cell import Cell
 from adcdnet.benchmark.methods_by_name import ABLATIONS, ABLATIONS_OF_PAPER, settings_of
@@ -44,9 +45,9 @@ def here(monkeypatch):
 
     def run(todo, out, *, jobs, progress):
         for cell in todo:
-            if not cells._is_kept(cell, out):
+            if not pool._is_kept(cell, out):
                 computed.append(cell)
-                cells._compute([cell], out)
+                pool._compute([cell], out)
 
     monkeypatch.setattr(benchmarks, "run_cells", run)
     return computed
@@ -134,8 +135,10 @@ def test_hashes_of_a_scene_and_of_settings_change_with_them(scene, quick, other,
     assert cells.scene_hash(scene.model_copy(update={"labels": copy})) == before
     copy.write_bytes(copy.read_bytes() + b" ")
     assert cells.scene_hash(scene.model_copy(update={"labels": copy})) != before
-    assert len({cells.settings_hash(method) for method in (quick, other, "adcdnet", "forest")}) == 4
-    assert cells.settings_hash("forest") == cells.settings_hash("mlp-alike")  # both are under the common rules
+    assert len({methods_by_name.settings_hash(method) for method in (quick, other, "adcdnet", "forest")}) == 4
+    assert methods_by_name.settings_hash("forest") == methods_by_name.settings_hash(
+        "mlp-alike"
+    )  # both are under the common rules
 
 
 def test_changed_settings_are_computed_again(scene, quick, here, tmp_path):
@@ -156,7 +159,7 @@ def test_baselines_outlive_changes_of_how_the_network_is_trained(scene, monkeypa
         ({"network": {"patch": 17}}, False),
         ({"split": {"validation": 0.2}}, False),
     ):
-        monkeypatch.setattr(cells, "TrainConfig", partial(default.replace, changes))
+        monkeypatch.setattr(methods_by_name, "TrainConfig", partial(default.replace, changes))
         assert (cell.fingerprint() == before) is same, changes
 
 
@@ -267,10 +270,10 @@ def test_a_baseline_is_trained_once_for_both_ways_of_reading_it(scene, tmp_path,
             future.set_result(call(*arguments))
             return future
 
-    monkeypatch.setattr(cells, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", Here)
     todo = [Cell(scene, method, 0, fold, 0, folds=2) for fold in (0, 1) for method in ("mlp", "mlp-alike")]
     told = []
-    cells.run_cells(todo, tmp_path, progress=lambda done, of, cell: told.append((done, of, cell)))
+    pool.run_cells(todo, tmp_path, progress=lambda done, of, cell: told.append((done, of, cell)))
     assert len(fits) == 2
     assert [done for done, *_ in told] == [1, 2, 3, 4]
     assert {cell for *_, cell in told} == set(todo)
@@ -279,7 +282,7 @@ def test_a_baseline_is_trained_once_for_both_ways_of_reading_it(scene, tmp_path,
         alone = cells.compute(cell)
         assert (kept["method"], kept["fingerprint"]) == (cell.method, cell.fingerprint())
         assert kept["confusions"] == alone["confusions"]
-    cells.run_cells(todo, tmp_path)
+    pool.run_cells(todo, tmp_path)
     assert len(fits) == 6  # four alone, and none again
 
 
@@ -349,7 +352,7 @@ def test_a_killed_training_is_one_line(scene, quick, tmp_path, monkeypatch):
         future.set_exception(BrokenProcessPool("killed"))
         return future
 
-    monkeypatch.setattr(cells.ProcessPoolExecutor, "submit", killed)
+    monkeypatch.setattr(pool.ProcessPoolExecutor, "submit", killed)
     with pytest.raises(InputError, match="call again with fewer --jobs"):
         benchmark([scene], methods=[quick], reference=quick, out=tmp_path, folds=2)
 
