@@ -2,14 +2,17 @@
 
 import ast
 import re
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
 
 import adcdnet
 import adcdnet.nn
+from adcdnet.cli import app
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import write_reference
@@ -97,3 +100,28 @@ def test_messages_that_are_explained_are_those_of_the_code():
     assert len(messages) > 50
     lost = [m for m in messages for part in m.split("…") if part.strip() and part.strip() not in said]
     assert lost == []
+
+
+def commands_in(text: str) -> list[str]:
+    """Lines of code blocks that call the command line, without comments; several lines joined by \\."""
+    text = re.sub(r"\\\n\s*", "", text)
+    lines = re.findall(r"^(?: {4})?(adcdnet [a-z].*)$", text, re.MULTILINE)
+    return [
+        line.split(" #")[0].strip() for line in lines if not any(mark in line for mark in ("|", "…", "`", "[OPTIONS]"))
+    ]
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_in_code_blocks_have_these_options(page):
+    group = typer.main.get_command(app)
+    context = group.make_context("adcdnet", [], resilient_parsing=True)
+    for line in commands_in(page.read_text("utf-8")):
+        _, name, *words = shlex.split(line)
+        if name in group.list_commands(context):  # a sentence may begin with the package's name
+            group.get_command(context, name).make_context(name, words)
+
+
+def test_commands_are_found_in_code_blocks():
+    block = "```sh\nadcdnet predict a --ms b \\\n  --pan c   # a comment\n```\n"
+    text = f"{block}\n    adcdnet check --ms d\n\n`adcdnet x` is none."
+    assert commands_in(text) == ["adcdnet predict a --ms b --pan c", "adcdnet check --ms d"]

@@ -3,8 +3,8 @@
 Randomness: one seed gives the split, the draws of each stage and the first weights; two runs with it give the same
 files. The moving average of the weights at the end is the model. The validation part shows on the way what it is worth
 and gives the temperature; it chooses nothing, for it is too small for that: where few labels validate, the look that
-did best there was a tenth of kappa worse than the end (docs/notes/trials.md). Nothing of the test part is read after the
-split has been written.
+did best there was a tenth of kappa worse than the end (docs/notes/trials.md). Nothing of the test part is read after
+the split has been written.
 """
 
 from __future__ import annotations
