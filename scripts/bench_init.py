@@ -19,15 +19,16 @@ from pathlib import Path
 import numpy as np
 
 from adcdnet import ClassTable, Labels, Scene, TrainConfig, predict, read_labels, train
-from adcdnet.config import NetworkConfig, SplitConfig
+from adcdnet.config import SplitConfig
 from adcdnet.geo.raster import read_map
 from adcdnet.geo.raster_writer import write_raster
 from adcdnet.metrics import confusion_matrix, scores
+from adcdnet.nn.architecture import Architecture
 from adcdnet.split.blocks import split_blocks
 from adcdnet.split.parts import TEST, TRAIN
 from adcdnet.training.scenes import LabelledScene
 
-REACH = NetworkConfig().reach
+REACH = Architecture().reach
 GAP = 2 * REACH  # MS pixels between the halves, so that their windows share no ground
 
 

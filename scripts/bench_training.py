@@ -26,7 +26,7 @@ from adcdnet.geo.grid import Grid
 from adcdnet.geo.labels import read_labels
 from adcdnet.geo.raster_writer import write_raster
 from adcdnet.geo.scene import Scene
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Layout
 from adcdnet.split.blocks import split_blocks
 from adcdnet.training.area import TrainingArea
 from adcdnet.training.run import Trainer
@@ -84,7 +84,7 @@ def main() -> None:
                 for draw, settings in DRAWS.items():
                     config = TrainConfig().replace({**settings, "network": network})
                     split = split_blocks(labels, pixels.valid, reach=config.network.reach, config=config.split, seed=0)
-                    area = TrainingArea(pixels, labels, split, network=config.network, ratio=scene.ratio)
+                    area = TrainingArea.of(pixels, labels, split, config=config, ratio=scene.ratio)
                     seconds[draw], count = step_cost(area, layout, config)
                     rates[draw] = count / seconds[draw]
                     times = rates[draw] / rates["patches"]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from torch import nn
 
 from adcdnet import cli
-from adcdnet.config import TrainConfig
+from adcdnet.config import AnswerConfig, TrainConfig
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.labels import Labels, read_labels
@@ -27,7 +27,7 @@ from adcdnet.geo.scene import Scene
 from adcdnet.mapping.model import Model, Run
 from adcdnet.nn import DeformableInteractiveAttention
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Layout
 from adcdnet.nn.prior import PriorNet
 from adcdnet.split import blocks
 from adcdnet.training.run import Progress, train
@@ -127,7 +127,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 def ended_process() -> str:
     """The owner of files that a process now ended has left."""
-    code = "from adcdnet.owner import owner; print(owner())"
+    code = "from adcdnet.files import owner; print(owner())"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -135,11 +135,10 @@ def ended_process() -> str:
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 
 SMALL = {"widths": [4, 5, 6], "hidden": 7, "token_dims": [6, 8]}  # a network that takes milliseconds
-PAPER = {
-    **TrainConfig.of_profile("paper").network.model_dump(),
-    "widths": (4, 5, 6),
-    "hidden": 7,
-    "token_dims": (6, 8),
+PAPER = {  # as published, but small: settings of the network and its answers
+    **asdict(TrainConfig.of_profile("paper").network),
+    **TrainConfig.of_profile("paper").answers.model_dump(),
+    **SMALL,
 }
 
 
@@ -162,12 +161,14 @@ def liven(network: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def build_model(layout: Layout, *, seed: int = 0, **changes: Any) -> Model:
-    """A small livened network with all that a map needs; `changes` are network settings."""
-    config = TrainConfig().replace({"network": {**SMALL, **changes}}).network
+    """A small livened network with all that a map needs; `changes` are settings of the network or its answers."""
+    of_answers = {name: changes.pop(name) for name in AnswerConfig.model_fields if name in changes}
+    settings = TrainConfig().replace({"network": {**SMALL, **changes}, "answers": of_answers})
+    config = settings.network
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = liven(ADCDNet(config, layout), seed)
-        side = config.before + 1 + config.after
+        side = config.size
         classifier = network.decision.classifier
         with torch.no_grad():  # logits that differ between pixels and are 0 in the mean, so that all classes occur
             classifier.weight *= 20
@@ -187,7 +188,8 @@ def build_model(layout: Layout, *, seed: int = 0, **changes: Any) -> Model:
     values = [3 * k + 2 for k in range(layout.classes)]
     shares = [rng.dirichlet(np.full(layout.classes, 5.0)) for _ in range(2)]
     label_shares, drawn_shares = (tuple(share.tolist()) for share in shares)
-    return Model(network, statistics, ClassTable.of(values, names), label_shares, drawn_shares, {"name": "tiny"})
+    table = ClassTable.of(values, names)
+    return Model(network, statistics, table, label_shares, drawn_shares, {"name": "tiny"}, 1.0, settings.answers)
 
 
 @pytest.fixture

@@ -1,18 +1,20 @@
 """Settings: profiles, TOML there and back, and what is refused."""
 
 import tomllib
+from dataclasses import fields
 
 import pytest
 from pydantic import ValidationError
 
-from adcdnet.config import NetworkConfig, TrainConfig
+from adcdnet.config import AnswerConfig, TrainConfig
 from adcdnet.errors import InputError
+from adcdnet.nn.architecture import Architecture
 
 
 def test_reach_by_hand():
-    assert NetworkConfig().reach == 10  # 4 pixels of patch, 4 of halo and the two neighbours that are averaged
-    assert NetworkConfig(smooth=0).reach == 8
-    assert NetworkConfig(patch=17, smooth=0.5).reach == 13
+    assert TrainConfig().reach == 10  # 4 pixels of patch, 4 of halo and the two neighbours that are averaged
+    assert TrainConfig().replace({"answers": {"smooth": 0}}).reach == TrainConfig().network.reach == 8
+    assert TrainConfig().replace({"network": {"patch": 17}, "answers": {"smooth": 0.5}}).reach == 13
     paper = TrainConfig.of_profile("paper").network
     assert (paper.before, paper.after, paper.reach) == (7, 8, 8)  # the target is at index 7 of 16
 
@@ -41,7 +43,7 @@ def test_the_plain_profile_is_the_default_without_the_parts_of_the_paper():
 
 @pytest.mark.parametrize("profile", ["default", "plain", "paper"])
 def test_toml_brings_back_the_same_settings(tmp_path, profile):
-    settings = TrainConfig.of_profile(profile).replace({"seed": 7, "split": {"block": 31}, "network": {"dia": False}})
+    settings = TrainConfig.of_profile(profile).replace({"seed": 7, "split": {"block": 31}, "network": {"dtm": False}})
     path = tmp_path / "config.toml"
     path.write_text(settings.to_toml())
     assert TrainConfig.read(path) == settings
@@ -114,22 +116,13 @@ def test_a_missing_and_a_binary_settings_file(tmp_path):
 
 
 def test_only_networks_that_see_the_same_everywhere_are_sharable():
-    assert NetworkConfig().sharable
-    assert not NetworkConfig(backbone="mobilenetv3", squeeze_excite=True).sharable
+    assert Architecture().sharable
+    assert not Architecture(backbone="mobilenetv3", squeeze_excite=True).sharable
     assert not TrainConfig.of_profile("paper").network.sharable
 
 
 def test_toml_holds_every_setting():
     written = tomllib.loads(TrainConfig().to_toml())
     assert set(written) == set(TrainConfig.model_fields)
-    assert set(written["network"]) == set(NetworkConfig.model_fields)
-
-
-@pytest.mark.parametrize(("dia", "attention"), [(True, "dia"), (False, "none")])
-def test_settings_of_earlier_files_say_dia(tmp_path, dia, attention):
-    path = tmp_path / "config.toml"
-    path.write_text(f"[network]\ndia = {str(dia).lower()}\n")
-    assert TrainConfig.read(path).network.attention == attention
-    path.write_text("[network]\ndia = 3\n")
-    with pytest.raises(InputError, match=r"network\.dia: Extra inputs"):
-        TrainConfig.read(path)
+    assert set(written["network"]) == {field.name for field in fields(Architecture)}
+    assert set(written["answers"]) == set(AnswerConfig.model_fields)

@@ -15,7 +15,7 @@ from adcdnet.geo.scene import Scene
 from adcdnet.geo.scene_files import SceneFiles
 from adcdnet.mapping.engine import logits_of
 from adcdnet.mapping.predict import predict
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Layout
 from adcdnet.training.run import train
 from conftest import PIXEL, QUICK, build_model
 
@@ -26,7 +26,7 @@ MUCH = 2**33  # bytes: a process that has used a GPU is resident with more than 
 @pytest.mark.parametrize("changes", [{}, {"head": "flatten"}, {"grid": "fine"}, {"prior": False, "attention": "none"}])
 def test_both_engines_and_both_devices_give_the_same_logits(changes, tiny_scene):
     model = build_model(Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3), **changes)
-    pixels = tiny_scene.read(tiny_scene.grid.window.grow(model.network.config.reach))
+    pixels = tiny_scene.read(tiny_scene.grid.window.grow(model.reach))
     expected = logits_of(model, pixels, engine="dense")
     for engine in ("dense", "patch"):
         found = logits_of(model, pixels, engine=engine, device="cuda")
@@ -34,7 +34,7 @@ def test_both_engines_and_both_devices_give_the_same_logits(changes, tiny_scene)
 
 
 def test_rounded_answers_are_nearly_the_same(tiny_model, tiny_scene):
-    pixels = tiny_scene.read(tiny_scene.grid.window.grow(tiny_model.network.config.reach))
+    pixels = tiny_scene.read(tiny_scene.grid.window.grow(tiny_model.reach))
     exact, rounded = (
         logits_of(tiny_model, pixels, engine="dense", device="cuda", precision=p) for p in ("float32", "bf16")
     )

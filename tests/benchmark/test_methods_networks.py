@@ -13,13 +13,13 @@ from adcdnet.benchmark.methods.mft import MFT
 from adcdnet.benchmark.methods.patches import PatchMethod
 from adcdnet.benchmark.methods.resnet import DualResNet
 from adcdnet.benchmark.methods.unet import UNet, UNetClassifier, brovey
-from adcdnet.config import NetworkConfig
+from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.scene import Pixels
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Layout
 from adcdnet.split.parts import TRAIN, Split
 from adcdnet.training.area import TrainingArea
 
@@ -111,7 +111,7 @@ def numbered_area(ratio: int) -> tuple[TrainingArea, Pixels]:
     index[1::3, ::3], index[1::6, ::3] = 0, 1
     split = Split(np.full((31, 37), TRAIN, np.uint8), block=1, notes=())
     labels = Labels(index, ClassTable.numbered(["a", "b"]))
-    return TrainingArea(pixels, labels, split, network=NetworkConfig(), ratio=ratio), pixels
+    return TrainingArea.of(pixels, labels, split, config=TrainConfig(), ratio=ratio), pixels
 
 
 @pytest.mark.parametrize(("side", "ratio"), [(8, 2), (16, 3)])

@@ -155,7 +155,7 @@ def test_baselines_outlive_changes_of_how_the_network_is_trained(scene, monkeypa
     for changes, same in (
         ({"stage2": {"steps": 7}, "network": {"hidden": 32}}, True),
         ({"class_balance": 0.5}, False),
-        ({"network": {"likeness": 0.1}}, False),
+        ({"answers": {"likeness": 0.1}}, False),
         ({"network": {"patch": 17}}, False),
         ({"split": {"validation": 0.2}}, False),
     ):
@@ -235,18 +235,18 @@ def test_a_baseline_answers_as_the_network_does_where_its_name_says_so(scene, mo
     monkeypatch.setitem(cells.METHODS, "noise", lambda area, *_, **__: Noise(area))
     with scene.open() as opened:
         labelled = scene.read_labels(opened.grid).index >= 0
-    network, counted = TrainConfig().network, []
-    for name, deviation, weight in (("noise", 0.0, 0.0), ("noise-alike", network.smooth, network.local_shares)):
+    answers, counted = TrainConfig().answers, []
+    for name, deviation, weight in (("noise", 0.0, 0.0), ("noise-alike", answers.smooth, answers.local_priors)):
         counts = np.array(cells.compute(Cell(scene, name, 0, 0, 0, 2))["confusions"]["1.0"]).sum((0, 1))
         drawn, look, shares = given[-1]
         known = ~np.isnan(drawn[0])  # the test ground, labelled or not
         assert (known & ~labelled).any()
-        logits = smooth(drawn, look, deviation, network.likeness)[:, known]
+        logits = smooth(drawn, look, deviation, answers.likeness)[:, known]
         local = LocalShares(known.shape, 1, shares, Noise.drawn_shares, weight)
         local.add(logits, *np.nonzero(known))
-        answers = posterior(local.adapt(logits, *np.nonzero(known)), shares, Noise.drawn_shares, tau=1.0).argmax(0)
+        mapped = posterior(local.adapt(logits, *np.nonzero(known)), shares, Noise.drawn_shares, tau=1.0).argmax(0)
         counted.append(counts.tolist())
-        assert counted[-1] == [*np.bincount(answers[labelled[known]], minlength=3), 0]  # none without an answer
+        assert counted[-1] == [*np.bincount(mapped[labelled[known]], minlength=3), 0]  # none without an answer
     assert counted[0] != counted[1]
 
 

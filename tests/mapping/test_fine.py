@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adcdnet.assess.evaluate import evaluate
-from adcdnet.config import NetworkConfig, TrainConfig
+from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
@@ -16,19 +16,20 @@ from adcdnet.geo.grid import Window
 from adcdnet.geo.labels import Labels, read_labels
 from adcdnet.geo.raster import read_band, read_map, sieve
 from adcdnet.geo.scene import Pixels, Scene
-from adcdnet.mapping import predict as inference
+from adcdnet.mapping import engine
 from adcdnet.mapping.engine import logits_of, scene_logits
 from adcdnet.mapping.predict import predict
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Architecture, Layout
 from adcdnet.report.attention import masks
 from adcdnet.report.explain import explain
 from adcdnet.report.write import write_report
 from adcdnet.split.parts import TEST, TRAIN, Split, add_guard
-from adcdnet.training.area import JoinedArea, TrainingArea
+from adcdnet.training.area import TrainingArea
 from adcdnet.training.run import train
 from conftest import PIXEL, QUICK, build_model, write_tif_file
 
-FINE = {"smooth": 0, "grid": "fine", "patch": 9}  # 9: half = 4 and halo 4, so 8 MS pixels before and after the target's
+NETWORK = {"grid": "fine", "patch": 9}  # 9: half = 4 and halo 4, so 8 MS pixels before and after the target's
+FINE = {"smooth": 0, **NETWORK}
 
 
 def random_pixels(ratio, height=5, width=7, *, border=9):
@@ -79,15 +80,15 @@ def test_a_fine_pixel_is_the_middle_of_its_pan_patch_and_lies_in_the_centre_of_i
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 3, 4])
-@pytest.mark.parametrize("changes", [{}, {"prior": False, "dia": False, "head": "flatten"}])
+@pytest.mark.parametrize("changes", [{}, {"prior": False, "attention": "none", "head": "flatten"}])
 def test_dense_gives_what_the_patches_define_in_float64(ratio, changes):
     network = model_at(ratio, **changes).network.double()
     rng = np.random.default_rng(7)
     ms, pan = (torch.from_numpy(rng.normal(size=(b, 23 * r, 25 * r))) for b, r in ((3, 1), (2, ratio)))
     row, col = np.nonzero(rng.random((5 * ratio, 7 * ratio)) > 0.3)
     with torch.inference_mode():
-        dense = inference._dense(network, ms, pan, row, col)
-        defined = inference._patch_by_patch(network, ms, pan, row, col, 16)
+        dense = engine._dense(network, ms, pan, row, col)
+        defined = engine._patch_by_patch(network, ms, pan, row, col, 16)
     assert len(dense) == len(row)
     assert (dense - defined).abs().max() < 1e-9
     assert dense.std() > 0.1
@@ -127,8 +128,8 @@ def numbered_area(ratio, *, part=None, height=33, width=38):
     labels = Labels((pan[0] % 3).astype(np.int16), ClassTable.numbered(["a", "b", "c"]))
     split = Split(np.full((height, width), TRAIN, np.uint8) if part is None else part, 8, (), hides_test=False)
     as_is = BandStatistics((0.0,), (1.0,), (0.0,), (1.0,))
-    network = NetworkConfig(patch=9, grid="fine", smooth=0)
-    return TrainingArea(pixels, labels, split, network=network, ratio=ratio, statistics=as_is)
+    config = TrainConfig().replace({"network": {"patch": 9, "grid": "fine"}, "answers": {"smooth": 0}})
+    return TrainingArea.of(pixels, labels, split, config=config, ratio=ratio, statistics=as_is)
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 3, 4])
@@ -154,7 +155,7 @@ def test_labels_ms_and_pan_stay_on_each_other_however_a_draw_is_turned(ratio, ti
 
 
 def test_several_scenes_keep_their_labels_where_they_are():
-    area = JoinedArea([numbered_area(2), numbered_area(2, height=21, width=30)])
+    area = TrainingArea.joined([numbered_area(2), numbered_area(2, height=21, width=30)])
     assert area.class_counts.sum() == 4 * (33 * 38 + 21 * 30)
     batch = area.draw_patches(np.random.default_rng(3), 300, balance=0.5, augment=True)
     ms, pan = batch.ms[:, 0, 8, 8].astype(int), batch.pan[:, 0, 17, 17].astype(int)
@@ -177,7 +178,7 @@ def test_what_is_looked_at_for_a_target_is_cut_as_prediction_cuts_it():
 
 @pytest.mark.parametrize("ratio", [2, 3, 4])
 def test_the_guard_keeps_test_ground_out_of_the_windows_of_training_targets(ratio):
-    network = NetworkConfig(patch=9, grid="fine", smooth=0)
+    network = Architecture(patch=9, grid="fine")
     assert network.reach == 9
     blocks = np.full((33, 38), TRAIN, np.uint8)
     blocks[12:20, 15:22] = TEST
@@ -219,7 +220,12 @@ def checkered(tmp_path_factory):
 
 
 def test_a_class_that_one_pan_pixel_tells_is_mapped_on_the_pan_grid(checkered, tmp_path, few_trials):
-    changes = {"network": FINE, "stage1": {"steps": 2}, "stage2": {"steps": 160, "tile": 8, "learning_rate": 0.01}}
+    changes = {
+        "network": NETWORK,
+        "answers": {"smooth": 0},
+        "stage1": {"steps": 2},
+        "stage2": {"steps": 160, "tile": 8, "learning_rate": 0.01},
+    }
     config = TrainConfig().replace(QUICK).replace(changes)
     with Scene.open(checkered / "ms.tif", checkered / "pan.tif") as scene:
         labels = read_labels(checkered / "labels.tif", scene.fine_grid)
@@ -271,7 +277,7 @@ def test_explain_is_for_the_ms_grid(tiny_scene):
 
 
 def test_a_report_counts_and_judges_pan_pixels(checkered, tmp_path, few_trials):
-    config = TrainConfig().replace(QUICK).replace({"network": FINE, "stage2": {"tile": 8}})
+    config = TrainConfig().replace(QUICK).replace({"network": NETWORK, "answers": {"smooth": 0}, "stage2": {"tile": 8}})
     with Scene.open(checkered / "ms.tif", checkered / "pan.tif") as scene:
         run = train(scene, read_labels(checkered / "labels.tif", scene.fine_grid), out=tmp_path / "run", config=config)
         predict(run, scene, out=run.folder / "map.tif", probabilities=run.folder / "probabilities.tif")

@@ -30,7 +30,7 @@ def test_a_platform_without_the_resource_module_tells_nothing(monkeypatch):
 def test_memory_is_held_and_given_back_while_the_peak_stays():
     # in a process of its own: here, earlier tests have left freed memory that a new array may be put into
     code = """
-from adcdnet import memory
+from adcdnet.mapping import memory
 import numpy as np
 before, size = memory.resident(), 2**27
 held = np.ones(size, np.uint8)

@@ -14,7 +14,7 @@ from adcdnet.errors import InputError
 from adcdnet.files import write_whole
 from adcdnet.mapping.device import pick_device
 from adcdnet.mapping.model import Model
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Layout
 from conftest import build_model
 
 
@@ -107,65 +107,13 @@ def test_a_file_cut_short_anywhere(saved):
 
 def test_a_model_of_a_later_version(saved):
     rewrite(saved, header=lambda h: h.update(format=99))
-    assert "format 99, this version reads 2 to 6" in refusal(saved)
+    assert "format 99, this version reads 7" in refusal(saved)
 
 
-@pytest.mark.parametrize("number", [5, 4, 3])
-def test_a_model_of_format_5_to_3(number, tmp_path):
-    """Written when there was no context branch; in 4, when classes were expected everywhere alike; in 3, when
-    neighbours were averaged whatever they looked like."""
-    missing = ("context_branch", "local_shares", "likeness")[: 6 - number]
-    off = dict.fromkeys(missing, 0.0)
-    model = build_model(Layout(ms_bands=3, pan_bands=1, ratio=4, classes=4), smooth=0.5, **off)
-    path = tmp_path / "m.safetensors"
-    model.save(path)
-
-    def header(content):
-        content["format"] = number
-        for name in missing:
-            del content["network"][name]
-
-    rewrite(path, header=header)
-    assert Model.load(path).network.config == model.network.config
-
-
-def test_a_model_of_format_2(tmp_path):
-    """Written when `dia` was a switch, PAN's stem went with the padding, no logits were averaged, and two parts had
-    other names."""
-    layout = Layout(ms_bands=3, pan_bands=1, ratio=4, classes=4)
-    for dia, changes in (
-        (True, {}),
-        (False, {"attention": "none", "padding": "zeros", "patch": 16, "stem": False, "head": "flatten"}),
-    ):
-        model, path = (
-            build_model(layout, smooth=0.0, likeness=0.0, local_shares=0.0, context_branch=0.0, **changes),
-            tmp_path / "m.safetensors",
-        )
-        model.save(path)
-
-        def header(content, dia=dia):
-            content["format"] = 2
-            for name in (
-                "attention",
-                "stem",
-                "fusion",
-                "reader",
-                "smooth",
-                "likeness",
-                "local_shares",
-                "context_branch",
-            ):
-                del content["network"][name]
-            content["network"]["dia"] = dia
-
-        def weights(tensors):
-            for name in list(tensors):
-                tensors[name.replace(".attention.", ".dia.").replace(".reader.", ".mamba.")] = tensors.pop(name)
-
-        rewrite(path, header=header, weights=weights)
-        loaded = Model.load(path)
-        assert loaded.network.config == model.network.config
-        assert all(torch.equal(v, model.network.state_dict()[k]) for k, v in loaded.network.state_dict().items())
+@pytest.mark.parametrize("number", [6, 1])
+def test_a_model_of_an_earlier_version(saved, number):
+    rewrite(saved, header=lambda h: h.update(format=number))
+    assert f"format {number}, this version reads 7" in refusal(saved)
 
 
 def drop(key):

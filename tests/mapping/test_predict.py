@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from adcdnet.errors import InputError
 from adcdnet.files import owner
 from adcdnet.geo.scene import Pixels, Scene
-from adcdnet.mapping import predict as inference
+from adcdnet.mapping import engine
 from adcdnet.mapping.engine import default_engine, logits_of, scene_logits
 from adcdnet.mapping.journal import fingerprint
 from adcdnet.mapping.local_priors import LocalShares
@@ -22,7 +22,7 @@ from adcdnet.mapping.model import Run
 from adcdnet.mapping.posterior import posterior
 from adcdnet.mapping.predict import predict
 from adcdnet.mapping.smoothing import looks, smooth
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Layout
 from conftest import PAPER, PIXEL, build_model, ended_process
 
 
@@ -74,7 +74,7 @@ def test_dense_is_exact_wherever_targets_lie(ratio, size, valid, at_once, change
     layout = Layout(ms_bands=2, pan_bands=1, ratio=ratio, classes=3)
     network = build_model(layout, seed=seed, **changes).network.double()
     config, rng = network.config, np.random.default_rng(seed)
-    step, around = config.step(ratio), 2 * (config.reach - config.margin)
+    step, around = config.step(ratio), 2 * config.reach
     ms, pan = (
         torch.from_numpy(rng.normal(size=(b, *((n + around) * r for n in size)))) for b, r in ((2, 1), (1, ratio))
     )
@@ -83,9 +83,9 @@ def test_dense_is_exact_wherever_targets_lie(ratio, size, valid, at_once, change
     order = rng.permutation(len(row))
     row, col = row[order], col[order]
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
-        patch.setattr(inference, "_AT_ONCE", at_once * 4 * config.widths[-1])
-        dense = inference._dense(network, ms, pan, row, col)
-        defined = inference._patch_by_patch(network, ms, pan, row, col, 16)
+        patch.setattr(engine, "_AT_ONCE", at_once * 4 * config.widths[-1])
+        dense = engine._dense(network, ms, pan, row, col)
+        defined = engine._patch_by_patch(network, ms, pan, row, col, 16)
     np.testing.assert_allclose(dense.numpy(), defined.numpy(), rtol=0, atol=1e-9)
 
 
@@ -214,7 +214,7 @@ def test_the_map_is_what_the_logits_say(mapped, tiny_scene, tiny_model):
     logits, shares = whole_logits(tiny_model, tiny_scene), (tiny_model.label_shares, tiny_model.drawn_shares)
     valid = all_valid(tiny_scene)
     row, col = np.nonzero(valid)
-    local = LocalShares(logits.shape[1:], 1, *shares, tiny_model.network.config.local_shares)
+    local = LocalShares(logits.shape[1:], 1, *shares, tiny_model.answers.local_priors)
     local.add(logits[:, valid], row, col)
     p = posterior(local.adapt(logits[:, valid], row, col), *shares, 0.5)
     expected = np.zeros(valid.shape, np.uint8)

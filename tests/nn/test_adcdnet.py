@@ -1,6 +1,7 @@
 """Both ways of applying a network give the same numbers; what it sees, what it trains and what it leaves alone."""
 
 import copy
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -11,23 +12,23 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from adcdnet.config import NetworkConfig, TrainConfig
+from adcdnet.config import TrainConfig
 from adcdnet.nn import DeformableInteractiveAttention
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Architecture, Layout
 from adcdnet.nn.tile_sharing import Rectangle, Targets
 from conftest import SMALL, build_model, liven
 
 PAPER = TrainConfig.of_profile("paper").network
-SMALL_PAPER = PAPER.model_copy(update={"widths": (4, 5, 6), "hidden": 7, "token_dims": (6, 8)})
+SMALL_PAPER = replace(PAPER, widths=(4, 5, 6), hidden=7, token_dims=(6, 8))
 
 
-def build(config: NetworkConfig, *, bands=3, pan_bands=1, ratio=2, classes=4, seed=0) -> ADCDNet:
+def build(config: Architecture, *, bands=3, pan_bands=1, ratio=2, classes=4, seed=0) -> ADCDNet:
     torch.manual_seed(seed)
     return ADCDNet(config, Layout(ms_bands=bands, pan_bands=pan_bands, ratio=ratio, classes=classes))
 
 
-def small(**changes) -> NetworkConfig:
+def small(**changes) -> Architecture:
     return TrainConfig().replace({"network": SMALL | changes}).network
 
 
@@ -108,7 +109,7 @@ def test_a_rectangle_reads_what_its_targets_do(layout):
 @pytest.mark.parametrize("changes", [{}, {"head": "flatten", "prior": False}, {"attention": "none", "prior": False}])
 def test_products_in_bf16_are_summed_in_float32(changes):
     """Rounded after every cell instead, the second has 0.009 and the third 0.021."""
-    network = liven(build(NetworkConfig(**changes), bands=6, classes=5))
+    network = liven(build(Architecture(**changes), bands=6, classes=5))
     ms, pan = draw(network, 1, 36, 36)
     logits = []
     for rounded in (False, True):
@@ -163,7 +164,7 @@ def test_a_tile_gives_the_gradients_of_its_patches(changes):
 
 
 def test_the_same_in_single_precision():
-    network = liven(build(NetworkConfig()))
+    network = liven(build(Architecture()))
     ms, pan = draw(network, 1, 31, 33)
     targets = Targets(torch.zeros(63, dtype=torch.long), *torch.cartesian_prod(torch.arange(7), torch.arange(9)).T)
     assert_close(
@@ -251,7 +252,7 @@ def training_loss(network: ADCDNet) -> torch.Tensor:
 
 
 NETWORKS = {
-    "default": (NetworkConfig(), 2),
+    "default": (Architecture(), 2),
     "flatten": (small(head="flatten", token="flatten"), 3),
     "mobilenetv3": (small(backbone="mobilenetv3"), 2),
     "squeeze-excite": (small(backbone="mobilenetv3", squeeze_excite=True), 2),
@@ -261,10 +262,10 @@ NETWORKS = {
     "zeros": (small(padding="zeros", patch=16, head="flatten"), 3),
     "paper": (SMALL_PAPER, 4),
     "paper, other parts": (
-        SMALL_PAPER.model_copy(update={"attention": "cbam", "reader": "attention", "fusion": "gate"}),
+        replace(SMALL_PAPER, **{"attention": "cbam", "reader": "attention", "fusion": "gate"}),
         4,
     ),
-    "paper, mobilenetv3": (SMALL_PAPER.model_copy(update={"backbone": "mobilenetv3"}), 4),
+    "paper, mobilenetv3": (replace(SMALL_PAPER, **{"backbone": "mobilenetv3"}), 4),
 }
 
 
@@ -344,7 +345,7 @@ def test_raw_prior_masks_are_the_sigmoid_of_the_features():
 
 
 def test_a_fresh_network_has_neutral_gates():
-    for module in build(NetworkConfig()).modules():
+    for module in build(Architecture()).modules():
         if isinstance(module, DeformableInteractiveAttention):
             assert not any(p.any() for p in chain(module.gate_avg.parameters(), module.gate_max.parameters()))
 

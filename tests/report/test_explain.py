@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from adcdnet.config import NetworkConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.labels import Labels, read_labels
@@ -20,7 +19,7 @@ from adcdnet.mapping.model import Model
 from adcdnet.mapping.predict import predict
 from adcdnet.nn import DeepTemporalMamba, selective_scan
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Architecture, Layout
 from adcdnet.report import explain as explain_module
 from adcdnet.report.explain import check_outputs, explain, token_evidence, write_explanation
 from conftest import PAPER, PIXEL, build_model
@@ -149,7 +148,7 @@ def test_token_evidence_is_gradient_times_input_at_fixed_gates():
 
 def test_figures_counted_by_hand(tiny_scene, tiny_labels, tmp_path):
     # what lies around a pixel is of the map, not of the network that is explained
-    model = stirred(local_shares=0.0, context_branch=0.0)
+    model = stirred(local_priors=0.0, context_branch=0.0)
     network = model.network
     split = tmp_path / "split.tif"
     parts = np.zeros(tiny_scene.grid.shape, np.uint8)
@@ -241,7 +240,7 @@ def test_it_depends_neither_on_tiles_nor_on_their_sharing(tiny_scene, tiny_label
     once = []
     explain(model, tiny_scene, tiny_labels, progress=lambda *step: once.append(step))
     assert once == [(k + 1, len(steps) // 2) for k in range(len(steps) // 2)]
-    monkeypatch.setattr(NetworkConfig, "sharable", False)
+    monkeypatch.setattr(Architecture, "sharable", False)
     alone = explain(model, tiny_scene, tiny_labels)
     for other in (tiled, alone):
         for mine, theirs in zip(other.heads, whole.heads, strict=True):

@@ -13,7 +13,7 @@ from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.labels import Labels
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Layout
 from adcdnet.report.explain import explain
 from conftest import build_model
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from adcdnet.config import NetworkConfig, SplitConfig, TrainConfig
+from adcdnet.config import SplitConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Window
@@ -16,8 +16,8 @@ from adcdnet.split.blocks import split_blocks
 from adcdnet.split.parts import GUARD, TEST, TRAIN, UNUSED, VALIDATION, Split, leakage
 from adcdnet.training.area import TrainingArea
 
-NETWORK = NetworkConfig(patch=9)  # reach 8
-PAPER = TrainConfig.of_profile("paper").network
+CONFIG = TrainConfig().replace({"network": {"patch": 9}})  # reach 10
+PAPER = TrainConfig.of_profile("paper")
 
 
 def make_labels(index) -> Labels:
@@ -164,8 +164,8 @@ def poisoned(pixels: Pixels, where, ratio: int, value: float) -> Pixels:
     return pixels._replace(ms=ms, pan=pan)
 
 
-@pytest.fixture(scope="module", params=[NETWORK, PAPER], ids=["default", "paper"])
-def network(request):
+@pytest.fixture(scope="module", params=[CONFIG, PAPER], ids=["default", "paper"])
+def config(request):
     return request.param
 
 
@@ -193,9 +193,9 @@ def drawn(area: TrainingArea):
     yield area.draw_patches(np.random.default_rng(0), 200, balance=None, augment=True)
 
 
-def test_statistics_are_those_of_the_training_part(network, labels, split):
+def test_statistics_are_those_of_the_training_part(config, labels, split):
     pixels = make_pixels(64, 71, 4)
-    area = TrainingArea(pixels, labels, split, network=network, ratio=4)
+    area = TrainingArea.of(pixels, labels, split, config=config, ratio=4)
     train = split.part == TRAIN
     found = area.statistics
     assert found.ms_mean == pytest.approx(pixels.ms[:, train].mean(1), rel=1e-5)
@@ -204,10 +204,10 @@ def test_statistics_are_those_of_the_training_part(network, labels, split):
     assert found.pan_deviation == pytest.approx(pixels.pan[:, refine(train, 4)].std(1), rel=1e-4)
 
 
-def test_test_pixels_leave_no_trace(network, labels, split):
+def test_test_pixels_leave_no_trace(config, labels, split):
     pixels = make_pixels(64, 71, 4)
     areas = [
-        TrainingArea(p, labels, split, network=network, ratio=4)
+        TrainingArea.of(p, labels, split, config=config, ratio=4)
         for p in (pixels, poisoned(pixels, split.part == TEST, 4, 3e7))
     ]
     assert areas[0].statistics == areas[1].statistics
@@ -215,37 +215,37 @@ def test_test_pixels_leave_no_trace(network, labels, split):
     assert np.array_equal(areas[0].pan, areas[1].pan)
 
 
-def test_draws_show_neither_validation_nor_test(network, labels, split):
+def test_draws_show_neither_validation_nor_test(config, labels, split):
     pixels = make_pixels(64, 71, 4)
     hidden = (split.part == TEST) | (split.part == VALIDATION)
-    area = TrainingArea(poisoned(pixels, hidden, 4, 1e7), labels, split, network=network, ratio=4)
+    area = TrainingArea.of(poisoned(pixels, hidden, 4, 1e7), labels, split, config=config, ratio=4)
     assert area.ms.max() > 1e6  # validation pixels are there, for validation
     for batch in drawn(area):
         assert np.abs(batch.ms).max() < 100
         assert np.abs(batch.pan).max() < 100
 
 
-def test_guard_pixels_are_seen_but_never_targets(network, labels, split):
+def test_guard_pixels_are_seen_but_never_targets(config, labels, split):
     pixels = make_pixels(64, 71, 4)
-    area = TrainingArea(poisoned(pixels, split.part == GUARD, 4, 500.0), labels, split, network=network, ratio=4)
-    centre = network.before, network.before
+    area = TrainingArea.of(poisoned(pixels, split.part == GUARD, 4, 500.0), labels, split, config=config, ratio=4)
+    centre = config.network.before, config.network.before
     seen = False
     for batch in drawn(area):
         seen = seen or np.abs(batch.ms).max() > 100
         if batch.label.shape[1] == 1:
             assert np.abs(batch.ms[:, :, *centre]).max() < 100
         else:
-            halo = network.before
+            halo = config.network.before
             inner = np.abs(batch.ms[:, :, halo:-halo, halo:-halo]).max(1)
             assert inner[batch.label >= 0].max() < 100
     assert seen
 
 
-def test_labels_of_draws_are_those_of_the_train_part(network, labels, split):
+def test_labels_of_draws_are_those_of_the_train_part(config, labels, split):
     pixels = make_pixels(64, 71, 4)
     pixels.ms_valid[:5] = False
     pixels.pan_valid[100] = False
-    area = TrainingArea(pixels, labels, split, network=network, ratio=4)
+    area = TrainingArea.of(pixels, labels, split, config=config, ratio=4)
     target = (split.part == TRAIN) & pixels.valid
     assert np.array_equal(area.target, target)
     assert np.array_equal(area.label, np.where(target, labels.index, -1))
@@ -256,8 +256,8 @@ def test_labels_of_draws_are_those_of_the_train_part(network, labels, split):
 def test_invalid_values_are_the_training_mean(labels, split):
     pixels = make_pixels(64, 71, 2)
     pixels.ms[:, 30:40], pixels.ms_valid[30:40] = 9e9, False
-    area = TrainingArea(pixels, labels, split, network=NETWORK, ratio=2)
-    reach = NETWORK.reach
+    area = TrainingArea.of(pixels, labels, split, config=CONFIG, ratio=2)
+    reach = CONFIG.reach
     inner = area.ms[:, reach:-reach, reach:-reach]
     assert not inner[:, 30:40].any()
     assert np.abs(inner).max() < 100
@@ -267,7 +267,7 @@ def test_classes_are_drawn_in_the_shares_that_balance_asks_for():
     index = np.zeros((60, 60), np.int16)
     index[:6], index[6:8] = 1, 2
     everything = Split(np.full((60, 60), TRAIN, np.uint8), 60, ())
-    area = TrainingArea(make_pixels(60, 60, 1), make_labels(index), everything, network=NETWORK, ratio=1)
+    area = TrainingArea.of(make_pixels(60, 60, 1), make_labels(index), everything, config=CONFIG, ratio=1)
     counts = np.bincount(index.ravel())
     for balance in (0.0, 0.5, 1.0):
         batch = area.draw_patches(np.random.default_rng(2), 3000, balance=balance, augment=False)
@@ -296,7 +296,7 @@ def placed_area(request):
     height, width, ratio = 37, 41, request.param
     labels = striped(height, width, 3, every=1)
     everything = Split(np.full((height, width), TRAIN, np.uint8), 40, ())
-    return TrainingArea(coordinates(height, width, ratio), labels, everything, network=NETWORK, ratio=ratio)
+    return TrainingArea.of(coordinates(height, width, ratio), labels, everything, config=CONFIG, ratio=ratio)
 
 
 def places(area: TrainingArea, batch):
@@ -369,7 +369,7 @@ def test_published_patches_put_the_target_at_7_of_16_and_mirror_without_the_edge
     height, width = 23, 31
     pixels = make_pixels(height, width, 4)
     everything = Split(np.full((height, width), TRAIN, np.uint8), 40, ())
-    area = TrainingArea(pixels, striped(height, width, 2), everything, network=PAPER, ratio=4)
+    area = TrainingArea.of(pixels, striped(height, width, 2), everything, config=PAPER, ratio=4)
     s = area.statistics
     ms = (pixels.ms - np.array(s.ms_mean)[:, None, None]) / np.array(s.ms_deviation)[:, None, None]
     pan = (pixels.pan - s.pan_mean[0]) / s.pan_deviation[0]
@@ -383,7 +383,7 @@ def test_published_patches_put_the_target_at_7_of_16_and_mirror_without_the_edge
 
 def test_published_patches_are_never_flipped():
     everything = Split(np.full((30, 30), TRAIN, np.uint8), 40, ())
-    area = TrainingArea(coordinates(30, 30, 4), striped(30, 30, 2), everything, network=PAPER, ratio=4)
+    area = TrainingArea.of(coordinates(30, 30, 4), striped(30, 30, 2), everything, config=PAPER, ratio=4)
     batch = area.draw_patches(np.random.default_rng(0), 30, balance=0.0, augment=True)
     ms, _ = places(area, batch)
     inside = [place for place in ms if place.min() > 0.6 and place.max() < 29.4]  # no mirrored border
@@ -405,7 +405,7 @@ def test_tiles_meet_clustered_and_scattered_classes_in_the_shares_that_are_store
             index[row + 16 : row + 20 : 2, col + 16 : col + 20 : 2] = 1
     labels = Labels(index, ClassTable.numbered(["a", "b"]))
     part = np.full(index.shape, TRAIN, np.uint8)
-    area = TrainingArea(make_pixels(120, 120, 1), labels, Split(part, 120, ()), network=NetworkConfig(patch=9), ratio=1)
+    area = TrainingArea.of(make_pixels(120, 120, 1), labels, Split(part, 120, ()), config=CONFIG, ratio=1)
     met = np.zeros(2)
     rng = np.random.default_rng(0)
     for _ in range(600):  # the scattered class comes in handfuls, so its count is noisy
@@ -425,7 +425,7 @@ def test_guessed_targets_are_drawn_as_often_as_labelled_classes_with_classes_by_
     index[40:45, :18], index[40:45, 20:22] = 0, 1
     labels = Labels(index, ClassTable.numbered(["a", "b"]))
     part = np.full(index.shape, TRAIN, np.uint8)
-    area = TrainingArea(coordinates(45, 40, 1), labels, Split(part, 45, ()), network=NETWORK, ratio=1)
+    area = TrainingArea.of(coordinates(45, 40, 1), labels, Split(part, 45, ()), config=CONFIG, ratio=1)
     places = np.argwhere(np.ones((40, 40)))
     sure = places[:, 1] < 20
     probability = np.where(sure[:, None], [0.8, 0.2], [0.4, 0.6]).astype(np.float32)

@@ -17,7 +17,7 @@ from adcdnet.geo.scene import Scene
 from adcdnet.mapping.engine import logits_of
 from adcdnet.mapping.model import Model
 from adcdnet.mapping.predict import predict
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Layout
 from adcdnet.split.blocks import split_blocks
 from adcdnet.split.parts import TEST, TRAIN, VALIDATION
 from adcdnet.training import run as training
@@ -310,8 +310,8 @@ def test_tiles_are_taken_where_labels_lie_close_and_are_not_few(labelled_pair):
         config = TrainConfig().replace(QUICK).replace({"stage2": stage, "passes": passes, "sampling": asked})
         some = np.where(np.random.default_rng(0).random(labels.index.shape) < kept, labels.index, -1)
         sparse = replace(labels, index=some.astype(np.int16))
-        split = split_blocks(sparse, pixels.valid, reach=config.network.reach, config=config.split, seed=0)
-        area = TrainingArea(pixels, sparse, split, network=config.network, ratio=2)
+        split = split_blocks(sparse, pixels.valid, reach=config.reach, config=config.split, seed=0)
+        area = TrainingArea.of(pixels, sparse, split, config=config, ratio=2)
         layout = Layout(ms_bands=4, pan_bands=1, ratio=2, classes=3)
         found = Trainer(area, layout, config, torch.device("cpu"), None).found
         assert (found["labels_per_tile"] > training.DENSE_FROM) == (kept == 1.0)
@@ -329,10 +329,10 @@ def trainer_of(labelled_pair, **changes) -> Trainer:
     config = TrainConfig().replace(QUICK).replace(changes)
     with labelled_pair.open() as scene:
         labels, pixels = labelled_pair.read_labels(scene), scene.read(scene.grid.window)
-    split = split_blocks(labels, pixels.valid, reach=config.network.reach, config=config.split, seed=0)
+    split = split_blocks(labels, pixels.valid, reach=config.reach, config=config.split, seed=0)
     step = config.network.step(2)
     labels = replace(labels, index=labels.index.repeat(step, 0).repeat(step, 1))
-    area = TrainingArea(pixels, labels, split, network=config.network, ratio=2)
+    area = TrainingArea.of(pixels, labels, split, config=config, ratio=2)
     return Trainer(area, Layout(ms_bands=4, pan_bands=1, ratio=2, classes=3), config, torch.device("cpu"), None)
 
 
@@ -343,7 +343,7 @@ def test_mixed_samples_have_mixed_labels(labelled_pair, monkeypatch, sampling):
     name = "forward" if sampling == "patch" else "on_tile"
     run, draw = getattr(network, name), getattr(trainer.area, "draw_patches" if sampling == "patch" else "draw_tiles")
     monkeypatch.setattr(network, name, lambda *a, **k: calls.append((a, run(*a, **k))) or calls[-1][1])
-    monkeypatch.setattr(trainer.area, draw.__name__, lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1])
+    monkeypatch.setitem(vars(trainer.area), draw.__name__, lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1])
 
     class Generator(np.random.Generator):  # draws evenly, but known
         def random(self, *a, **k):
@@ -511,15 +511,14 @@ def test_the_first_round_teaches_what_its_map_would_say(labelled_pair, tmp_path)
     run, drawn, _ = few_labels(labelled_pair, tmp_path)
     model = few_labels(labelled_pair, tmp_path, name="alone", self_training=0.0)[0].model
     with labelled_pair.open() as scene:
-        pixels = scene.read(scene.grid.window.grow(model.network.config.reach), repeat_edge=True)
+        pixels = scene.read(scene.grid.window.grow(model.reach), repeat_edge=True)
         expected = torch.softmax(torch.from_numpy(logits_of(model, pixels, engine="dense")), 0).numpy()
     guessed = drawn[0][1]
     part = read_band(run.folder / "split.tif")[0]
     asked = np.zeros(part.shape, bool)
     asked[tuple(guessed.places.T)] = True
-    network = model.network.config
-    inside = ndimage.minimum_filter(part == TRAIN, 2 * network.reach + 1, mode="nearest")
-    averaged = 2 * network.margin + 1  # only neighbours that are asked as well count
+    inside = ndimage.minimum_filter(part == TRAIN, 2 * model.reach + 1, mode="nearest")
+    averaged = 2 * model.answers.margin + 1  # only neighbours that are asked as well count
     inside &= ndimage.minimum_filter(asked, averaged, mode="constant")
     row, col = guessed.places[inside[tuple(guessed.places.T)]].T
     found = np.full(expected.shape, np.nan)
@@ -539,7 +538,7 @@ def test_the_first_round_teaches_what_its_map_would_say(labelled_pair, tmp_path)
         {"sampling": "patch"},
         {"sampling": "patch", "network": {"backbone": "mobilenetv3", "squeeze_excite": True}, "validations": 1},
         {"average": 0.0, "augment": False, "label_smoothing": 0.0, "class_balance": 0.0, "spread": 0.0},
-        {"branch_weight": 0.0, "network": {"dtm": False, "dia": False}},
+        {"branch_weight": 0.0, "network": {"dtm": False, "attention": "none"}},
         {"network": {"head": "flatten", "sensors": "pan"}},
         {"stage1": {"steps": 1}, "stage2": {"steps": 1}},
     ],

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from adcdnet.config import NetworkConfig, SplitConfig
+from adcdnet.config import SplitConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
@@ -14,13 +14,13 @@ from adcdnet.geo.labels import Labels, read_labels
 from adcdnet.geo.raster import read_band
 from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.split.parts import GUARD, TEST, TRAIN, VALIDATION, Split
-from adcdnet.training.area import JoinedArea, TrainingArea, stack, training_area
+from adcdnet.training.area import TrainingArea, stack, training_area
 from adcdnet.training.run import train
 from adcdnet.training.scenes import LabelledScene, divide, total_leakage
 from conftest import PIXEL, write_tif_file
 
 pytestmark = pytest.mark.usefixtures("few_trials")
-NETWORK = NetworkConfig(patch=9)  # reach 8
+CONFIG = TrainConfig().replace({"network": {"patch": 9}})  # reach 10
 RATIO = 2
 SIZES = (23, 31), (37, 19), (11, 41)
 CLASSES = ClassTable.numbered(["a", "b", "c"])
@@ -39,11 +39,10 @@ def made(height: int, width: int, seed: int) -> tuple[Pixels, Labels, Split]:
     return pixels, Labels(index, CLASSES), Split(part, 8, ())
 
 
-def areas() -> tuple[list[TrainingArea], JoinedArea]:
+def areas() -> tuple[list[TrainingArea], TrainingArea]:
     scenes = [made(*size, seed) for seed, size in enumerate(SIZES)]
-    joined = training_area(*zip(*scenes, strict=True), network=NETWORK, ratio=RATIO)
-    assert isinstance(joined, JoinedArea)
-    single = [TrainingArea(*one, network=NETWORK, ratio=RATIO, statistics=joined.statistics) for one in scenes]
+    joined = training_area(*zip(*scenes, strict=True), config=CONFIG, ratio=RATIO)
+    single = [TrainingArea.of(*one, config=CONFIG, ratio=RATIO, statistics=joined.statistics) for one in scenes]
     return single, joined
 
 
@@ -66,21 +65,21 @@ def test_every_pixel_sees_what_it_sees_in_its_own_scene():
         both = (area.tile(Window(0, 0, height, width)), joined.tile(Window(top, 0, height, width)))
         for here, there in zip(*both, strict=True):
             assert np.array_equal(here, there)
-        top += height + 2 * NETWORK.reach
+        top += height + 2 * CONFIG.reach
     assert (joined.label >= 0).sum() == sum((area.label >= 0).sum() for area in single)
     assert joined.class_counts.tolist() == np.sum([area.class_counts for area in single], axis=0).tolist()
 
 
 def test_statistics_are_of_all_train_parts_together():
     scenes = [made(*size, seed) for seed, size in enumerate(SIZES)]
-    joined = training_area(*zip(*scenes, strict=True), network=NETWORK, ratio=RATIO)
+    joined = training_area(*zip(*scenes, strict=True), config=CONFIG, ratio=RATIO)
     band = np.concatenate([p.ms[2][p.ms_valid & (s.part == TRAIN)] for p, _, s in scenes]).astype(float)
     assert joined.statistics.ms_mean[2] == pytest.approx(band.mean())
     assert joined.statistics.ms_deviation[2] == pytest.approx(band.std())
     one = scenes[0]
     train = one[2].part == TRAIN
     by_hand = BandStatistics.measure(one[0].ms, one[0].pan, one[0].ms_valid & train, train.repeat(2, 0).repeat(2, 1))
-    assert TrainingArea(*one, network=NETWORK, ratio=RATIO).statistics == by_hand
+    assert TrainingArea.of(*one, config=CONFIG, ratio=RATIO).statistics == by_hand
 
 
 def test_draws_come_from_all_scenes_and_never_from_between():
@@ -98,8 +97,8 @@ def test_draws_come_from_all_scenes_and_never_from_between():
 def test_no_test_pixel_shows_and_a_scene_that_tests_takes_no_part():
     scenes = [made(*size, seed) for seed, size in enumerate(SIZES)]
     whole = (scenes[1][0], scenes[1][1], Split(np.full(SIZES[1], TEST, np.uint8), 8, ()))
-    joined = training_area(*zip(scenes[0], whole, scenes[2], strict=True), network=NETWORK, ratio=RATIO)
-    without = training_area(*zip(scenes[0], scenes[2], strict=True), network=NETWORK, ratio=RATIO)
+    joined = training_area(*zip(scenes[0], whole, scenes[2], strict=True), config=CONFIG, ratio=RATIO)
+    without = training_area(*zip(scenes[0], scenes[2], strict=True), config=CONFIG, ratio=RATIO)
     assert joined.statistics == without.statistics
     assert np.array_equal(joined.ms, without.ms)
 

@@ -10,7 +10,7 @@ from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Layout
 from adcdnet.training.run import train
 from adcdnet.training.transfer import begin_from, notes_of
 from conftest import QUICK, build_model
@@ -63,7 +63,7 @@ def test_another_sensor_is_refused(layout, says):
 
 
 def test_another_network_is_refused():
-    model, other = build_model(LAYOUT), build_model(LAYOUT, dia=False)
+    model, other = build_model(LAYOUT), build_model(LAYOUT, attention="none")
     with pytest.raises(InputError, match="attention dia against none"):
         begin_from(fresh(LAYOUT, model), other, model.classes)
 

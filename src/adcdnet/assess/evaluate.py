@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from adcdnet.assess.areas import Estimate, estimate
 from adcdnet.assess.intervals import NO_INTERVAL, Interval, Intervals, block_bootstrap, confusion_by_block
 from adcdnet.assess.sample import Sample, places, read_sample
-from adcdnet.config import NetworkConfig
+from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
@@ -135,7 +135,7 @@ def evaluate(
     truth = labels.index if cut is None else np.where(cut.part == PART_NAMES.index(part), labels.index, np.int16(-1))
     if not (truth >= 0).any():
         raise InputError(f"no labelled pixel in the {part or 'map'}{' part' if part else ''}; nothing to evaluate")
-    side = block or (cut and cut.block) or block_side(*grid.shape, reach=NetworkConfig().reach)
+    side = block or (cut and cut.block) or block_side(*grid.shape, reach=TrainConfig().reach)
     by_block = _by_block(truth, mapped, len(labels.classes), side)
     confusion = by_block.sum(axis=0)
     return Evaluation(

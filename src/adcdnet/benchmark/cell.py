@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from adcdnet.assess.intervals import confusion_by_block
 from adcdnet.benchmark.methods import METHODS, BandRoles
 from adcdnet.benchmark.methods_by_name import ALIKE, method_name, rules_of, settings_of, short_hash
-from adcdnet.config import NetworkConfig, SplitConfig, TrainConfig
+from adcdnet.config import SplitConfig, TrainConfig
 from adcdnet.files import sha256
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.scene import Pixels, Scene
@@ -34,7 +34,7 @@ from adcdnet.mapping.model import Model
 from adcdnet.mapping.posterior import posterior
 from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.metrics import expected_calibration_error
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Layout
 from adcdnet.split.blocks import block_numbers
 from adcdnet.split.folds import block_folds, random_folds
 from adcdnet.split.parts import TEST, TRAIN, Split, leakage
@@ -103,7 +103,7 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         split = _split(first, labels, pixels.valid, config)
         index = np.where(pixels.valid, labels.index, -1).astype(np.int64)
         shown = replace(labels, index=_kept_labels(index, split, first).astype(np.int16))
-        area = TrainingArea(pixels, shown, split, network=config.network, ratio=scene.ratio)
+        area = TrainingArea.of(pixels, shown, split, config=config, ratio=scene.ratio)
         ground = (split.part == TEST) & pixels.valid
         if settings is None:
             answers = _of_baseline(first, area, pixels, scene, ground)
@@ -114,7 +114,7 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         "scene": first.scene.name,
         "classes": list(labels.classes.names),
         "training_pixels": area.class_counts.tolist(),
-        "leakage": leakage(split.part, truth >= 0, reach=config.network.reach).to_dict(),
+        "leakage": leakage(split.part, truth >= 0, reach=config.reach).to_dict(),
         "training_seconds": answers.training_seconds,
         "pixels_per_second": answers.pixels_per_second,
         "parameters": answers.parameters,
@@ -127,8 +127,8 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         logits, alike = answers.logits, cell.method.endswith(ALIKE)
         if alike:
             look = looks(*area.statistics.standardise(*pixels), 1, sensors="both")
-            logits = smooth(logits, look, config.network.smooth, config.network.likeness)
-        weight = config.network.local_shares if alike or settings is not None else 0.0
+            logits = smooth(logits, look, config.answers.smooth, config.answers.likeness)
+        weight = config.answers.local_priors if alike or settings is not None else 0.0
         own = {k: v for k, v in asdict(cell).items() if k != "scene"}
         counted = _count(replace(answers, logits=logits), area, truth, ground, weight)
         found.append({"fingerprint": cell.fingerprint(), **own, **common, **counted})
@@ -186,7 +186,7 @@ def _count(
     row, col = np.nonzero(truth >= 0)
     adapted = local.adapt(answers.logits[:, row, col], row, col)
     height, width = truth.shape
-    place = block_numbers(height, width, 2 * NetworkConfig().reach)
+    place = block_numbers(height, width, 2 * TrainConfig().reach)
     confusions, calibration = {}, {}
     for tau in TAUS:
         p = posterior(adapted, shares, answers.drawn_shares, tau, answers.temperature)
@@ -208,7 +208,7 @@ def _split(cell: Cell, labels: Labels, valid: NDArray[np.bool_], config: TrainCo
         raise ValueError(f"protocol is {cell.protocol!r}, must be one of {', '.join(get_args(Protocol))}")
     # the same pixels for every method, whatever its settings say of splits
     how = SplitConfig() if cell.labels_per_class is None else SplitConfig(validation=0.0)
-    reach = max(config.network.reach, NetworkConfig().reach)
+    reach = max(config.reach, TrainConfig().reach)
     strips: Literal["rows", "columns"] | None = None
     if cell.protocol == "strips":
         strips = "columns" if cell.repeat % 2 else "rows"
@@ -235,4 +235,6 @@ def _train(area: TrainingArea, scene: Scene, labels: Labels, settings: TrainConf
     trainer = Trainer(area, layout, suited_to(area, settings), device, None)
     network = trainer.run()
     shares = trainer.label_shares, trainer.drawn_shares
-    return Model(network, area.statistics, labels.classes, *shares, temperature=trainer.temperature)
+    return Model(
+        network, area.statistics, labels.classes, *shares, temperature=trainer.temperature, answers=settings.answers
+    )

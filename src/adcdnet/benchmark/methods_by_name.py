@@ -27,8 +27,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "halo": {"network": {"head": "flatten"}, "sampling": "patch"},  # what zeros is to be compared with
     "zeros": {"network": {"padding": "zeros", "patch": 8, "head": "flatten"}, "sampling": "patch"},
     "no-context": {"network": {"context_branch": 0.0}},
-    "no-smooth": {"network": {"smooth": 0.0}},
-    "no-local-shares": {"network": {"local_shares": 0.0}},
+    "no-smooth": {"answers": {"smooth": 0.0}},
+    "no-local-priors": {"answers": {"local_priors": 0.0}},
     "no-mixup": {"mixup": 0.0},
     "no-self-training": {"self_training": 0.0},
     "patches": {"sampling": "patch"},
@@ -94,8 +94,8 @@ def _ground_rules() -> dict[str, Any]:
     config = TrainConfig()
     network = config.network
     return {
-        "window": (network.before, network.after, network.reach),
-        "answer": (network.smooth, network.likeness, network.local_shares),
+        "window": (network.before, network.after, config.reach),
+        "answer": (config.answers.smooth, config.answers.likeness, config.answers.local_priors),
         "class_balance": config.class_balance,
         "split": config.split.model_dump(),
     }

@@ -88,7 +88,7 @@ def _claim(run: Run, scenes: Sequence[LabelledScene], device: str) -> Claim:
         grid = one.scene.grid.refine(step)
         truth = labels_in_part(one.labels, grid, "the scene", split, "test")
         shares = model.label_shares, model.drawn_shares
-        local = LocalShares(grid.shape, step, *shares, model.network.config.local_shares)
+        local = LocalShares(grid.shape, step, *shares, model.answers.local_priors)
         tested = []
         for window, _, logits in scene_logits(model, one.scene, engine=default_engine(model.network), device=where):
             assert logits is not None  # no window is skipped

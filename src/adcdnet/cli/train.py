@@ -35,6 +35,7 @@ from adcdnet.mapping.model import Model, Run
 from adcdnet.training import provenance as inputs
 from adcdnet.training.run import train
 from adcdnet.training.scenes import LabelledScene
+from adcdnet.training.transfer import settings_of
 
 _LEAKS = "that says how well the scene is remembered, not how well new ground is mapped"
 
@@ -105,7 +106,7 @@ def train_command(
     settings = TrainConfig.read(config) if config else TrainConfig.of_profile(profile or "default")  # type: ignore[arg-type]
     model = None if init is None else Model.load(init)
     if model is not None and not config and not profile:
-        settings = settings.replace({"network": model.network.config.model_dump()})
+        settings = settings_of(model)
     changes: dict[str, Any] = {}
     if seed is not None:
         changes["seed"] = seed

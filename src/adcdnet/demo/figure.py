@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -14,7 +15,6 @@ from PIL import Image
 
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.display import colour
-from adcdnet.report.drawings import show_image
 
 
 def demo_figure(
@@ -35,17 +35,17 @@ def demo_figure(
     """
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     axes = figure.subplots(2, 3)
-    show_image(axes[0, 0], ms.transpose(1, 2, 0), "MS")
-    show_image(axes[0, 1], pan[0], "PAN")
-    show_image(axes[0, 2], colour(labels, classes), "labels")
-    show_image(axes[1, 0], colour(mapped, classes), "map")
+    _show(axes[0, 0], ms.transpose(1, 2, 0), "MS")
+    _show(axes[0, 1], pan[0], "PAN")
+    _show(axes[0, 2], colour(labels, classes), "labels")
+    _show(axes[1, 0], colour(mapped, classes), "map")
     test = part == 3
     right = np.ones((*labels.shape, 3), np.float32)
     right[test] = 0.9
     judged = test & (labels >= 0)
     right[judged & (mapped == labels)] = to_rgb("#0072b2")
     right[judged & (mapped != labels)] = to_rgb("#d55e00")
-    show_image(axes[1, 1], right, "test part: right blue, wrong orange")
+    _show(axes[1, 1], right, "test part: right blue, wrong orange")
     bars = axes[1, 2]
     names, means, deviations = zip(*lines, strict=True)
     bars.barh(names, means, xerr=deviations, color="#0072b2")
@@ -64,3 +64,10 @@ def demo_figure(
     figure.savefig(content, dpi=110)
     # a palette takes a third of the bytes, and is not seen
     Image.open(content).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, "png", optimize=True)
+
+
+def _show(axes: Axes, image: NDArray[np.floating], title: str) -> None:
+    """(h, w) grey or (h, w, 3) RGB in 0..1, without ticks."""
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_title(title, fontsize=10)
+    axes.set_axis_off()

@@ -22,8 +22,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adcdnet.config import one_line
-from adcdnet.errors import InputError
+from adcdnet.errors import InputError, one_line
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.labels import Labels, read_labels

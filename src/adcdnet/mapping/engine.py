@@ -55,20 +55,20 @@ def logits_of(
     device: torch.device | str = "cpu",
     precision: Precision = "float32",
 ) -> NDArray[np.float32]:
-    """Main logits (K, h, w) of a window, from its pixels with a halo of the network's reach; nan where invalid.
+    """Main logits (K, h, w) of a window, from its pixels with a halo of the model's reach; nan where invalid.
 
     h, w: MS pixels, or PAN pixels where those are the targets of the network. batch: patches at once of engine `patch`.
     The logits of neighbours are averaged as the settings of the network say.
     """
     network = model.network.to(device)
     config = network.config
-    step, halo = config.step(network.layout.ratio), config.reach - config.margin
+    step, halo, margin = config.step(network.layout.ratio), config.reach, model.answers.margin
     images = model.statistics.standardise(*pixels)
     ms, pan = (torch.from_numpy(x).to(device) for x in images)
     own = (slice(halo * step, -halo * step),) * 2
     valid = pixels.valid_targets(step)[own]
     row, col = np.nonzero(valid)
-    around = config.margin * step
+    around = margin * step
     inside = tuple(slice(around, size - around) for size in valid.shape)
     logits = np.full((network.layout.classes, *valid.shape), np.nan, np.float32)
     if not len(row):
@@ -82,7 +82,7 @@ def logits_of(
             raise ValueError(f"engine is {engine!r}, must be 'dense' or 'patch'")
     logits[:, row, col] = found.float().cpu().numpy().T
     look = looks(*images, step, sensors=config.sensors)[:, *own]
-    return smooth(logits, look, config.smooth, config.likeness)[:, *inside]
+    return smooth(logits, look, model.answers.smooth, model.answers.likeness)[:, *inside]
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], co
     convolved once for every phase, MS once for all.
     """
     config, ratio = network.config, network.layout.ratio
-    step, margin = config.step(ratio), config.reach - config.margin - config.before
+    step, margin = config.step(ratio), config.reach - config.before
     window = Window(margin, margin, ms.shape[1] - 2 * margin, ms.shape[2] - 2 * margin)
     widest = max(*config.widths, config.hidden)
     at_once = (_AT_ONCE_ON_GPU if ms.device.type == "cuda" else _AT_ONCE) // (4 * widest)
@@ -138,8 +138,8 @@ def _patch_by_patch(
 ) -> Tensor:
     """Logits (n, K), one patch per target: the definition."""
     config, ratio = network.config, network.layout.ratio
-    step, size = config.step(ratio), config.before + 1 + config.after
-    first = config.reach - config.margin - config.before
+    step, size = config.step(ratio), config.size
+    first = config.reach - config.before
     parts = []
     for start in range(0, len(row), batch):
         some_ms, some_pan = [], []
@@ -175,7 +175,7 @@ def scene_logits(
     check_scene(model, scene)
 
     def read(window: Window) -> Pixels:
-        return scene.read(window.grow(config.reach), repeat_edge=config.padding == "valid")
+        return scene.read(window.grow(model.reach), repeat_edge=config.padding == "valid")
 
     windows = list(tiles(scene.grid.height, scene.grid.width, tile))
     with ThreadPoolExecutor(1) as reader:
@@ -187,4 +187,4 @@ def scene_logits(
             logits = None
             if window not in skip:
                 logits = logits_of(model, pixels, engine=engine, batch=batch, device=device, precision=precision)
-            yield window, pixels.inner(config.reach), logits
+            yield window, pixels.inner(model.reach), logits

@@ -47,19 +47,19 @@ class Sizes(NamedTuple):
     batch: int
 
 
-def sizes_within(network: ADCDNet, memory: int, *, used: int, engine: Engine) -> Sizes:
+def sizes_within(network: ADCDNet, memory: int, *, reach: int, used: int, engine: Engine) -> Sizes:
     """The largest batch, then the largest tile, with which prediction stays within `memory` bytes, `used` included.
 
     InputError with the smallest amount that works if not even a tile of 16 pixels, patch by patch, fits.
     """
-    halo = 2 * network.config.reach
+    halo = 2 * reach
     each, one = _bytes_per_position(network, engine), bytes_per_patch(network) if engine == "patch" else 0
     free = memory - used - _OVERHEAD
     least = each * (SMALLEST_TILE + halo) ** 2
     if free < least + one:
         needed = used + _OVERHEAD + least + one
         raise InputError(
-            f"{memory / 2**20:.0f} MB are too little for one tile with its halo of {network.config.reach} MS pixels; "
+            f"{memory / 2**20:.0f} MB are too little for one tile with its halo of {reach} MS pixels; "
             f"--memory {-(-needed // 2**20)}MB is the smallest that works here"
         )
     batch = min(LARGEST_BATCH, (free - least) // one) if one else LARGEST_BATCH
@@ -90,7 +90,7 @@ def bytes_per_patch(network: ADCDNet) -> int:
     largest map inside a unit while that works.
     """
     config, layout = network.config, network.layout
-    side = config.before + 1 + config.after
+    side = config.size
     pixels = (layout.ms_bands + layout.pan_bands * layout.ratio**2) * side**2
     (ms, ms_inside), (pan, pan_inside) = (
         _map_sizes(network.sensors.ms, config.widths, side),

@@ -11,29 +11,29 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from adcdnet.config import NetworkConfig, one_line
-from adcdnet.errors import InputError
+from adcdnet.config import AnswerConfig
+from adcdnet.errors import InputError, one_line
 from adcdnet.files import write_whole
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Architecture, Layout
 
-FORMAT = 6
-OLDEST = 2  # that is still read
-_RENAMED = ((".dia.", ".attention."), (".mamba.", ".reader."))  # weights of format 2
+FORMAT = 7
 _KEY = "adcdnet"
+_ARCHITECTURE = TypeAdapter(Architecture)
 
 
 @dataclass
 class Model:
     """A network with what it was trained on. `network` is in eval mode.
 
+    answers: what is done with its answers before they make a map.
     label_shares: π, the class shares of the training labels. drawn_shares: ρ, the shares in which training met them.
     record: how it was trained (seed, settings, versions, scores), for people and reports. temperature: see `posterior`.
     """
@@ -45,12 +45,19 @@ class Model:
     drawn_shares: tuple[float, ...]
     record: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
+    answers: AnswerConfig = field(default_factory=AnswerConfig)
+
+    @property
+    def reach(self) -> int:
+        """How far an answer depends on pixels, in MS pixels: what the network sees, of neighbours that count too."""
+        return self.network.config.reach + self.answers.margin
 
     def save(self, path: Path) -> None:
         """Written beside the target and moved into place. InputError where that fails."""
         header = {
             "format": FORMAT,
-            "network": self.network.config.model_dump(),
+            "network": asdict(self.network.config),
+            "answers": self.answers.model_dump(),
             "layout": asdict(self.network.layout),
             "statistics": asdict(self.statistics),
             "classes": asdict(self.classes),
@@ -80,26 +87,18 @@ class Model:
             raise InputError(f"{file} was not written by adcdnet; name a model.safetensors that `adcdnet train` wrote")
         try:
             header = json.loads(metadata[_KEY])
-            if header["format"] == OLDEST:
-                weights = _of_format_2(header, weights)
-            if header["format"] < 4:  # how unlike neighbours looked did not count
-                header["network"].setdefault("likeness", 0.0)
-            if header["format"] < 5:  # nor what lay around
-                header["network"].setdefault("local_shares", 0.0)
-            if header["format"] < FORMAT:  # nor a branch for the context
-                header["network"].setdefault("context_branch", 0.0)
-            if OLDEST <= header["format"] <= FORMAT:
+            if header["format"] == FORMAT:
                 return cls._rebuild(header, weights)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"{file} is damaged: {_reason(error)}; train again or copy it again") from error
         raise InputError(
-            f"{file} has model format {header['format']}, this version reads {OLDEST} to {FORMAT}; "
+            f"{file} has model format {header['format']}, this version reads {FORMAT}; "
             "use the version of adcdnet that wrote it, or train again"
         )
 
     @classmethod
     def _rebuild(cls, header: dict[str, Any], weights: dict[str, Tensor]) -> Model:
-        network = ADCDNet(NetworkConfig.model_validate(header["network"]), Layout(**header["layout"]))
+        network = ADCDNet(_ARCHITECTURE.validate_python(header["network"]), Layout(**header["layout"]))
         network.load_state_dict(weights)
         return cls(
             network.eval(),
@@ -108,17 +107,9 @@ class Model:
             tuple(header["label_shares"]),
             tuple(header["drawn_shares"]),
             header["record"],
-            float(header.get("temperature", 1.0)),
+            float(header["temperature"]),
+            AnswerConfig.model_validate(header["answers"]),
         )
-
-
-def _of_format_2(header: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by their names of today. The header's network settings are told what went without saying: padding
-    decided on PAN's stem, and no logits were averaged, neither in maps nor in the scores of the record."""
-    header["network"] |= {"stem": header["network"]["padding"] == "valid", "smooth": 0.0}
-    for old, new in _RENAMED:
-        weights = {name.replace(old, new): value for name, value in weights.items()}
-    return weights
 
 
 def _reason(error: Exception) -> str:

@@ -86,7 +86,7 @@ def predict(
     }
     where, home = pick_device(device), next(model.network.parameters()).device
     used = _READ_ON_GPU if where.type == "cuda" else resident()
-    sizes = sizes_within(model.network, memory, used=used, engine=engine)
+    sizes = sizes_within(model.network, memory, reach=model.reach, used=used, engine=engine)
     config = model.network.config
     step = config.step(scene.ratio)
     grid = scene.grid.refine(step)
@@ -96,7 +96,7 @@ def predict(
             f"{grid.height}×{grid.width}; ask for a smaller --sieve"
         )
     values = np.asarray((*model.classes.values, 0), np.uint8)
-    sums, local = _Sums(), LocalShares(grid.shape, step, expected, model.drawn_shares, config.local_shares)
+    sums, local = _Sums(), LocalShares(grid.shape, step, expected, model.drawn_shares, model.answers.local_priors)
     known = fingerprint(model, scene, (engine, precision, where.type))
     journal = Journal(Path(out), known, scene.chosen, lasting=resume)
     with ExitStack() as stack:

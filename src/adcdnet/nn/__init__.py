@@ -1,10 +1,45 @@
-"""The modules of ADCD-Net, for any network: they need PyTorch alone and take numbers, not settings."""
+"""The modules of ADCD-Net, for any network: they need PyTorch alone and take numbers, not settings.
 
-from adcdnet.nn.cbam import SpatialAttention
-from adcdnet.nn.dia import DeformableInteractiveAttention, scale_gradient
-from adcdnet.nn.dtm import DeepTemporalMamba, Explanation, MapDepth, MapToken, SequenceDepth, SequenceToken
-from adcdnet.nn.mamba import Mamba, MambaState
-from adcdnet.nn.scan import scan_matrix, selective_scan
+A name is imported when it is first asked for, so that `architecture` can be read without PyTorch. The folder works
+when it is copied elsewhere.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .cbam import SpatialAttention
+    from .dia import DeformableInteractiveAttention, scale_gradient
+    from .dtm import DeepTemporalMamba, Explanation, MapDepth, MapToken, SequenceDepth, SequenceToken
+    from .mamba import Mamba, MambaState
+    from .scan import scan_matrix, selective_scan
+else:
+    _FILE_OF = {
+        "DeepTemporalMamba": "dtm",
+        "DeformableInteractiveAttention": "dia",
+        "Explanation": "dtm",
+        "Mamba": "mamba",
+        "MambaState": "mamba",
+        "MapDepth": "dtm",
+        "MapToken": "dtm",
+        "SequenceDepth": "dtm",
+        "SequenceToken": "dtm",
+        "SpatialAttention": "cbam",
+        "scale_gradient": "dia",
+        "scan_matrix": "scan",
+        "selective_scan": "scan",
+    }
+
+    def __getattr__(name):
+        from importlib import import_module
+
+        if name not in _FILE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f".{_FILE_OF[name]}", __name__), name)
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "DeepTemporalMamba",

@@ -24,13 +24,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adcdnet.config import NetworkConfig
-from adcdnet.nn.context import CONTEXT_REACH, ContextBranch
-from adcdnet.nn.dtm import DeepTemporalMamba, MapDepth, MapToken, to_grid
-from adcdnet.nn.encoder import Layout, SensorMaps, TwoSensors, crop
-from adcdnet.nn.heads import CORE, CentreHead, Decision, FlattenHead
-from adcdnet.nn.prior import PriorNet
-from adcdnet.nn.tile_sharing import Places, Targets, as_map, cells_of
+from .architecture import Architecture, Layout
+from .context import CONTEXT_REACH, ContextBranch
+from .dtm import DeepTemporalMamba, MapDepth, MapToken, to_grid
+from .encoder import SensorMaps, TwoSensors, crop
+from .heads import CORE, CentreHead, Decision, FlattenHead
+from .prior import PriorNet
+from .tile_sharing import Places, Targets, as_map, cells_of
 
 
 class Shared(NamedTuple):
@@ -63,7 +63,7 @@ class ADCDNet(nn.Module):
     ValueError for a network without a stem at a ratio other than 4.
     """
 
-    def __init__(self, config: NetworkConfig, layout: Layout) -> None:
+    def __init__(self, config: Architecture, layout: Layout) -> None:
         super().__init__()
         self.config, self.layout = config, layout
         self.sensors = TwoSensors(config, layout)
@@ -84,9 +84,9 @@ class ADCDNet(nn.Module):
 
     def _add_branch(self, sensor: str, d: int) -> None:
         config = self.config
-        cells = config.patch // 2 + (config.padding == "valid")
-        sides = (config.patch, cells, cells, cells)
-        if not config.stem and sensor == "pan":  # strides 2, 2, 2 from ratio 4
+        cells = config.cells
+        sides = (*config.sides, cells)
+        if not config.stem and sensor == "pan":  # from ratio 4 by strides 2, 2, 2
             sides = (2 * config.patch, config.patch, cells, cells)
         widths = (*config.widths, config.widths[-1])
         depths = [MapDepth(c, (side, side)) for c, side in zip(widths, sides, strict=True)]
@@ -125,7 +125,7 @@ class ADCDNet(nn.Module):
                 prior = self.prior(ms, pan)
         statistics = None
         if self.centre is not None:
-            side = self.config.before + 1 + self.config.after
+            side = self.config.size
             statistics = self.context_statistics(crop(ms, side), crop(pan, side * self.layout.ratio)).flatten(1)
         taps = views[0].tap, views[1].tap
         cells = self._cells_of(views[0].attended), self._cells_of(views[1].attended)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adcdnet.nn.tile_sharing import box_mean
+from .tile_sharing import box_mean
 
 CONTEXT_REACH = 4  # coarse pixels on every side
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adcdnet.nn.mamba import Mamba
-from adcdnet.nn.readers import ReaderName, reader_of
-from adcdnet.nn.scan import scan_matrix
+from .mamba import Mamba
+from .readers import ReaderName, reader_of
+from .scan import scan_matrix
 
 Token = Literal["pool", "flatten"]
 GRID = 4  # cells a side that a map is averaged to, and parts that a sequence is

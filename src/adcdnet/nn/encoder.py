@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adcdnet.config import NetworkConfig
-from adcdnet.nn.backbone import Backbone
-from adcdnet.nn.cbam import SpatialAttention
-from adcdnet.nn.dia import DeformableInteractiveAttention
-from adcdnet.nn.dtm import to_grid
-from adcdnet.nn.tile_sharing import Attention, Masks, Places, Targets, as_map, box_mean, mask_operator
+from .architecture import STRIDES, STRIDES_WITHOUT_STEM, Architecture, Layout
+from .backbone import Backbone
+from .cbam import SpatialAttention
+from .dia import DeformableInteractiveAttention
+from .dtm import GRID, to_grid
+from .tile_sharing import Attention, Masks, Places, Targets, as_map, box_mean, mask_operator
 
 
 class View(NamedTuple):
@@ -34,23 +33,13 @@ class SensorMaps(NamedTuple):
     mask: Masks | None  # None without attention
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """What a network must know of its data."""
-
-    ms_bands: int
-    pan_bands: int
-    ratio: int
-    classes: int
-
-
 class Encoder(nn.Module):
     """Backbone and attention of one sensor. `ratio` marks the fine sensor of a network with a stem."""
 
     def __init__(
         self,
         bands: int,
-        config: NetworkConfig,
+        config: Architecture,
         *,
         ratio: int | None,
         strides: Sequence[int],
@@ -67,8 +56,8 @@ class Encoder(nn.Module):
             squeeze_excite=config.squeeze_excite,
         )
         self.attention = _attention(config.attention, scales)
-        self.patch, self.valid, self.pool = config.patch, config.padding == "valid", config.token == "pool"
-        self.cells = config.patch // 2 + 1 if self.valid else config.patch // 2
+        self.config, self.cells = config, config.cells
+        self.valid, self.pool = config.padding == "valid", config.token == "pool"
 
     def attend(self, cells: Tensor) -> Tensor:
         """F of whole patches (n, c, g, g)."""
@@ -84,8 +73,7 @@ class Encoder(nn.Module):
         """The maps that the DTM reads: every depth over the patch, then F."""
         maps = [*depths, attended]
         if self.valid:
-            sides = (self.patch, self.cells, self.cells, self.cells)
-            maps = [crop(m, side) for m, side in zip(maps, sides, strict=True)]
+            maps = [crop(m, side) for m, side in zip(maps, (*self.config.sides, self.cells), strict=True)]
         return [to_grid(m) for m in maps] if self.pool else maps
 
     # Shared: maps of whole tiles, of which the values around each target are read
@@ -98,19 +86,23 @@ class Encoder(nn.Module):
         mask = None if self.attention is None else mask_operator(self.attention, self.cells)
         return SensorMaps(depths, last if self.backbone.rectified else F.relu(last), pooled, mask)
 
+    def _before(self, depth: int) -> int:
+        """By how many MS pixels the map of a depth begins before the first target of a tile."""
+        return self.config.before - self.config.radii[depth]
+
     def tap_at(self, maps: SensorMaps, places: Places) -> Tensor:
         """The first depth at every target itself, (*p, c_1)."""
-        return places.cells(maps.depths[0], side=1, step=1, reach=self.patch // 2 + 3)[0]
+        return places.cells(maps.depths[0], side=1, step=1, reach=self._before(0))[0]
 
     def cells_at(self, maps: SensorMaps, places: Places, side: int) -> Sequence[Tensor]:
         """The central side × side cells of every target before attention, (*p, c) each."""
-        return places.cells(maps.cells, side=side, step=2, reach=self.patch // 2)
+        return places.cells(maps.cells, side=side, step=self.config.apart[-1], reach=self._before(-1))
 
     def masks_at(self, maps: SensorMaps, places: Places, side: int) -> Sequence[Tensor] | None:
         """The attention's masks of these cells, (*p, 1) each; None without attention."""
         if maps.mask is None:
             return None
-        pooled = places.windows(maps.pooled, side=self.cells, step=2, reach=self.patch // 2)
+        pooled = places.windows(maps.pooled, side=self.cells, step=self.config.apart[-1], reach=self._before(-1))
         return torch.split(maps.mask(pooled, side=side).view(*places.shape, side**2), 1, dim=-1)
 
     def attended_at(self, maps: SensorMaps, places: Places, side: int) -> Iterator[Tensor]:
@@ -120,16 +112,16 @@ class Encoder(nn.Module):
 
     def tokens_at(self, maps: SensorMaps, targets: Targets, attended: Tensor) -> list[Tensor]:
         tokens = []
-        for depth, cell, extra in zip(maps.depths, (1, 2, 2), (3, 2, 0), strict=True):
-            reach, side = self.patch // 2 + extra, self.patch if cell == 1 else self.cells
+        for k, (depth, step, side) in enumerate(zip(maps.depths, self.config.apart, self.config.sides, strict=True)):
+            reach = self._before(k)
             if self.pool and len(targets.tile) * side**2 > depth.numel() // depth.shape[1]:
                 # many targets: means of all places first. The 4×4 windows of the pooling overlap by one cell; with
                 # p = 8 m + 1 they lie 2 m pixels apart
-                apart = self.patch // 4
-                means = box_mean(depth, apart // cell + 1, cell)
-                tokens.append(as_map(targets.cells(means, side=4, step=apart, reach=reach - apart // 2), 4))
+                apart = self.config.patch // GRID
+                means = box_mean(depth, apart // step + 1, step)
+                tokens.append(as_map(targets.cells(means, side=GRID, step=apart, reach=reach - apart // 2), GRID))
             else:
-                whole = as_map(targets.cells(depth, side=side, step=cell, reach=reach), side)
+                whole = as_map(targets.cells(depth, side=side, step=step, reach=reach), side)
                 tokens.append(to_grid(whole) if self.pool else whole)
         return [*tokens, to_grid(attended) if self.pool else attended]
 
@@ -155,10 +147,10 @@ def crop(x: Tensor, side: int) -> Tensor:
 class TwoSensors(nn.Module):
     """An encoder for each sensor. MS and PAN differ in the strides and in which part of DIA is damped."""
 
-    def __init__(self, config: NetworkConfig, layout: Layout) -> None:
+    def __init__(self, config: Architecture, layout: Layout) -> None:
         super().__init__()
-        fine_strides, stem = ((1, 2, 1), layout.ratio) if config.stem else ((2, 2, 2), None)
+        fine_strides, stem = (STRIDES, layout.ratio) if config.stem else (STRIDES_WITHOUT_STEM, None)
         if stem is None and layout.ratio != 4:
             raise ValueError(f"a network without a stem works at ratio 4 only, got {layout.ratio}; use stem = true")
-        self.ms = Encoder(layout.ms_bands, config, ratio=None, strides=(1, 2, 1), scales=(0.4, 0.1))
+        self.ms = Encoder(layout.ms_bands, config, ratio=None, strides=STRIDES, scales=(0.4, 0.1))
         self.pan = Encoder(layout.pan_bands, config, ratio=stem, strides=fine_strides, scales=(0.1, 0.4))

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adcdnet.config import NetworkConfig
-from adcdnet.nn.context import Context
-from adcdnet.nn.encoder import Layout
-from adcdnet.nn.fusion import fusion_of
+from .architecture import Architecture, Layout
+from .context import Context
+from .fusion import fusion_of
 
 CORE = 3  # cells a side around the target that the centre head looks at
 
@@ -36,12 +35,11 @@ class FlattenHead(nn.Module):
     Flattened cell by cell, the channels of a cell side by side: a sum over cells, each with its part of the weights.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: Architecture) -> None:
         super().__init__()
-        cells = config.patch // 2 + (config.padding == "valid")
-        self.cells = cells**2
+        self.cells = config.cells**2
         self.fuse = fusion_of(config.fusion, config.widths[-1])
-        self.linear = nn.Linear(config.widths[-1] * cells**2, config.hidden)
+        self.linear = nn.Linear(config.widths[-1] * self.cells, config.hidden)
 
     def forward(self, f_ms: Iterable[Tensor], f_pan: Iterable[Tensor]) -> Tensor:
         """Cells of patches, (*p, c) each -> (n, hidden)."""
@@ -61,7 +59,7 @@ class CentreHead(nn.Module):
     deviation of the 3×3 cells around it, and context statistics of the inputs -> Linear -> (n, hidden).
     """
 
-    def __init__(self, config: NetworkConfig, layout: Layout) -> None:
+    def __init__(self, config: Architecture, layout: Layout) -> None:
         super().__init__()
         self.context = Context(layout.ms_bands, layout.pan_bands, layout.ratio, hidden=config.hidden)
         first, last = config.widths[0], config.widths[-1]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adcdnet.nn.scan import scan_step, selective_scan
+from .scan import scan_step, selective_scan
 
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 1e-3, 1e-1, 1e-4  # step sizes at initialisation, as in the Mamba paper
 

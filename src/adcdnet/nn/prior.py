@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from adcdnet.config import NetworkConfig
-from adcdnet.nn.encoder import Layout, SensorMaps, TwoSensors
-from adcdnet.nn.tile_sharing import Places, Targets, as_map
+from .architecture import Architecture, Layout
+from .encoder import SensorMaps, TwoSensors
+from .tile_sharing import Places, Targets, as_map
 
 
 class PriorNet(TwoSensors):
@@ -20,7 +20,7 @@ class PriorNet(TwoSensors):
     1, as they begin, leave F as it is (the published mask).
     """
 
-    def __init__(self, config: NetworkConfig, layout: Layout) -> None:
+    def __init__(self, config: Architecture, layout: Layout) -> None:
         super().__init__(config, layout)
         self.register_buffer("mean", torch.zeros(2, config.widths[-1]))
         self.register_buffer("deviation", torch.ones(2, config.widths[-1]))

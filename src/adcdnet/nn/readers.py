@@ -17,7 +17,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adcdnet.nn.mamba import Mamba
+from .mamba import Mamba
 
 ReaderName = Literal["mamba", "gru", "attention"]
 HEADS = 2

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adcdnet.nn.cbam import SpatialAttention
-from adcdnet.nn.dia import DeformableInteractiveAttention, scale_gradient
+from .cbam import SpatialAttention
+from .dia import DeformableInteractiveAttention, scale_gradient
 
 Attention = DeformableInteractiveAttention | SpatialAttention
 

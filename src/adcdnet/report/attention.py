@@ -37,7 +37,7 @@ def masks(model: Model, scene: Scene) -> dict[str, NDArray[np.float32]]:
 
 @torch.inference_mode()
 def _masks_of(model: Model, scene: Scene, window: Window, step: int) -> dict[str, NDArray[np.float32]]:
-    network, reach = model.network, model.network.config.reach
+    network, reach = model.network, model.reach
     pixels = scene.read(window.grow(reach))
     seen = pixels.inner(reach - network.config.before)
     ms, pan = (torch.from_numpy(x)[None] for x in model.statistics.standardise(*seen))

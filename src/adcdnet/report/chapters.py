@@ -37,7 +37,7 @@ def summary(found: Findings) -> list[str]:
     if found.sample is not None:
         lines.append(words.of_sample(found.sample))
     if found.split is not None:
-        lines.append(words.of_split(found.files.divided, found.files.model.network.config.reach))
+        lines.append(words.of_split(found.files.divided, found.files.model.reach))
     if found.evaluation is not None and found.evaluation.leakage is not None:
         lines.append(words.of_leakage(found.evaluation.leakage))
     return lines

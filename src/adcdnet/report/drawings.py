@@ -16,14 +16,6 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-
-def show_image(axes: Axes, image: NDArray[np.floating], title: str) -> None:
-    """(h, w) grey or (h, w, 3) RGB in 0..1, without ticks."""
-    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_title(title, fontsize=10)
-    axes.set_axis_off()
-
-
 INK, FAINT = "#1a1a1b", "#8c8c8d"
 BLUE, ORANGE, GREY = "#2b83ba", "#d55e00", "#7f7f7f"
 _LONGEST = 22  # characters of a class name in a drawing; tables have the whole

@@ -260,12 +260,12 @@ def _answers(
     """Class indices (b,) and logits of all heads, `few` labelled pixels at a time; of the main head as in a map, but
     for the shares of the classes around each pixel."""
     network, config = model.network, model.network.config
-    reach = config.reach
+    reach = model.reach
     windows = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (index[w.slices] >= 0).any()]
     for done, window in enumerate(windows, start=1):
         pixels = scene.read(window.grow(reach), repeat_edge=config.padding == "valid")
         row, col = np.nonzero((index[window.slices] >= 0) & pixels.inner(reach).valid)
-        mapped = logits_of(model, pixels, engine=default_engine(network)) if config.smooth and len(row) else None
+        mapped = logits_of(model, pixels, engine=default_engine(network)) if model.answers.smooth and len(row) else None
         seen = pixels.inner(reach - max(config.before, config.after))  # an answer may reach further than the network
         ms, pan = (torch.from_numpy(x) for x in model.statistics.standardise(*seen))
         shared = network.share(ms[None], pan[None]) if config.sharable and len(row) else None
@@ -288,7 +288,7 @@ def _patches(
 ) -> tuple[Tensor, Tensor]:
     """One patch per target of a tile, around which there is as much as the network sees."""
     config, ratio = network.config, network.layout.ratio
-    first, size = max(config.before, config.after) - config.before, config.before + 1 + config.after
+    first, size = max(config.before, config.after) - config.before, config.size
     corners = list(zip(row + first, col + first, strict=True))
     fine = [(r * ratio, c * ratio) for r, c in corners]
     return (

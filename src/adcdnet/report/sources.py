@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adcdnet.errors import InputError
+from adcdnet.files import sha256
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.model import Model
 from adcdnet.training import provenance as inputs
@@ -153,14 +154,12 @@ def _found(role: str, folder: Path, recorded: Mapping[str, inputs.Input], given:
         if len(known) != len(given):
             known = [_OTHER if known else ""] * len(given)
         keys = [role] if len(given) == 1 else [f"{role} {k}" for k in range(1, len(given) + 1)]
-        return {
-            key: Source(key, path, inputs.sha256(path), sha) for key, path, sha in zip(keys, given, known, strict=True)
-        }
+        return {key: Source(key, path, sha256(path), sha) for key, path, sha in zip(keys, given, known, strict=True)}
     sources = {}
     for key in _files_of(role, recorded):
         path = recorded[key].found(beside=folder)
         if path is not None:
-            sources[key] = Source(key, path, inputs.sha256(path), recorded[key].sha256)
+            sources[key] = Source(key, path, sha256(path), recorded[key].sha256)
         elif role == "mask":
             raise InputError(
                 f"the mask of {folder} is gone: {recorded[key].path}; put it back, or into the run's folder"

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from adcdnet.config import NetworkConfig
+from adcdnet.config import TrainConfig
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.grid import Window, mirror
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.scene import Pixels
 from adcdnet.mapping.smoothing import looks
-from adcdnet.split.parts import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Split,
-)
+from adcdnet.nn.architecture import Architecture
+from adcdnet.split.parts import TEST, TRAIN, UNUSED, VALIDATION, Split
 
 
 @dataclass(frozen=True)
@@ -45,54 +42,125 @@ class Guessed:
     chance: NDArray[np.float64]
 
 
+@dataclass(frozen=True, kw_only=True)
 class TrainingArea:
     """All that training may look at: standardised pixels, with test and invalid ones set to 0, and who is a target.
 
-    ms (B, H + 2·reach, W + 2·reach) and pan (B', ...·r, ...·r), with a mirrored border of the network's reach; target
-    (H, W) bool: a valid pixel of the train part; label (H, W): class index of labelled targets, −1 elsewhere;
-    validation, validation_label: the same of the validation part; labelled, unlabelled (n, 2): row and column of
-    labelled targets, of all targets; class_counts (K,). Windows of targets hold no validation pixel (guard band); tiles
-    can, and have them set to 0 as they are drawn. statistics: measured over the train part where not given.
+    ms (B, H + 2·reach, W + 2·reach) and pan (B', ...·r, ...·r), with a mirrored border of `reach`; target (H, W) bool:
+    a valid pixel of the train part; label (H, W): class index of labelled targets, −1 elsewhere; validation,
+    validation_label: the same of the validation part. Windows of targets hold no validation pixel (guard band); tiles
+    can, and have them set to 0 as they are drawn: shown and shown_fine (1, ...), as ms and pan, are 0 there.
 
-    step: targets per MS pixel and axis; where PAN pixels are the targets, target and label, and with them the labels
-    that are given, are (H·ratio, W·ratio), and targets are counted on that grid. All targets of one tile are then of
-    one phase (`Window.around`), so that its labels lie on it as those of MS pixels do.
+    step: targets per MS pixel and axis; where PAN pixels are the targets, target and label are (H·ratio, W·ratio), and
+    targets are counted on that grid. All targets of one tile are then of one phase (`Window.around`), so that its
+    labels lie on it as those of MS pixels do.
     """
 
-    def __init__(
-        self,
+    network: Architecture
+    reach: int
+    ratio: int
+    classes: int
+    statistics: BandStatistics
+    split: Split
+    ms: NDArray[np.float32]
+    pan: NDArray[np.float32]
+    shown: NDArray[np.float32]
+    shown_fine: NDArray[np.bool_]
+    target: NDArray[np.bool_]
+    label: NDArray[np.int64]
+    validation: NDArray[np.bool_]
+    validation_label: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
         pixels: Pixels,
         labels: Labels,
         split: Split,
         *,
-        network: NetworkConfig,
+        config: TrainConfig,
         ratio: int,
         statistics: BandStatistics | None = None,
-    ) -> None:
-        train = split.part == TRAIN
-        test = (split.part == TEST) & split.hides_test
-        self.statistics = statistics or training_statistics([(pixels, split)])
-        ms, pan = self.statistics.standardise(
+    ) -> TrainingArea:
+        """Of one scene. labels: on the grid of the targets. statistics: measured over the train part if not given."""
+        network, reach, step = config.network, config.reach, config.network.step(ratio)
+        train, test = split.part == TRAIN, (split.part == TEST) & split.hides_test
+        statistics = statistics or training_statistics([(pixels, split)])
+        ms, pan = statistics.standardise(
             pixels.ms, pixels.pan, pixels.ms_valid & ~test, pixels.pan_valid & ~_refine(test, ratio)
         )
-        self.network, self.ratio, self.split = network, ratio, split
-        self.step = network.step(ratio)
         repeat_edge = network.padding == "valid"
-        self.ms = with_border(ms, network.reach, repeat_edge=repeat_edge)
-        self.pan = with_border(pan, network.reach * ratio, repeat_edge=repeat_edge)
         shown = ((split.part != VALIDATION) | (not split.hides_test)).astype(np.float32)[None]
-        self._shown = with_border(shown, network.reach, repeat_edge=repeat_edge)
-        self._shown_fine = _refine(self._shown.astype(bool), ratio)
-        valid = pixels.valid_targets(self.step)
+        shown = with_border(shown, reach, repeat_edge=repeat_edge)
+        valid = pixels.valid_targets(step)
         index = np.where(valid, labels.index, -1).astype(np.int64)
-        self.target = _refine(train, self.step) & valid
-        self.label = np.where(self.target, index, -1)
-        self.validation = _refine(split.part == VALIDATION, self.step) & valid
-        self.validation_label = np.where(self.validation, index, -1)
-        self.has_validation = bool((self.validation_label >= 0).any())
-        self.labelled = np.argwhere(self.label >= 0)
-        self.unlabelled = np.argwhere(self.target)
-        self.class_counts = np.bincount(self.label[self.label >= 0], minlength=len(labels.classes))
+        target, validation = (_refine(part, step) & valid for part in (train, split.part == VALIDATION))
+        return cls(
+            network=network,
+            reach=reach,
+            ratio=ratio,
+            classes=len(labels.classes),
+            statistics=statistics,
+            split=split,
+            ms=with_border(ms, reach, repeat_edge=repeat_edge),
+            pan=with_border(pan, reach * ratio, repeat_edge=repeat_edge),
+            shown=shown,
+            shown_fine=_refine(shown.astype(bool), ratio),
+            target=target,
+            label=np.where(target, index, -1),
+            validation=validation,
+            validation_label=np.where(validation, index, -1),
+        )
+
+    @classmethod
+    def joined(cls, areas: Sequence[TrainingArea]) -> TrainingArea:
+        """Of several scenes, standardised alike, one under another: ms and pan hold each with its border; label,
+        target and the parts of the split lie 2 reach MS rows apart."""
+        first = areas[0]
+        if len(areas) == 1:
+            return first
+        gap = 2 * first.reach
+        between = gap * first.step  # targets
+
+        def under(name: str, gap: int = 0, fill: float = 0) -> Any:
+            return stack([getattr(area, name) for area in areas], gap=gap, fill=fill)
+
+        parts = stack([area.split.part for area in areas], gap=gap, fill=UNUSED)
+        return replace(
+            first,
+            split=Split(parts, first.split.block, ()),
+            ms=under("ms"),
+            pan=under("pan"),
+            shown=under("shown"),
+            shown_fine=under("shown_fine"),
+            target=under("target", between),
+            validation=under("validation", between),
+            label=under("label", between, -1),
+            validation_label=under("validation_label", between, -1),
+        )
+
+    @property
+    def step(self) -> int:
+        return self.network.step(self.ratio)
+
+    @cached_property
+    def labelled(self) -> NDArray[np.int64]:
+        """(n, 2): row and column of the labelled targets."""
+        return np.argwhere(self.label >= 0)
+
+    @cached_property
+    def unlabelled(self) -> NDArray[np.int64]:
+        """(n, 2): row and column of all targets."""
+        return np.argwhere(self.target)
+
+    @cached_property
+    def class_counts(self) -> NDArray[np.int64]:
+        """(K,) labelled targets of each class."""
+        return np.bincount(self.label[self.label >= 0], minlength=self.classes)
+
+    @cached_property
+    def has_validation(self) -> bool:
+        return bool((self.validation_label >= 0).any())
 
     def drawn_counts(self, balance: float) -> NDArray[np.float64]:
         """(K,): how often training meets each class, up to a factor: n_k^(1 − balance). Its shares are ρ."""
@@ -192,7 +260,7 @@ class TrainingArea:
 
     def looks(self, window: Window) -> NDArray[np.float32]:
         """By what the targets in a window of MS pixels are compared, see `smoothing`."""
-        own = window.shift(self.network.reach, self.network.reach)
+        own = window.shift(self.reach, self.reach)
         return looks(
             self.ms[:, *own.slices], self.pan[:, *own.scale(self.ratio).slices], self.step, sensors=self.network.sensors
         )
@@ -204,11 +272,11 @@ class TrainingArea:
     def _with_halo(self, window: Window) -> Window:
         """Where a window of the scene and its halo lie in ms, which has a border of `reach`."""
         halo = max(self.network.before, self.network.after)
-        return window.shift(self.network.reach, self.network.reach).grow(halo)
+        return window.shift(self.reach, self.reach).grow(halo)
 
     def _of_target(self, row: int, col: int) -> Window:
         """Where the patch of a target lies in ms."""
-        first, size = self.network.reach - self.network.before, self.network.before + 1 + self.network.after
+        first, size = self.reach - self.network.before, self.network.size
         return Window(row // self.step + first, col // self.step + first, size, size)
 
     def _cut(self, window: Window, phase: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -225,7 +293,7 @@ class TrainingArea:
         spare = 1 - self.step % 2
         coarse = window.slices
         fine = Window(around.row, around.col, around.height + spare, around.width + spare).slices
-        return self.ms[:, *coarse] * self._shown[:, *coarse], self.pan[:, *fine] * self._shown_fine[:, *fine]
+        return self.ms[:, *coarse] * self.shown[:, *coarse], self.pan[:, *fine] * self.shown_fine[:, *fine]
 
     def _stack(
         self,
@@ -277,46 +345,20 @@ def stack(arrays: Sequence[NDArray[Any]], *, gap: int, fill: float) -> NDArray[A
     return np.concatenate(parts, axis=-2)
 
 
-class JoinedArea(TrainingArea):
-    """The training areas of several scenes, standardised alike; arrays as in `TrainingArea`, of all scenes.
-
-    ms and pan hold each scene with its border; label, target and the parts of the split lie 2 reach MS rows apart.
-    """
-
-    def __init__(self, areas: Sequence[TrainingArea]) -> None:
-        first = areas[0]
-        self.statistics, self.network, self.ratio, self.step = first.statistics, first.network, first.ratio, first.step
-        self.ms = stack([area.ms for area in areas], gap=0, fill=0)
-        self.pan = stack([area.pan for area in areas], gap=0, fill=0)
-        self._shown = stack([area._shown for area in areas], gap=0, fill=0)
-        self._shown_fine = stack([area._shown_fine for area in areas], gap=0, fill=False)
-        gap = 2 * self.network.reach
-        self.split = Split(stack([area.split.part for area in areas], gap=gap, fill=0), first.split.block, ())
-        gap *= self.step  # between targets
-        self.target = stack([area.target for area in areas], gap=gap, fill=False)
-        self.label = stack([area.label for area in areas], gap=gap, fill=-1)
-        self.validation = stack([area.validation for area in areas], gap=gap, fill=False)
-        self.validation_label = stack([area.validation_label for area in areas], gap=gap, fill=-1)
-        self.has_validation = any(area.has_validation for area in areas)
-        self.labelled = np.argwhere(self.label >= 0)
-        self.unlabelled = np.argwhere(self.target)
-        self.class_counts = np.sum([area.class_counts for area in areas], axis=0)
-
-
 def training_area(
     pixels: Sequence[Pixels],
     labels: Sequence[Labels],
     splits: Sequence[Split],
     *,
-    network: NetworkConfig,
+    config: TrainConfig,
     ratio: int,
     statistics: BandStatistics | None = None,
 ) -> TrainingArea:
     """What training may look at, over all scenes that train or validate; band statistics over all that train."""
     statistics = statistics or training_statistics(list(zip(pixels, splits, strict=True)))
     areas = [
-        TrainingArea(*one, network=network, ratio=ratio, statistics=statistics)
+        TrainingArea.of(*one, config=config, ratio=ratio, statistics=statistics)
         for one in zip(pixels, labels, splits, strict=True)
         if np.isin(one[2].part, (TRAIN, VALIDATION)).any()
     ]
-    return areas[0] if len(areas) == 1 else JoinedArea(areas)
+    return TrainingArea.joined(areas)

@@ -46,8 +46,8 @@ from adcdnet.mapping.posterior import fit_temperature, posterior
 from adcdnet.mapping.smoothing import smooth
 from adcdnet.metrics import confusion_matrix, expected_calibration_error, scores
 from adcdnet.nn.adcdnet import ADCDNet
+from adcdnet.nn.architecture import Layout
 from adcdnet.nn.context import ContextBranch
-from adcdnet.nn.encoder import Layout
 from adcdnet.nn.mamba import Mamba
 from adcdnet.nn.prior import PriorNet
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
@@ -56,7 +56,7 @@ from adcdnet.split.parts import PART_NAMES, Split
 from adcdnet.training import provenance as inputs
 from adcdnet.training.area import Drawn, Guessed, TrainingArea, training_area, training_statistics
 from adcdnet.training.scenes import LabelledScene, check_alike, divide, on_ms_grid, total_leakage
-from adcdnet.training.transfer import begin_from, notes_of
+from adcdnet.training.transfer import begin_from, notes_of, settings_of
 
 DENSE_FROM = 15.0  # labelled targets a tile must hold to be cheaper than patches (scripts/bench_training.py)
 STEPS_OF_PATCHES = 2  # of stage II, in whose place one of tiles is
@@ -90,7 +90,7 @@ def train(
     """
     if init is not None:
         init = init.model if isinstance(init, Run) else init if isinstance(init, Model) else Model.load(Path(init))
-        config = config or TrainConfig().replace({"network": init.network.config.model_dump()})
+        config = config or settings_of(init)
     config = config or TrainConfig()
     if isinstance(scene, Scene):
         if labels is None:
@@ -116,7 +116,7 @@ def _train(
     """The files of a run, in `folder`."""
     started = time.perf_counter()
     check_alike(scenes, fine=config.network.grid == "fine")
-    first, labels, reach = scenes[0].scene, [one.labels for one in scenes], config.network.reach
+    first, labels, reach = scenes[0].scene, [one.labels for one in scenes], config.reach
     classes = labels[0].classes
     pixels = [one.scene.read(one.scene.grid.window) for one in scenes]
     coarse, usable = on_ms_grid(scenes, pixels, step=config.network.step(first.ratio))
@@ -128,7 +128,7 @@ def _train(
         )
     measured = training_statistics(list(zip(pixels, splits, strict=True)))
     statistics = measured if init is None else init.statistics
-    area = training_area(pixels, labels, splits, network=config.network, ratio=first.ratio, statistics=statistics)
+    area = training_area(pixels, labels, splits, config=config, ratio=first.ratio, statistics=statistics)
     del pixels
     if init is None and (suited := suited_to(area, config)) is not config:
         config = suited
@@ -175,7 +175,7 @@ def _train(
             for one, split in zip(scenes, splits, strict=True)
         }
     shares = trainer.label_shares, trainer.drawn_shares
-    model = Model(network, area.statistics, classes, *shares, record, trainer.temperature)
+    model = Model(network, area.statistics, classes, *shares, record, trainer.temperature, config.answers)
     model.save(folder / "model.safetensors")
     write_whole(folder / "history.csv", trainer.history_csv())
     write_whole(folder / "metrics.json", _json({k: v for k, v in record.items() if k != "settings"}))
@@ -508,7 +508,7 @@ class Trainer:
         they lie closer together than a window is wide.
         """
         shares, label = (self.label_shares, self.drawn_shares), self.area.validation_label
-        local = LocalShares(label.shape, self.area.step, *shares, self.config.network.local_shares)
+        local = LocalShares(label.shape, self.area.step, *shares, self.config.answers.local_priors)
         places, answers = zip(*self._answers(network, self.area.validation), strict=True)
         row, col = np.concatenate(places, axis=1)
         logits = np.concatenate(answers, axis=1)
@@ -525,12 +525,12 @@ class Trainer:
 
         Logits are averaged with those of neighbours, as in a map, but only of neighbours that are wanted too.
         """
-        step, config = self.area.step, self.config.network
+        step, answers = self.area.step, self.config.answers
         height, width = self.area.split.part.shape
         for window in tiles(height, width, _WINDOW):
             if not wanted[window.scale(step).slices].any():
                 continue
-            wide = window.grow(config.margin).within(height, width)
+            wide = window.grow(answers.margin).within(height, width)
             here = wanted[wide.scale(step).slices]
             logits = np.full((len(self.label_shares), *here.shape), np.nan, np.float32)
             for phase in np.ndindex(step, step):
@@ -547,7 +547,7 @@ class Trainer:
                 logits[:, row * step + phase[0], col * step + phase[1]] = found.float().cpu().numpy().T
             own = window.shift(-wide.row, -wide.col).scale(step).slices
             row, col = np.nonzero(here[own])
-            answer = smooth(logits, self.area.looks(wide), config.smooth, config.likeness)[:, *own]
+            answer = smooth(logits, self.area.looks(wide), answers.smooth, answers.likeness)[:, *own]
             yield (row + window.row * step, col + window.col * step), answer[:, row, col]
 
     def _calibrate(self, truth: NDArray[np.int64], p: NDArray[np.float32]) -> None:

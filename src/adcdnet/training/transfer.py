@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 
+from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
@@ -11,6 +14,11 @@ from adcdnet.mapping.model import Model
 from adcdnet.nn.adcdnet import ADCDNet
 
 FAR = 3.0  # deviations of the first training area from which band means of the new one deserve a word
+
+
+def settings_of(model: Model) -> TrainConfig:
+    """Default settings, with those of a trained model's network and answers."""
+    return TrainConfig().replace({"network": asdict(model.network.config), "answers": model.answers.model_dump()})
 
 
 def begin_from(network: ADCDNet, model: Model, classes: ClassTable) -> tuple[str, ...]:
@@ -21,8 +29,7 @@ def begin_from(network: ADCDNet, model: Model, classes: ClassTable) -> tuple[str
     """
     trained = model.network
     if network.config != trained.config:
-        mine, theirs = network.config.model_dump(), trained.config.model_dump()
-        differ = ", ".join(f"{name} {mine[name]} against {theirs[name]}" for name in mine if mine[name] != theirs[name])
+        differ = ", ".join(network.config.differences(trained.config))
         raise InputError(
             f"the settings of the network differ from those of the model to begin from ({differ}); leave them to --init"
         )

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from adcdnet.benchmark.methods.loop import Recipe
 from adcdnet.benchmark.methods.patches import PatchMethod
 from adcdnet.benchmark.methods.resnet import Block, convolution
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Layout
 
 _SIDE = 16
 _C = 64  # channels where the sensors meet

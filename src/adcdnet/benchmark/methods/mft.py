@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from adcdnet.benchmark.methods.loop import Recipe
 from adcdnet.benchmark.methods.patches import PatchMethod
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Layout
 
 _D = 64
 _MS_TOKENS = 4

@@ -24,7 +24,7 @@ from adcdnet.benchmark.methods.features import BandRoles
 from adcdnet.benchmark.methods.loop import Recipe, TrainedNetwork, train
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.scene import Pixels
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Layout
 from adcdnet.training.area import TrainingArea, with_border
 
 _AT_ONCE = 128  # patches of a prediction: their maps stay below some 200 MB at ratio 4
@@ -69,7 +69,7 @@ class PatchMethod:
                 return F.cross_entropy(network(_tensor(ms), _tensor(pan)), torch.from_numpy(drawn.label.flatten()))
 
             def validation_kappa() -> float:
-                logits = _classify(network, area.ms, area.pan, held, self.side, area.network.reach)
+                logits = _classify(network, area.ms, area.pan, held, self.side, area.reach)
                 return kappa_at_tau_1(logits, truth, area, drawn_shares)
 
             train(network, recipe, loss, validation_kappa if area.has_validation else None)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from adcdnet.benchmark.methods.loop import Recipe
 from adcdnet.benchmark.methods.patches import PatchMethod
-from adcdnet.nn.encoder import Layout
+from adcdnet.nn.architecture import Layout
 
 
 class DualResNet(nn.Module):

@@ -108,7 +108,7 @@ def fit_unet(
 
     side: MS pixels of a tile inside its border, otherwise chosen by the ratio. Takes 90 s of one core.
     """
-    border = area.network.reach
+    border = area.reach
     side = side or max(_SMALLEST, _PAN_SIDE // area.ratio - 2 * border)
     weight = torch.tensor(area.tile_weights(BALANCE, side), dtype=torch.float32)
     held = area.validation_label >= 0
