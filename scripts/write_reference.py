@@ -200,7 +200,6 @@ WORDS = {  # of settings whose comment in the source is for those who read the s
     "context_branch": "Weight of the perceptron on context statistics, for the centre head. 0: none.",
     "smooth": "Standard deviation, in pixels of the map, of the Gaussian that averages neighbours' logits. 0: none.",
     "likeness": "How alike averaged neighbours must look, in standard deviations of training. 0: looks do not count.",
-    "local_shares": "Weight of the local class priors. 0: none.",
     "local_priors": "Weight of the local class priors. 0: none.",
     "unit": "What stays in one part of the split.",
     "block": "MS pixels per side of a block. Left out: chosen from the scene.",

@@ -6,9 +6,11 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import typer
+from pydantic import BaseModel, Field
 
 import adcdnet
 import adcdnet.nn
@@ -49,6 +51,34 @@ def test_a_setting_from_a_comment_behind_or_above_it():
         "above": "above, on two lines",
         "bare": "",
     }
+
+
+class Inner(BaseModel):
+    rate: float = Field(0.5, gt=0, le=1)  # a share
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a network."""
+
+    widths: tuple[int, int] = (3, 5)  # of two depths
+
+
+class Outer(BaseModel):
+    kind: Literal["a", "b"] = "a"  # which
+    shape: Shape = Shape()
+    first: Inner = Inner()
+    second: Inner = Inner(rate=0.25)
+
+
+def test_settings_in_nested_records_of_both_kinds():
+    found = [(s.path, s.kind, s.values, s.meaning) for s in write_reference._settings(Outer, [Outer()], ())]
+    assert found == [
+        (("kind",), '`"a"` or `"b"`', ("a",), "which"),
+        (("shape", "widths"), "2 × whole number", ((3, 5),), write_reference.WORDS["widths"]),
+        (("first", "rate"), "number, above 0, at most 1", (0.5,), "a share"),
+        (("second", "rate"), "number, above 0, at most 1", (0.25,), "a share"),
+    ]
 
 
 def test_every_public_name_is_in_the_reference():
