@@ -1,7 +1,7 @@
 """How often 95 % intervals hold the true accuracy where errors come in patches: blocks against single pixels.
 
-Prints the table of docs/trust.md. White noise smoothed by a Gaussian of `patch` pixels and thresholded says which
-pixels are right, with probability 0.8; the test area is a square of blocks that lie side by side.
+Prints the table of docs/evidence/checks.md. White noise smoothed by a Gaussian of `patch` pixels and thresholded says
+which pixels are right, with probability 0.8; the test area is a square of blocks that lie side by side.
 
 python scripts/bench_intervals.py --map map.tif --labels labels.tif [--split split.tif --part test]
 

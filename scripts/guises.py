@@ -1,4 +1,4 @@
-"""A labelled scene in the guises in which users have theirs, as docs/trust.md tries them.
+"""A labelled scene in the guises in which users have theirs, as docs/concepts/trust.md tries them.
 
 python scripts/guises.py $D/nc_landsat7_x4 --out guises            # makes the files
 python scripts/guises.py $D/nc_landsat7_x4 --fill points.gpkg      # into points of `adcdnet sample`, from the labels

@@ -17,7 +17,7 @@ from adcdnet.nn.architecture import Layout
 from adcdnet.report.explain import explain
 from conftest import build_model
 
-METHOD = Path(__file__).parents[2] / "docs" / "method.md"
+METHOD = Path(__file__).parents[2] / "docs" / "concepts" / "method.md"
 
 
 def settings(name: str) -> TrainConfig:

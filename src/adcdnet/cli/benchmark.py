@@ -22,22 +22,20 @@ def benchmark_command(
     methods: Annotated[str, typer.Option(help=f"Separated by commas: {_KNOWN}.")] = "adcdnet,forest,boosting",
     reference: Annotated[str, typer.Option(help="The method that the others are compared with.")] = "forest",
     folds: Annotated[int, typer.Option(min=2, help="Parts of the scene that are tested in turn.")] = 5,
-    repeats: Annotated[int, typer.Option(min=1, help="Partitions into folds.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="How many partitions into folds.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of every method on every fold.")] = 1,
     split: Annotated[
         str,
         typer.Option(
-            help="What a fold is: blocks from all over; strips: ground beyond all that is known, from north to south, "
-            "in the second repeat from west to east; random: single pixels, as many papers do, leaks."
+            help="What is tested: blocks (squares from all over); strips (ground beyond all labels, north to south, "
+            "in the second repeat west to east); or random (single pixels, as in many papers; leaks)."
         ),
     ] = "blocks",
-    labels_per_class: Annotated[
-        str, typer.Option(help="Training labels a class, separated by commas, e.g. 25,50,100,all.")
-    ] = "all",
-    jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time; they share the processor's cores.")] = 1,
+    labels_per_class: Annotated[str, typer.Option(help="Training labels of each class, e.g. 25,50,100,all.")] = "all",
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time, on the same processor cores.")] = 1,
     device: Annotated[
         str,
-        typer.Option(help="auto, cpu or cuda, for the ADCD-Nets; what they are compared with runs on the processor."),
+        typer.Option(help="auto, cpu or cuda, for the ADCD-Nets; other methods run on the processor."),
     ] = "auto",
 ) -> None:
     """Compare methods on your own scenes by repeated spatial cross-validation.

@@ -30,7 +30,7 @@ from adcdnet.geo.registration import Registration
 def check_command(
     ms: MsFilesOption = None,
     pan: PanFilesOption = None,
-    labels: Annotated[Path | None, typer.Option(help="Raster or polygons, if there are any yet.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Raster or polygons, if you have some.")] = None,
     classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
     column: ColumnOption = None,
     mask: MaskOption = None,
@@ -38,7 +38,7 @@ def check_command(
     pan_bands: PanBandsOption = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write all figures as JSON.")] = None,
 ) -> None:
-    """Whether these images can be used together: what they are, how they lie on each other, what to mend.
+    """Tell whether these images can be used together: their contents, their alignment, and what to fix.
 
     Example: adcdnet check --ms ms.tif --pan pan.tif --labels polygons.gpkg
     """

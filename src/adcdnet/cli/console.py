@@ -37,11 +37,11 @@ MaskOption = Annotated[
 MsBandsOption = Annotated[
     str | None, typer.Option("--ms-bands", help="MS bands to use, in order: numbers or descriptions, e.g. 1,2,nir.")
 ]
-PanBandsOption = Annotated[str | None, typer.Option("--pan-bands", help="PAN bands to use, likewise.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+PanBandsOption = Annotated[str | None, typer.Option("--pan-bands", help="PAN bands to use, as --ms-bands.")]
+DeviceOption = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
 ColumnOption = Annotated[str | None, typer.Option(help="Column of a polygon file that holds the class.")]
 FixShiftOption = Annotated[
-    bool, typer.Option("--fix-shift", help="Measure how PAN lies on MS and move it by the whole pixels of that.")
+    bool, typer.Option("--fix-shift", help="Measure the shift of PAN against MS and correct its whole pixels.")
 ]
 
 

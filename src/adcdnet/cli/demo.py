@@ -14,8 +14,8 @@ from adcdnet.report.write import write_report
 
 
 def demo_command(
-    out: Annotated[Path, typer.Option(help="Folder for all that it makes.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Of the landscape and the training.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the scene, the run and the map.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Random seed of the landscape and of training.")] = 0,
     size: Annotated[int, typer.Option(min=120, help="MS pixels per side.")] = 160,
     ratio: Annotated[int, typer.Option(min=2, max=8, help="PAN pixels per MS pixel and axis.")] = 4,
 ) -> None:

@@ -30,7 +30,7 @@ def explain_command(
     part: Annotated[str | None, typer.Option(help="train, validation, test or guard.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write all figures as JSON.")] = None,
 ) -> None:
-    """How much each depth and the prior gave to the answers of the DTM heads, by class and sensor.
+    """Show how much each depth and the prior gave to the answers of the DTM heads, by class and sensor.
 
     Example: adcdnet explain runs/first --ms ms.tif --pan pan.tif --labels labels.tif --out why.png
     """

@@ -49,21 +49,24 @@ def predict_command(
     probabilities: Annotated[Path | None, typer.Option(help="Also write a probability per class (GeoTIFF).")] = None,
     engine: Annotated[str | None, typer.Option(help="dense (default where the network allows) or patch.")] = None,
     tau: Annotated[
-        float, typer.Option(min=0.0, help="1: classes as frequent as labelled; 0: all classes alike.")
+        float, typer.Option(min=0.0, help="How much class shares count. 1: as labelled; 0: all classes alike.")
     ] = 1.0,
     prior: Annotated[
-        str, typer.Option(help="Classes expected: natural (as labelled), balanced, or a CSV file value,share.")
+        str, typer.Option(help="Expected class shares: natural (as labelled), balanced, or a CSV file value,share.")
     ] = "natural",
     memory: Annotated[
-        str, typer.Option(help="Memory to stay within, e.g. 2GB or 800MB: resident, or of the GPU.")
+        str, typer.Option(help="Most memory to use, of the process or of the GPU, e.g. 2GB or 800MB.")
     ] = "2GB",
     precision: Annotated[str, typer.Option(help="float32, or bf16: faster on processors that have it.")] = "float32",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Keep finished tiles until the map is whole; go on from those left before.")
+        bool,
+        typer.Option(
+            "--resume", help="Keep finished tiles until the map is whole, and continue from tiles of a stopped call."
+        ),
     ] = False,
     fix_shift: FixShiftOption = False,
     sieve: Annotated[
-        int, typer.Option(min=0, help="Give patches of fewer pixels of the map to their largest neighbour (0: none).")
+        int, typer.Option(min=0, help="Merge patches of fewer map pixels into their largest neighbour (0: none).")
     ] = 0,
     device: DeviceOption = "auto",
 ) -> None:

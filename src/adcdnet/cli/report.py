@@ -25,7 +25,8 @@ from adcdnet.report.write import write_report
 def report_command(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     map_path: Annotated[
-        Path | None, typer.Option("--map", help="Map of the scene; else map.tif of the run, else one is made.")
+        Path | None,
+        typer.Option("--map", help="Map of the scene. Default: map.tif of the run; without one, the scene is mapped."),
     ] = None,
     probabilities: Annotated[Path | None, typer.Option(help="Probabilities of the map (GeoTIFF).")] = None,
     ms: MsFilesOption = None,
@@ -36,15 +37,15 @@ def report_command(
     labels: Annotated[Path | None, typer.Option(help="Raster or polygons, if not those of training.")] = None,
     column: ColumnOption = None,
     scene: Annotated[
-        str | None, typer.Option(help="Which one of a run that was trained on several; else the first.")
+        str | None, typer.Option(help="Which scene of a run that was trained on several. Default: the first.")
     ] = None,
     fix_shift: FixShiftOption = False,
     sample: Annotated[
         Path | None, typer.Option(help="Points of `adcdnet sample` with their classes, for adjusted areas.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Page to write; else report.html in the run folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Page to write. Default: report.html in the run folder.")] = None,
 ) -> None:
-    """One page of a run and its map, to read, sign and hand on: a single HTML file that needs no network.
+    """Write one page on a run and its map, to read, sign and hand on: a single HTML file that needs no network.
 
     Images, mask, bands and labels are those that the run was trained with, where no others are named.
 

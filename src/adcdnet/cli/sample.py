@@ -24,9 +24,9 @@ def sample_command(
     simple: Annotated[
         bool, typer.Option("--simple", help="A simple random sample of the whole map, not one class by class.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the draw.")] = 0,
 ) -> None:
-    """Draw points at random whose true class you find out, so that areas and accuracies can be signed.
+    """Draw random points for you to interpret, from which areas and accuracies of the whole map are estimated.
 
     Fill in the column 'class', then: adcdnet evaluate --map map.tif --labels points.gpkg
 

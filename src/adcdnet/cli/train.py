@@ -63,21 +63,27 @@ def train_command(
         ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML with settings, e.g. a run's config.toml.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the split, the first weights and all draws.")] = None,
-    stage1: Annotated[bool, typer.Option("--stage1/--no-stage1", help="Self-supervised prior network.")] = True,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of stage II; of tiles half as many.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Random seed of the split, the first weights and all draws.")
+    ] = None,
+    stage1: Annotated[
+        bool, typer.Option("--stage1/--no-stage1", help="Train the self-supervised prior network first.")
+    ] = True,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps of stage II; half as many where it trains by tiles.")
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
             help="What stays in one part: blocks (squares of ground), polygons of the labels, "
-            "or random: single pixels, as many papers do; leaks."
+            "or random: single pixels, as in many papers (leaks)."
         ),
     ] = None,
     split_raster: Annotated[
         Path | None, typer.Option(help="A split of your own on the MS grid: 1 train, 2 validation, 3 test, 0 unused.")
     ] = None,
     grid: Annotated[
-        str | None, typer.Option(help="Of labels and map: coarse (that of MS, the default) or fine (that of PAN).")
+        str | None, typer.Option(help="Grid of labels and map: coarse (MS, the default) or fine (PAN).")
     ] = None,
     init: Annotated[
         Path | None, typer.Option(help="Run or model to begin from; --no-stage1 then keeps its prior as it is.")

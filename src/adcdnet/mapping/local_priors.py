@@ -8,7 +8,7 @@ K classes | n targets | q, π, ρ, tau as in `posterior` | w the weight of the s
 With the mean over a whole scene, w = 1 and many rounds this is how Saerens, Latinne and Decaestecker find new priors
 (2002, Neural Computation 14, equation 2.7). Deviations: a Gaussian window in place of the scene, one round, w below 1,
 and a few pixels as labelled in every mean. Found on the scene as a whole the shares did harm; so found they help
-(docs/trials.md). What is added is a number a class and pixel, so adapted logits serve every tau and temperature.
+(docs/notes/trials.md). What is added is a number a class and pixel, so adapted logits serve every tau and temperature.
 """
 
 from __future__ import annotations

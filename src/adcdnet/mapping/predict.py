@@ -59,7 +59,7 @@ def predict(
 
     prior: (K,) shares in which classes are expected in this scene; None: as they were labelled. tau is its exponent.
     The scene is gone through once to classify it, and its logits are kept beside the map, 4 bytes a pixel and class,
-    until that is written: how often classes lie around a pixel is known at the end only (`local_shares`).
+    until that is written: how often classes lie around a pixel is known at the end only (`local_priors`).
 
     memory: bytes of resident memory, all of the process included, that tile and batch are chosen for; on a GPU, of
     the GPU's memory, CUDA's own not counted.

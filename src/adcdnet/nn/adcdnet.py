@@ -9,7 +9,8 @@ F_ms, F_pan (n, c, g, g) features after DIA     W = σ(F of the prior network) p
     main = decision(head(F'_ms, F'_pan)) + w · context          the answer; the map is made of this alone
     L    = L_main + λ (L_ms + L_pan)                            L_ms, L_pan: cross-entropy of the DTM branches
 
-Source: ADCD-Net, IEEE TGRS 2025. Deviations of the `default` profile, each with its reason, are in docs/method.md.
+Source: ADCD-Net, IEEE TGRS 2025. Deviations of the `default` profile, each with its reason:
+docs/concepts/method.md.
 
 Every network can be applied in two ways that give the same numbers: to patches, one per target pixel (`forward`, the
 definition), and `on_tile`, which convolves a tile once for all target pixels in it.

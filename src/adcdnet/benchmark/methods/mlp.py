@@ -42,7 +42,7 @@ class MLP(TrainedNetwork):
 def fit_mlp(area: TrainingArea, pixels: Pixels, bands: BandRoles, *, seed: int, steps: int | None = None) -> MLP:
     """Layers of 128 and 64 with dropout; classes weighted in the loss. About 10 s on one core.
 
-    steps: as many as serve, unless given; of few labels more steps make worse networks (docs/trials.md).
+    steps: as many as serve, unless given; of few labels more steps make worse networks (docs/notes/trials.md).
     """
     table = features(pixels, bands)
     rows = table[area.label >= 0]
