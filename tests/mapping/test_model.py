@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from adcdnet.errors import InputError
 from adcdnet.files import write_whole
+from adcdnet.mapping import memory
 from adcdnet.mapping.device import pick_device
 from adcdnet.mapping.model import Model
 from adcdnet.mapping.record import RunRecord
@@ -145,6 +146,51 @@ def change(key, value):
 def test_a_damaged_header(saved, header):
     rewrite(saved, header=header)
     assert "damaged" in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        (change("temperature", 0), "temperature holds 0; a finite number above 0"),
+        (change("temperature", -1), "temperature holds -1"),
+        (change("temperature", float("nan")), "temperature holds nan"),
+        (change("label_shares", [0.5, 0.5, 0.0]), "label_shares holds 0.0"),
+        (change("drawn_shares", [0.5, 0.5]), "drawn_shares holds 2 numbers, 3 are needed"),
+        (change("drawn_shares", [0.5, float("inf"), 0.5]), "drawn_shares holds inf"),
+        (lambda h: h["statistics"].update(ms_mean=[1.0]), "ms_mean holds 1 numbers, 5 are needed"),
+        (lambda h: h["statistics"].update(pan_deviation=[0.0]), "pan_deviation holds 0.0"),
+        (lambda h: h["classes"].update(values=[1], names=["a"], colors=["#000000"]), "1 classes, the network 3"),
+    ],
+)
+def test_numbers_that_would_make_a_wrong_map(saved, header, says):
+    rewrite(saved, header=header)
+    assert says in refusal(saved)
+
+
+def test_weights_that_are_no_numbers_or_not_those_that_were_saved(saved):
+    whole = saved.read_bytes()
+
+    def spoil(value):
+        def weights(tensors):
+            tensors["decision.classifier.bias"][1] = value
+
+        return weights
+
+    for value, says in ((float("nan"), "no finite numbers"), (1e-3, "checksum")):
+        saved.write_bytes(whole)
+        rewrite(saved, weights=spoil(value))
+        assert says in refusal(saved)
+    saved.write_bytes(whole)
+    rewrite(saved, weights=lambda w: w.update({"decision.classifier.bias": w["decision.classifier.bias"].double()}))
+    assert "float64" in refusal(saved)
+
+
+def test_a_small_file_cannot_ask_for_much_memory(saved):
+    """Shapes are compared before anything of that size is made."""
+    before = memory.peak()
+    rewrite(saved, header=lambda h: h["layout"].update(ms_bands=50_000_000))
+    assert "its settings need" in refusal(saved)
+    assert memory.peak() - before < 200 * 2**20
 
 
 def test_metadata_that_is_no_json(saved):

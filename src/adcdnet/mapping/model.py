@@ -5,12 +5,16 @@ The file is data: nothing in it is executed, and it does without the run folder 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -27,7 +31,7 @@ from adcdnet.nn.architecture import Architecture, Layout
 
 FORMAT = 7
 _KEY = "adcdnet"
-_ARCHITECTURE = TypeAdapter(Architecture)
+_ARCHITECTURE, _LAYOUT = TypeAdapter(Architecture), TypeAdapter(Layout)
 
 
 @dataclass
@@ -55,6 +59,7 @@ class Model:
 
     def save(self, path: Path) -> None:
         """Written beside the target and moved into place. InputError where that fails."""
+        weights = {name: value.contiguous() for name, value in self.network.cpu().state_dict().items()}
         header = {
             "format": FORMAT,
             "network": asdict(self.network.config),
@@ -66,13 +71,13 @@ class Model:
             "drawn_shares": self.drawn_shares,
             "temperature": self.temperature,
             "record": self.record.to_dict(),
+            "weights_sha256": _digest(weights),
         }
-        weights = {name: value.contiguous() for name, value in self.network.cpu().state_dict().items()}
         write_whole(path, save(weights, {_KEY: json.dumps(header, ensure_ascii=False)}))
 
     @classmethod
     def load(cls, path: Path) -> Model:
-        """From a model file or a run folder that holds one. InputError for anything else."""
+        """From a model file or a run folder that holds one. InputError for anything else, and for a damaged one."""
         file = path / "model.safetensors" if path.is_dir() else path
         if not file.exists():
             raise InputError(f"{file} does not exist; name a model file or the folder that `adcdnet train` wrote")
@@ -90,7 +95,7 @@ class Model:
             header = json.loads(metadata[_KEY])
             if header["format"] == FORMAT:
                 return cls._rebuild(header, weights)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError, OverflowError) as error:
             raise InputError(f"{file} is damaged: {_reason(error)}; train again or copy it again") from error
         raise InputError(
             f"{file} has model format {header['format']}, this version reads {FORMAT}; "
@@ -99,18 +104,82 @@ class Model:
 
     @classmethod
     def _rebuild(cls, header: dict[str, Any], weights: dict[str, Tensor]) -> Model:
-        network = ADCDNet(_ARCHITECTURE.validate_python(header["network"]), Layout(**header["layout"]))
-        network.load_state_dict(weights)
+        """ValueError and its like where something is not as a training leaves it."""
+        architecture, layout = (
+            _ARCHITECTURE.validate_python(header["network"]),
+            _LAYOUT.validate_python(header["layout"]),
+        )
+        # shapes first: a few bytes of settings can ask for any amount of memory
+        with torch.device("meta"):
+            network = ADCDNet(architecture, layout)
+        _check_weights(network.state_dict(), weights)
+        if header["weights_sha256"] != _digest(weights):
+            raise ValueError("its weights are not those that were saved (their checksum differs)")
+        network.load_state_dict(weights, assign=True)
+        statistics = BandStatistics(**{name: tuple(values) for name, values in header["statistics"].items()})
+        classes = ClassTable(**{name: tuple(values) for name, values in header["classes"].items()})
+        shares = tuple(header["label_shares"]), tuple(header["drawn_shares"])
+        _check_values(layout, statistics, classes, shares, header["temperature"])
         return cls(
             network.eval(),
-            BandStatistics(**{name: tuple(values) for name, values in header["statistics"].items()}),
-            ClassTable(**{name: tuple(values) for name, values in header["classes"].items()}),
-            tuple(header["label_shares"]),
-            tuple(header["drawn_shares"]),
+            statistics,
+            classes,
+            *shares,
             RunRecord.from_dict(header["record"]),
             float(header["temperature"]),
             AnswerConfig.model_validate(header["answers"]),
         )
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_weights(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """ValueError unless names, shapes and types are those of the network, and all values are finite."""
+    if odd := sorted(set(wanted) ^ set(weights)):
+        raise ValueError(f"weights and settings do not belong together (for one, {odd[0]})")
+    for name, value in weights.items():
+        if value.shape != wanted[name].shape or value.dtype != wanted[name].dtype:
+            raise ValueError(
+                f"{name} is {value.dtype} {tuple(value.shape)}, its settings need {wanted[name].dtype} "
+                f"{tuple(wanted[name].shape)}"
+            )
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} holds values that are no finite numbers")
+
+
+def _check_values(
+    layout: Layout,
+    statistics: BandStatistics,
+    classes: ClassTable,
+    shares: tuple[tuple[float, ...], tuple[float, ...]],
+    temperature: float,
+) -> None:
+    """ValueError where a number is not finite or out of its range, or there are too few or too many."""
+    ms, pan, k = layout.ms_bands, layout.pan_bands, layout.classes
+    numbers: dict[str, tuple[Sequence[float], int, bool]] = {  # values, how many are needed, whether above 0
+        "ms_mean": (statistics.ms_mean, ms, False),
+        "ms_deviation": (statistics.ms_deviation, ms, True),
+        "pan_mean": (statistics.pan_mean, pan, False),
+        "pan_deviation": (statistics.pan_deviation, pan, True),
+        "label_shares": (shares[0], k, True),
+        "drawn_shares": (shares[1], k, True),
+        "temperature": ((temperature,), 1, True),
+    }
+    for name, (values, count, positive) in numbers.items():
+        if len(values) != count:
+            raise ValueError(f"{name} holds {len(values)} numbers, {count} are needed")
+        wrong = [v for v in values if not math.isfinite(v) or (positive and v <= 0)]
+        if wrong:
+            raise ValueError(f"{name} holds {wrong[0]}; a finite number{' above 0' if positive else ''} is needed")
+    if len(classes) != k:
+        raise ValueError(f"the class table has {len(classes)} classes, the network {k}")
 
 
 def _reason(error: Exception) -> str:
