@@ -11,9 +11,17 @@ Example::
 The command line does the same: `adcdnet --help`.
 
 A name is imported when it is first asked for, so that `adcdnet.nn` needs PyTorch and none of the raster libraries.
+
+How threads wait is said here, because OpenMP reads it once, when PyTorch loads it. A thread that has done its part of
+an operation spins until the others have; where another process has taken one of the cores, that is what keeps them from
+it. Told to sleep soon, two threads on two busy cores map a scene ten times as fast (scripts/RESULTS.md). Whoever has
+set the variable keeps it; whoever imports PyTorch before this package sets it first.
 """
 
+import os
 from typing import TYPE_CHECKING
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from adcdnet.assess.check import CheckReport, check

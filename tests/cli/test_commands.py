@@ -172,7 +172,7 @@ def test_ctrl_c_ends_without_a_traceback(call, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("adcdnet.cli.evaluate.evaluate", interrupt)
+    monkeypatch.setattr("adcdnet.assess.evaluate.evaluate", interrupt)
     code, out, err = call("evaluate", "--map", "a", "--labels", "b")
     assert code in (1, 130)  # the latter is what shells expect, and what newer versions of typer give
     assert out == ""
@@ -191,7 +191,9 @@ def test_a_confusion_matrix_is_printed_whole(capsys):
 
 
 def test_notes_go_to_stderr(call, labelled_pair, quick_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("adcdnet.cli.predict.predict", lambda *_, **__: ["the scene lies far from what was trained on"])
+    monkeypatch.setattr(
+        "adcdnet.mapping.predict.predict", lambda *_, **__: ["the scene lies far from what was trained on"]
+    )
     code, out, err = call("predict", quick_run.folder, *pair_arguments(labelled_pair), "--out", tmp_path / "m.tif")
     assert code == 0
     assert err == "note: the scene lies far from what was trained on\n"
@@ -199,7 +201,7 @@ def test_notes_go_to_stderr(call, labelled_pair, quick_run, tmp_path, monkeypatc
 
 
 def test_demo_leaves_what_it_promises(call, monkeypatch, tmp_path):
-    monkeypatch.setattr("adcdnet.cli.demo.run_demo", functools.partial(run_demo, config=TrainConfig().replace(QUICK)))
+    monkeypatch.setattr("adcdnet.demo.run.run_demo", functools.partial(run_demo, config=TrainConfig().replace(QUICK)))
     code, out, err = call("demo", "--out", tmp_path / "demo", "--size", 120, "--ratio", 2, "--seed", 1)
     assert (code, err) == (0, "")
     left = {p.name for p in (tmp_path / "demo").iterdir()}
@@ -230,7 +232,8 @@ class Watch:
             print(os.environ.get("GOMP_SPINCOUNT"))
 
 sys.meta_path.insert(0, Watch())
-import adcdnet.cli
+import adcdnet
+adcdnet.predict
 """
     environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | given
     said = subprocess.run([sys.executable, "-c", watch], env=environment, capture_output=True, text=True, check=True)

@@ -1,4 +1,8 @@
-"""The command line: parses, calls, prints. One file a command."""
+"""The command line: parses, calls, prints. One file a command.
+
+What a command works with is imported inside its function. So help, completion and commands without a network start in
+a fraction of a second, and this list of commands needs no second spelling. Types stand below `if TYPE_CHECKING`.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,10 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-import adcdnet.cli.threads  # noqa: F401  first: it must come before PyTorch
 from adcdnet.cli.align import align_command
 from adcdnet.cli.benchmark import benchmark_command
 from adcdnet.cli.check import check_command
@@ -77,6 +79,8 @@ def _keep_memory() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         print(f"adcdnet {version('adcdnet')}")
         raise typer.Exit
 

@@ -7,15 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from adcdnet.cli.choices import Resampled
 from adcdnet.cli.console import out_console, say
-from adcdnet.geo.alignment import align
 
 
 def align_command(
     ms: Annotated[Path, typer.Option("--ms", help="Coarse image, any number of bands.")],
     pan: Annotated[Path, typer.Option("--pan", help="Fine image.")],
     out: Annotated[Path, typer.Option(help="Copy to write (GeoTIFF, float32).")],
-    resample: Annotated[str, typer.Option(help="Which image: pan or ms. The other one stays as it is.")] = "pan",
+    resample: Annotated[Resampled, typer.Option(help="Which image: pan or ms. The other one stays as it is.")] = "pan",
     shift: Annotated[
         str, typer.Option(help="Correction of PAN: auto (measured), or ROW,COL in its pixels, down and right positive.")
     ] = "0,0",
@@ -24,9 +24,9 @@ def align_command(
 
     Example: adcdnet align --ms ms.tif --pan pan.tif --shift auto --out pan_on_ms.tif
     """
-    if resample not in ("pan", "ms"):
-        raise typer.BadParameter(f"{resample!r} is neither 'pan' nor 'ms'", param_hint="--resample")
-    found = align(ms, pan, out=out, resample=resample, shift=_shift(shift))  # type: ignore[arg-type]
+    from adcdnet.geo.alignment import align
+
+    found = align(ms, pan, out=out, resample=resample, shift=_shift(shift))
     say(found.notes)
     if found.measured:
         measured = found.measured

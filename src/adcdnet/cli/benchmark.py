@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
-from adcdnet.benchmark.cell import Protocol
-from adcdnet.benchmark.methods_by_name import NETWORKS, method_name
-from adcdnet.benchmark.tables import benchmark, markdown
+from adcdnet.cli.choices import NETWORKS, Protocol
 from adcdnet.cli.console import out_console, progress_bars
-from adcdnet.geo.scene_files import read_scenes
 
-_KNOWN = f"{', '.join(NETWORKS)}, or baselines (see the documentation), or TOML files of settings"
+_KNOWN = f"{NETWORKS}, or baselines (see the documentation), or TOML files of settings"
 
 
 def benchmark_command(
@@ -25,7 +22,7 @@ def benchmark_command(
     repeats: Annotated[int, typer.Option(min=1, help="How many partitions into folds.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of every method on every fold.")] = 1,
     split: Annotated[
-        str,
+        Protocol,
         typer.Option(
             help="What is tested: blocks (squares from all over); strips (ground beyond all labels, north to south, "
             "in the second repeat west to east); or random (single pixels, as in many papers; leaks)."
@@ -44,8 +41,10 @@ def benchmark_command(
 
     Example: adcdnet benchmark scenes.toml --methods adcdnet,forest,boosting --seeds 3 --out runs/benchmark
     """
-    if split not in get_args(Protocol):
-        raise typer.BadParameter(f"{split!r} is none of {', '.join(get_args(Protocol))}", param_hint="--split")
+    from adcdnet.benchmark.methods_by_name import method_name
+    from adcdnet.benchmark.tables import benchmark, markdown
+    from adcdnet.geo.scene_files import read_scenes
+
     numbers = [None if text.strip() == "all" else _number(text) for text in labels_per_class.split(",")]
     with progress_bars() as report:
         rows = benchmark(
@@ -56,7 +55,7 @@ def benchmark_command(
             folds=folds,
             repeats=repeats,
             seeds=seeds,
-            protocol=split,  # type: ignore[arg-type]
+            protocol=split,
             labels_per_class=numbers,
             jobs=jobs,
             device=device,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adcdnet.assess.check import CheckReport, ImageFacts, check
 from adcdnet.cli.console import (
     ColumnOption,
     MaskOption,
@@ -22,9 +21,10 @@ from adcdnet.cli.console import (
     refuse_overwriting,
     say,
 )
-from adcdnet.files import as_json, write_whole
-from adcdnet.geo.classes import ClassTable
-from adcdnet.geo.registration import Registration
+
+if TYPE_CHECKING:
+    from adcdnet.assess.check import CheckReport, ImageFacts
+    from adcdnet.geo.registration import Registration
 
 
 def check_command(
@@ -42,6 +42,10 @@ def check_command(
 
     Example: adcdnet check --ms ms.tif --pan pan.tif --labels polygons.gpkg
     """
+    from adcdnet.assess.check import check
+    from adcdnet.files import as_json, write_whole
+    from adcdnet.geo.classes import ClassTable
+
     if not ms or not pan:
         raise typer.BadParameter("both --ms and --pan are needed", param_hint="--ms")
     refuse_overwriting(json_path, (*ms, *pan, labels, classes, mask))

@@ -5,19 +5,20 @@ Results go to files, summaries to stdout, progress and notes to stderr.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adcdnet.errors import InputError
-from adcdnet.metrics import Scores
+
+if TYPE_CHECKING:
+    from adcdnet.metrics import Scores
 
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 out_console = Console(soft_wrap=True, highlight=False)
@@ -72,6 +73,8 @@ def say(notes: Iterable[str]) -> None:
 @contextmanager
 def progress_bars() -> Iterator[Any]:
     """A function (stage, step, of how many, what is known) that draws bars on a terminal and is quiet elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description:8}"),
         BarColumn(30),
@@ -97,7 +100,7 @@ def score_table(found: Scores, names: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Rows for a terminal: header, one per class, in the field's words."""
 
     def share(value: float) -> str:
-        return "–" if np.isnan(value) else f"{value:.3f}"
+        return "–" if math.isnan(value) else f"{value:.3f}"
 
     rows: list[tuple[str, ...]] = [("class", "pixels", "precision", "recall", "F1", "IoU")]
     for k, name in enumerate(names):

@@ -9,8 +9,6 @@ import typer
 
 from adcdnet.cli.console import out_console, progress_bars
 from adcdnet.cli.evaluate import print_evaluation
-from adcdnet.demo.run import run_demo
-from adcdnet.report.write import write_report
 
 
 def demo_command(
@@ -23,6 +21,9 @@ def demo_command(
 
     Example: adcdnet demo --out runs/demo
     """
+    from adcdnet.demo.run import run_demo
+    from adcdnet.report.write import write_report
+
     with progress_bars() as report:
         result = run_demo(out, seed=seed, size=size, ratio=ratio, progress=report)
     print_evaluation(result.evaluation)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ import typer
 from adcdnet.assess.doctor import Finding, Health, examine
 from adcdnet.assess.machine import Bytes, Fact
 from adcdnet.cli.console import out_console
-from adcdnet.files import write_whole
+from adcdnet.files import as_json, write_whole
 
 
 def doctor_command(
@@ -26,7 +25,7 @@ def doctor_command(
     """
     health = examine(*devices())
     if json_path is not None:
-        write_whole(json_path, (json.dumps(health.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+        write_whole(json_path, as_json(health.to_dict()))
     for line in lines(health):
         out_console.print(line, markup=False)
     if health.broken:

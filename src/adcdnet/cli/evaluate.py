@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adcdnet.assess.evaluate import Evaluation, evaluate
-from adcdnet.assess.intervals import FEWEST_BLOCKS, Interval
 from adcdnet.cli.console import ColumnOption, out_console, print_table, refuse_overwriting, say, score_table
-from adcdnet.files import as_json, write_whole
+
+if TYPE_CHECKING:
+    from adcdnet.assess.evaluate import Evaluation
+    from adcdnet.assess.intervals import Interval
 
 
 def evaluate_command(
@@ -31,6 +32,9 @@ def evaluate_command(
 
     Example: adcdnet evaluate --map map.tif --labels labels.tif --split runs/first/split.tif --part test
     """
+    from adcdnet.assess.evaluate import evaluate
+    from adcdnet.files import as_json, write_whole
+
     refuse_overwriting(json_path, (map_path, labels, split))
     found = evaluate(map_path, labels, split=split, part=part, column=column, block=block)
     say(found.notes)
@@ -73,6 +77,8 @@ def _span(interval: Interval) -> str:
 
 def _basis(found: Evaluation) -> str:
     """Where the intervals come from, or why there are none."""
+    from adcdnet.assess.intervals import FEWEST_BLOCKS
+
     if found.of_sample:
         return f"intervals: of a probability sample of {found.confusion.sum()} points, 1.96 standard errors"
     blocks = f"{found.blocks} blocks of {found.block}×{found.block} map pixels"

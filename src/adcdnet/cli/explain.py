@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adcdnet.cli.console import ColumnOption, MsOption, PanOption, out_console, print_table, progress_bars, say
-from adcdnet.files import as_json, write_whole
-from adcdnet.geo.classes import ClassTable
-from adcdnet.geo.labels import read_labels
-from adcdnet.geo.scene import Scene
-from adcdnet.mapping.model import Model
-from adcdnet.report.explain import SceneExplanation, check_outputs, explain, write_explanation
-from adcdnet.report.explanation_figure import EXPLAINED
+
+if TYPE_CHECKING:
+    from adcdnet.report.explain import SceneExplanation
 
 
 def explain_command(
@@ -34,6 +30,13 @@ def explain_command(
 
     Example: adcdnet explain runs/first --ms ms.tif --pan pan.tif --labels labels.tif --out why.png
     """
+    from adcdnet.files import as_json, write_whole
+    from adcdnet.geo.classes import ClassTable
+    from adcdnet.geo.labels import read_labels
+    from adcdnet.geo.scene import Scene
+    from adcdnet.mapping.model import Model
+    from adcdnet.report.explain import check_outputs, explain, write_explanation
+
     outputs = [out, out.with_suffix(".csv"), *([json_path] if json_path else [])]
     check_outputs(outputs, [p for p in (ms, pan, labels, classes, split) if p is not None])
     loaded = Model.load(model)
@@ -59,6 +62,8 @@ def explain_command(
 
 
 def print_explanation(found: SceneExplanation) -> None:
+    from adcdnet.report.explanation_figure import EXPLAINED
+
     out_console.print(f"Explained: {EXPLAINED}.")
     for head in found.heads:
         share = [(f"{head.sensor} head, share of", "pixels", *head.tokens, "agrees with map", "right", "map right")]

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adcdnet.cli.choices import Engine, Precision
 from adcdnet.cli.console import (
     DeviceOption,
     FixShiftOption,
@@ -27,12 +28,12 @@ from adcdnet.cli.console import (
     say,
 )
 from adcdnet.errors import InputError
-from adcdnet.geo import alignment
-from adcdnet.geo.classes import ClassTable, read_prior
-from adcdnet.geo.scene import Scene
-from adcdnet.geo.scene_files import SceneFiles, read_scenes
-from adcdnet.mapping.model import Model
-from adcdnet.mapping.predict import predict
+
+if TYPE_CHECKING:
+    from adcdnet.geo.classes import ClassTable
+    from adcdnet.geo.scene import Scene
+    from adcdnet.geo.scene_files import SceneFiles
+    from adcdnet.mapping.model import Model
 
 
 def predict_command(
@@ -47,7 +48,7 @@ def predict_command(
     ms_bands: MsBandsOption = None,
     pan_bands: PanBandsOption = None,
     probabilities: Annotated[Path | None, typer.Option(help="Also write a probability per class (GeoTIFF).")] = None,
-    engine: Annotated[str | None, typer.Option(help="dense (default where the network allows) or patch.")] = None,
+    engine: Annotated[Engine | None, typer.Option(help="dense (default where the network allows) or patch.")] = None,
     tau: Annotated[
         float, typer.Option(min=0.0, help="How much class shares count. 1: as labelled; 0: all classes alike.")
     ] = 1.0,
@@ -57,7 +58,9 @@ def predict_command(
     memory: Annotated[
         str, typer.Option(help="Most memory to use, of the process or of the GPU, e.g. 2GB or 800MB.")
     ] = "2GB",
-    precision: Annotated[str, typer.Option(help="float32, or bf16: faster on processors that have it.")] = "float32",
+    precision: Annotated[
+        Precision, typer.Option(help="float32, or bf16: faster on processors that have it.")
+    ] = "float32",
     resume: Annotated[
         bool,
         typer.Option(
@@ -74,10 +77,11 @@ def predict_command(
 
     Example: adcdnet predict runs/first --ms ms.tif --pan pan.tif --out map.tif
     """
-    if engine not in (None, "dense", "patch"):
-        raise typer.BadParameter(f"{engine!r} is neither 'dense' nor 'patch'", param_hint="--engine")
-    if precision not in ("float32", "bf16"):
-        raise typer.BadParameter(f"{precision!r} is neither 'float32' nor 'bf16'", param_hint="--precision")
+    from adcdnet.geo import alignment
+    from adcdnet.geo.scene_files import SceneFiles
+    from adcdnet.mapping.model import Model
+    from adcdnet.mapping.predict import predict
+
     budget = _bytes(memory)
     loaded = Model.load(model)
     fine = loaded.network.config.grid == "fine"
@@ -85,11 +89,11 @@ def predict_command(
     mapped = partial(
         predict,
         loaded,
-        engine=engine,  # type: ignore[arg-type]
+        engine=engine,
         tau=tau,
         prior=expected,
         memory=budget,
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
         resume=resume,
         sieved=sieve,
         device=device,
@@ -123,6 +127,8 @@ def predict_command(
 
 
 def _prior(text: str, classes: ClassTable) -> tuple[float, ...]:
+    from adcdnet.geo.classes import read_prior
+
     return (1 / len(classes),) * len(classes) if text == "balanced" else read_prior(Path(text), classes)
 
 
@@ -157,6 +163,8 @@ def _map_all(
     fine: bool,
 ) -> None:
     """A map for every scene of a file, called as the scene; goes on after one that fails, and fails at the end."""
+    from adcdnet.geo.scene_files import read_scenes
+
     wanted = read_scenes(scenes, labelled=False)
     for folder in (out, probabilities):
         if folder is not None:

@@ -19,7 +19,6 @@ from adcdnet.cli.console import (
     out_console,
     progress_bars,
 )
-from adcdnet.report.write import write_report
 
 
 def report_command(
@@ -51,6 +50,8 @@ def report_command(
 
     Example: adcdnet report runs/first --map map.tif
     """
+    from adcdnet.report.write import write_report
+
     with progress_bars() as report:
         page = write_report(
             run,

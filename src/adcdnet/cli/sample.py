@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
-from adcdnet.assess.sample import sample
 from adcdnet.cli.console import out_console, print_table
-from adcdnet.geo.raster import read_classes
 
 
 def sample_command(
@@ -32,6 +29,11 @@ def sample_command(
 
     Example: adcdnet sample --map map.tif --n 500 --out points.gpkg
     """
+    import numpy as np
+
+    from adcdnet.assess.sample import sample
+    from adcdnet.geo.raster import read_classes
+
     drawn = sample(map_path, out, n=n, min_per_class=min_per_class, stratified=not simple, seed=seed)
     table = read_classes(map_path)
     names = dict(zip(table.values, table.names, strict=True)) if table else {}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adcdnet.benchmark import random_split as claims
-from adcdnet.benchmark.random_split import Claim
+from adcdnet.cli.choices import Profile, SplitUnit, TargetGrid
 from adcdnet.cli.console import (
     ColumnOption,
     DeviceOption,
@@ -27,15 +26,13 @@ from adcdnet.cli.console import (
     progress_bars,
     say,
 )
-from adcdnet.config import Profile, TrainConfig
 from adcdnet.errors import InputError
-from adcdnet.geo import alignment
-from adcdnet.geo.scene_files import SceneFiles, read_scenes
-from adcdnet.mapping.model import Model, Run
-from adcdnet.training import provenance as inputs
-from adcdnet.training.run import train
-from adcdnet.training.scenes import LabelledScene
-from adcdnet.training.transfer import settings_of
+
+if TYPE_CHECKING:
+    from adcdnet.benchmark.random_split import Claim
+    from adcdnet.geo.scene_files import SceneFiles
+    from adcdnet.mapping.model import Run
+    from adcdnet.training.scenes import LabelledScene
 
 _LEAKS = "that says how well the scene is remembered, not how well new ground is mapped"
 
@@ -56,7 +53,7 @@ def train_command(
     classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
     column: ColumnOption = None,
     profile: Annotated[
-        str | None,
+        Profile | None,
         typer.Option(
             help="default; plain (without prior, DIA and DTM: trains in less than half the time, maps in half); "
             "paper (as published; ratio 4 only). Not with --config."
@@ -73,7 +70,7 @@ def train_command(
         int | None, typer.Option(min=1, help="Training steps of stage II; half as many where it trains by tiles.")
     ] = None,
     split: Annotated[
-        str | None,
+        SplitUnit | None,
         typer.Option(
             help="What stays in one part: blocks (squares of ground), polygons of the labels, "
             "or random: single pixels, as in many papers (leaks)."
@@ -83,7 +80,8 @@ def train_command(
         Path | None, typer.Option(help="A split of your own on the MS grid: 1 train, 2 validation, 3 test, 0 unused.")
     ] = None,
     grid: Annotated[
-        str | None, typer.Option(help="Grid of labels and map: coarse (MS, the default) or fine (PAN).")
+        TargetGrid | None,
+        typer.Option(help="Grid of labels and map: coarse (MS, the default) or fine (PAN)."),
     ] = None,
     init: Annotated[
         Path | None, typer.Option(help="Run or model to begin from; --no-stage1 then keeps its prior as it is.")
@@ -99,19 +97,21 @@ def train_command(
 
     Example: adcdnet train --ms ms.tif --pan pan.tif --labels polygons.gpkg --out runs/first
     """
-    if profile not in (None, *get_args(Profile)):
-        raise typer.BadParameter(f"{profile!r} is none of {', '.join(get_args(Profile))}", param_hint="--profile")
+    from adcdnet.config import TrainConfig
+    from adcdnet.geo.scene_files import SceneFiles, read_scenes
+    from adcdnet.mapping.model import Model
+    from adcdnet.training.run import train
+    from adcdnet.training.transfer import settings_of
+
     if profile and config:
         raise typer.BadParameter("a settings file names its own profile; give one of the two", param_hint="--profile")
-    settings = TrainConfig.read(config) if config else TrainConfig.of_profile(profile or "default")  # type: ignore[arg-type]
+    settings = TrainConfig.read(config) if config else TrainConfig.of_profile(profile or "default")
     model = None if init is None else Model.load(init)
     if model is not None and not config and not profile:
         settings = settings_of(model)
     changes: dict[str, Any] = {}
     if seed is not None:
         changes["seed"] = seed
-    if grid not in (None, "coarse", "fine"):
-        raise typer.BadParameter(f"{grid!r} is neither 'coarse' nor 'fine'", param_hint="--grid")
     if grid is not None:
         changes["network"] = {"grid": grid}
     if not stage1 and model is not None and model.network.prior is not None:
@@ -122,8 +122,6 @@ def train_command(
         changes["stage2"] = {"steps": steps}
         changes["passes"] = 0.0  # exactly so many
     if split is not None:
-        if split not in ("blocks", "polygons", "random"):
-            raise typer.BadParameter(f"{split!r} is not 'blocks', 'polygons' or 'random'", param_hint="--split")
         changes["split"] = {"unit": split}
     settings = settings.replace(changes)
     if compare_random and settings.split.unit == "random":
@@ -150,15 +148,16 @@ def train_command(
         fine = settings.network.grid == "fine"
         opened = [_open(files, stack, chosen, fine=fine, fix_shift=fix_shift) for files in wanted]
         with progress_bars() as report:
-            run = train(opened, out=out, config=settings, init=model, device=device, progress=report)
-        files, of_polygons, _ = inputs.read(run.folder)
-        inputs.write(run.folder, files, of_polygons, sys.argv[1:])
+            words = sys.argv[1:]
+            run = train(opened, out=out, config=settings, init=model, device=device, progress=report, command=words)
         said = {note for one in opened for note in one.notes}
         say([n for n in run.model.record.notes if n not in said])
         _print_run(run, by_blocks=settings.split.unit == "blocks" and len(wanted) == 1 and wanted[0].split is None)
         if compare_random and not run.model.record.interrupted:
+            from adcdnet.benchmark.random_split import compare_random as compare
+
             with progress_bars() as report:
-                _print_claims(*claims.compare_random(run, opened, init=model, device=device, progress=report))
+                _print_claims(*compare(run, opened, init=model, device=device, progress=report))
     out_console.print(f"run: {run.folder}   report of it: adcdnet report {run.folder}", markup=False)
 
 
@@ -203,6 +202,9 @@ def _open(
     files: SceneFiles, stack: ExitStack, chosen: dict[str, list[str] | None], *, fine: bool, fix_shift: bool
 ) -> LabelledScene:
     """A scene with its labels, its notes said; the stack closes it. InputError names the scene where it has a name."""
+    from adcdnet.geo import alignment
+    from adcdnet.training.scenes import LabelledScene
+
     try:
         scene = stack.enter_context(files.open(**chosen))
         if fix_shift:
