@@ -1,6 +1,7 @@
 """Who may import whom, over the syntax tree: rooms, their floors, and what each room may know of the world outside."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "adcdnet"
 FILES = sorted(SOURCE.rglob("*.py"))
+DESIGN = SOURCE.parents[1] / "docs" / "concepts" / "design.md"
 MOST_ENTRIES, MOST_FLOORS, MOST_LINES = 16, 8, 400
 MAY_IMPORT = {  # besides themselves, `errors` and `files`
     "errors": set(),
@@ -121,6 +123,16 @@ def test_the_tree_is_small():
 def test_rooms_stand_on_few_floors_without_a_circle():
     found = floors(room_graph())
     assert max(found.values()) < MOST_FLOORS, found
+
+
+def test_the_drawing_of_the_floors_is_true():
+    drawn = {}
+    for line in DESIGN.read_text(encoding="utf-8").splitlines():
+        row = re.fullmatch(r"\| (\d) \| (.*) \|", line)
+        if row:
+            names = [name.replace("/", ".") for name in re.findall(r"`([^`]+)`", row[2])]
+            drawn |= dict.fromkeys((name.replace("adcdnet", "__init__") for name in names), int(row[1]))
+    assert drawn == floors(room_graph())
 
 
 def test_files_import_each_other_without_a_circle():
