@@ -49,6 +49,7 @@ from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.architecture import Layout
 from adcdnet.nn.context import ContextBranch
 from adcdnet.nn.mamba import Mamba
+from adcdnet.nn.parts import PUBLISHED, Parts
 from adcdnet.nn.prior import PriorNet
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
 from adcdnet.nn.tile_sharing import Targets
@@ -216,10 +217,17 @@ class Trainer:
     """The loop of both stages over one training area. `run` returns the trained network in eval mode on the CPU."""
 
     def __init__(
-        self, area: TrainingArea, layout: Layout, config: TrainConfig, device: torch.device, progress: Progress | None
+        self,
+        area: TrainingArea,
+        layout: Layout,
+        config: TrainConfig,
+        device: torch.device,
+        progress: Progress | None,
+        *,
+        parts: Parts = PUBLISHED,
     ) -> None:
         self.area, self.config, self.device, self.progress = area, config, device, progress
-        self.network = ADCDNet(config.network, layout).to(device)
+        self.network = ADCDNet(config.network, layout, parts).to(device)
         if config.initialisation == "xavier":
             _xavier(self.network)
         labels = area.labels_per_tile(config.stage2.tile)
