@@ -9,17 +9,22 @@ so that where to look is part of the task. Only the attention differs between th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from attention import SpatialAttention
 from resnet import SmallResNet
 from study import Part, Row, arguments, digits, table, train
 from torch import nn
 from torch.nn import functional as F
 
+from adcdnet.benchmark.comparisons import SpatialAttention
 from adcdnet.nn import DeformableInteractiveAttention
 
-VARIANTS = {"no attention": nn.Identity, "CBAM spatial": SpatialAttention, "DIA": DeformableInteractiveAttention}
+VARIANTS = {
+    "no attention": nn.Identity,
+    "CBAM spatial": partial(SpatialAttention, rectify=False),
+    "DIA": DeformableInteractiveAttention,
+}
 
 
 def misplaced(part: Part, seed: int, side: int = 24, digit: int = 20, noise: float = 0.3) -> Part:

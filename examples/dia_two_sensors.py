@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from attention import SpatialAttention
 from study import Part, Row, arguments, table, train
 from torch import Tensor, nn
 
+from adcdnet.benchmark.comparisons import SpatialAttention
 from adcdnet.nn import DeformableInteractiveAttention
 
 COVERS, BANDS, SIDE = 6, 4, 16
@@ -23,7 +23,7 @@ Pair = Callable[[], tuple[nn.Module, nn.Module]]
 
 VARIANTS: dict[str, Pair] = {
     "no attention": lambda: (nn.Identity(), nn.Identity()),
-    "CBAM spatial": lambda: (SpatialAttention(), SpatialAttention()),
+    "CBAM spatial": lambda: (SpatialAttention(rectify=False), SpatialAttention(rectify=False)),
     "DIA": lambda: (DeformableInteractiveAttention(0.4, 0.1), DeformableInteractiveAttention(0.1, 0.4)),
     "DIA, whole gradients": lambda: (DeformableInteractiveAttention(1, 1), DeformableInteractiveAttention(1, 1)),
 }

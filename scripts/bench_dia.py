@@ -8,18 +8,14 @@ Both are timed in turn in one run; the time is the best of the repeats.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import nn
 
+from adcdnet.benchmark.comparisons import SpatialAttention
 from adcdnet.nn import DeformableInteractiveAttention
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from attention import SpatialAttention
 
 
 def main() -> None:
@@ -30,7 +26,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     x = torch.randn(32, 128, 64, 64, device=args.device)
-    modules = {"CBAM spatial 7×7": SpatialAttention(), "DIA": DeformableInteractiveAttention()}
+    modules = {"CBAM spatial 7×7": SpatialAttention(rectify=False), "DIA": DeformableInteractiveAttention()}
 
     def forward(module: nn.Module) -> None:
         with torch.no_grad():

@@ -28,8 +28,9 @@ from itertools import product
 from pathlib import Path
 
 from adcdnet.benchmark.cell import Cell, Protocol
+from adcdnet.benchmark.comparisons import SUBSTITUTES as COMPARED
 from adcdnet.benchmark.methods import METHODS
-from adcdnet.benchmark.methods_by_name import ALIKE, settings_of
+from adcdnet.benchmark.methods_by_name import ALIKE, WITH, settings_of
 from adcdnet.benchmark.tables import benchmark
 from adcdnet.demo.run import SCENE, write_scene
 from adcdnet.files import write_whole
@@ -105,7 +106,7 @@ def method_files(methods: Sequence[str], folder: Path) -> list[str]:
         assert settings is not None
         file = folder / f"{method}.toml"
         file.write_text(settings.replace(BF16).to_toml())
-        found.append(str(file))
+        found.append(f"{method}{WITH}{file}" if method in COMPARED else str(file))
     return found
 
 

@@ -21,7 +21,7 @@ from adcdnet.benchmark import cell as cells
 from adcdnet.benchmark import methods_by_name, pool
 from adcdnet.benchmark import tables as benchmarks
 from adcdnet.benchmark.cell import Cell
-from adcdnet.benchmark.methods_by_name import ABLATIONS, ABLATIONS_OF_PAPER, settings_of
+from adcdnet.benchmark.methods_by_name import ABLATIONS, ABLATIONS_OF_PAPER, rules_of, settings_of
 from adcdnet.benchmark.tables import benchmark, markdown
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
@@ -312,10 +312,10 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(scene,
 def test_every_named_method_has_settings_that_differ():
     default = TrainConfig()
     for name in ABLATIONS:
-        assert (settings_of(name, 0) == default) == (name == "adcdnet")
+        assert (rules_of(name, 0) == default.model_dump()) == (name == "adcdnet")
     for name in ("plain", "paper"):
         assert settings_of(name, 3) == TrainConfig.of_profile(name).replace({"seed": 3})
-    paper = {settings_of(name, 0).model_dump_json() for name in ("paper", *ABLATIONS_OF_PAPER)}
+    paper = {json.dumps(rules_of(name, 0)) for name in ("paper", *ABLATIONS_OF_PAPER)}
     assert len(paper) == 1 + len(ABLATIONS_OF_PAPER)
     assert all(settings_of(name, 0).profile == "paper" for name in ABLATIONS_OF_PAPER)
 

@@ -61,7 +61,7 @@ def test_dense_gives_what_the_patches_define(tiny_scene, changes):
             "backbone": st.sampled_from(["conv", "mobilenetv3"]),
             "head": st.sampled_from(["centre", "flatten"]),
             "grid": st.sampled_from(["coarse", "fine"]),
-            "attention": st.sampled_from(["dia", "cbam", "none"]),
+            "attention": st.sampled_from(["dia", "none"]),
             "prior": st.booleans(),
         }
     ),

@@ -63,10 +63,8 @@ def cut(network: ADCDNet, ms, pan, targets: Targets) -> tuple[torch.Tensor, torc
             "head": st.sampled_from(["centre", "flatten"]),
             "token": st.sampled_from(["pool", "flatten"]),
             "sensors": st.sampled_from(["both", "ms", "pan"]),
-            "fusion": st.sampled_from(["sum", "gate", "concat"]),
-            "attention": st.sampled_from(["dia", "cbam", "none"]),
+            "attention": st.sampled_from(["dia", "none"]),
             "dtm": st.booleans(),
-            "reader": st.sampled_from(["mamba", "gru", "attention"]),
             "prior": st.booleans(),
             "shared_decision": st.booleans(),
         }
@@ -76,8 +74,6 @@ def cut(network: ADCDNet, ms, pan, targets: Targets) -> tuple[torch.Tensor, torc
 @example(ratio=8, pan_bands=1, changes={}, seed=0)
 @example(ratio=2, pan_bands=1, changes={"patch": 25, "head": "flatten", "token": "pool"}, seed=1)
 def test_a_tile_gives_the_numbers_of_its_patches(ratio, pan_bands, changes, seed):
-    if changes.get("head", "centre") == "centre":
-        changes = changes | {"fusion": "sum"}  # that head has no other
     network = liven(build(small(**changes), pan_bands=pan_bands, ratio=ratio, seed=seed), seed).double()
     reach = network.config.before
     ms, pan = (x.double() for x in draw(network, 2, 2 * reach + 5, 2 * reach + 4, seed))
@@ -119,7 +115,7 @@ def test_products_in_bf16_are_summed_in_float32(changes):
     assert 0 < (logits[1] - logits[0]).square().mean().sqrt() < 0.0075 * logits[0].std()
 
 
-@pytest.mark.parametrize("changes", [{}, {"prior": False}, {"shared_decision": True, "reader": "gru"}])
+@pytest.mark.parametrize("changes", [{}, {"prior": False}, {"shared_decision": True}])
 def test_branches_of_the_first_patches_are_as_of_all(changes):
     network = liven(build(small(**changes))).eval()
     side = network.config.before + 1 + network.config.after
@@ -138,10 +134,8 @@ def test_branches_of_the_first_patches_are_as_of_all(changes):
     [
         {},
         {"head": "flatten", "token": "flatten"},
-        {"attention": "none", "prior": False, "reader": "attention"},
-        {"attention": "cbam", "reader": "gru"},
-        {"attention": "cbam", "head": "flatten", "fusion": "gate"},
-        {"head": "flatten", "fusion": "concat"},
+        {"attention": "none", "prior": False},
+        {"head": "flatten", "attention": "none"},
     ],
 )
 def test_a_tile_gives_the_gradients_of_its_patches(changes):
@@ -257,14 +251,8 @@ NETWORKS = {
     "mobilenetv3": (small(backbone="mobilenetv3"), 2),
     "squeeze-excite": (small(backbone="mobilenetv3", squeeze_excite=True), 2),
     "no prior": (small(prior=False, attention="none"), 1),
-    "cbam, gru, gate": (small(attention="cbam", reader="gru", head="flatten", fusion="gate"), 3),
-    "attention, concat": (small(reader="attention", head="flatten", fusion="concat"), 2),
     "zeros": (small(padding="zeros", patch=16, head="flatten"), 3),
     "paper": (SMALL_PAPER, 4),
-    "paper, other parts": (
-        replace(SMALL_PAPER, **{"attention": "cbam", "reader": "attention", "fusion": "gate"}),
-        4,
-    ),
     "paper, mobilenetv3": (replace(SMALL_PAPER, **{"backbone": "mobilenetv3"}), 4),
 }
 

@@ -1,21 +1,28 @@
 """The variants that a benchmark compares: each builds, answers and is what its name says."""
 
+import json
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from adcdnet.benchmark.methods_by_name import ABLATIONS, ABLATIONS_OF_PAPER, settings_of
+from adcdnet.benchmark.comparisons import SUBSTITUTES
+from adcdnet.benchmark.methods_by_name import (
+    ABLATIONS,
+    ABLATIONS_OF_PAPER,
+    method_name,
+    parts_of,
+    rules_of,
+    settings_hash,
+    settings_of,
+)
 from adcdnet.config import TrainConfig
-from adcdnet.errors import InputError
-from adcdnet.geo.labels import Labels
 from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.architecture import Layout
-from adcdnet.report.explain import explain
-from conftest import build_model
+from adcdnet.nn.parts import PUBLISHED
 
 METHOD = Path(__file__).parents[2] / "docs" / "concepts" / "method.md"
 
@@ -26,7 +33,7 @@ def settings(name: str) -> TrainConfig:
 
 def network(name: str) -> ADCDNet:
     torch.manual_seed(0)
-    return ADCDNet(settings(name).network, Layout(ms_bands=3, pan_bands=2, ratio=2, classes=4)).eval()
+    return ADCDNet(settings(name).network, Layout(ms_bands=3, pan_bands=2, ratio=2, classes=4), parts_of(name)).eval()
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -49,7 +56,8 @@ def test_each_of_the_published_network_learns(name):
     small = {"network": {"widths": [4, 6, 4], "token_dims": [6, 8], "hidden": 8}}
     config = settings_of(name, 0).replace(small)
     layout = Layout(ms_bands=3, pan_bands=1, ratio=4, classes=3)
-    outputs = ADCDNet(config.network, layout).train()(torch.randn(4, 3, 16, 16), torch.randn(4, 1, 64, 64), branches=1)
+    network = ADCDNet(config.network, layout, parts_of(name)).train()
+    outputs = network(torch.randn(4, 3, 16, 16), torch.randn(4, 1, 64, 64), branches=1)
     assert outputs.main.shape == (4, 3)
     assert (outputs.ms is None) == (name == "paper-no-dtm") == (config.branch_weight == 0)
     sum(z.square().sum() for z in outputs if z is not None).backward()
@@ -61,7 +69,7 @@ def test_none_reaches_further_than_the_default():
 
 
 def test_no_two_are_the_same():
-    assert len({settings(name).model_dump_json() for name in ABLATIONS}) == len(ABLATIONS)
+    assert len({json.dumps(rules_of(name, 0)) for name in ABLATIONS}) == len(ABLATIONS)
 
 
 def test_parts_that_are_exchanged_have_their_sizes():
@@ -79,13 +87,18 @@ def test_parts_that_are_exchanged_have_their_sizes():
 
 def test_what_is_compared_differs_in_its_part_alone():
     def differing(one: str, other: str) -> set[str]:
-        first, second = settings(one).model_dump(), settings(other).model_dump()
-        assert {k for k in first if first[k] != second[k]} == {"network"}
-        return {k for k in first["network"] if first["network"][k] != second["network"][k]}
+        first, second = rules_of(one, 0), rules_of(other, 0)
+        first, second = (rules | rules.pop("network") for rules in (first, second))
+        names = {k for k in first if first[k] != second.get(k)}
+        if "parts" in names:
+            mine, theirs = parts_of(one), parts_of(other)
+            names |= {f.name for f in fields(mine) if getattr(mine, f.name) != getattr(theirs, f.name)}
+        return names
 
-    assert differing("cbam", "adcdnet") == {"attention"}
-    assert differing("gru", "adcdnet") == differing("attention", "adcdnet") == {"reader"}
-    assert differing("gate-fusion", "flatten-head") == differing("concat-fusion", "flatten-head") == {"fusion"}
+    # all-parts is adcdnet where labels are few too
+    assert differing("cbam", "all-parts") == {"parts", "attention"}
+    assert differing("gru", "all-parts") == differing("attention", "all-parts") == {"parts", "reader"}
+    assert differing("gate-fusion", "flatten-head") == differing("concat-fusion", "flatten-head") == {"parts", "fuse"}
     assert differing("zeros", "halo") == {"padding", "patch"}
 
 
@@ -96,13 +109,28 @@ def test_the_document_names_methods_that_there_are():
     for row in rows:
         method = row[4].strip(" `")
         assert set(re.findall(r"`([^`]+)`", row[5])) <= set(ABLATIONS)
-        for setting in re.findall(r"`([^`]+)`", row[2]):
+        what = re.findall(r"`([^`]+)`", row[2])
+        if method in SUBSTITUTES:
+            assert what == [what_of(method)]
+            continue
+        for setting in what:
             ((key, value),) = tomllib.loads(setting).items()
             assert getattr(settings(method).network, key) == value
 
 
-@pytest.mark.parametrize("reader", ["gru", "attention"])
-def test_only_mamba_can_be_explained(reader, tiny_scene):
-    model = build_model(Layout(ms_bands=3, pan_bands=2, ratio=2, classes=4), reader=reader)
-    with pytest.raises(InputError, match=f"read by '{reader}', and only Mamba's way"):
-        explain(model, tiny_scene, Labels(np.zeros(tiny_scene.grid.shape, np.int16), model.classes))
+def what_of(method: str) -> str:
+    """The class that is exchanged, by its name."""
+    parts = SUBSTITUTES[method]
+    (changed,) = (f.name for f in fields(parts) if getattr(parts, f.name) != getattr(PUBLISHED, f.name))
+    return type(getattr(parts, changed)(*((4,) if changed == "fuse" else (4, 4)))).__name__
+
+
+def test_parts_of_a_method_under_the_settings_of_a_file(tmp_path):
+    file = tmp_path / "fast.toml"
+    file.write_text("seed = 3\nmixup = 0.0\n")
+    method = f"gru+{file}"
+    assert (settings_of(method, 5).mixup, settings_of(method, 5).seed) == (0.0, 5)
+    assert parts_of(method) == SUBSTITUTES["gru"]
+    assert parts_of(str(file)) == PUBLISHED
+    assert method_name(method) == "fast"
+    assert settings_hash(method) != settings_hash(str(file))

@@ -470,7 +470,7 @@ def test_few_labels_are_trained_without_the_parts_of_the_paper(labelled_pair, tm
     assert sum("without prior, DIA and DTM" in note for note in run.model.record.notes) == 1
 
 
-@pytest.mark.parametrize("changes", [{"plain_if_few": False}, {"passes": 0.0}, {"network": {"reader": "gru"}}])
+@pytest.mark.parametrize("changes", [{"plain_if_few": False}, {"passes": 0.0}])
 def test_the_parts_of_the_paper_stay_where_labels_are_many_or_settings_ask_for_them(labelled_pair, tmp_path, changes):
     run = few_labels(labelled_pair, tmp_path, **changes)[0]
     assert run.model.network.prior is not None

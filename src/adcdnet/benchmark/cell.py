@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from adcdnet.assess.intervals import confusion_by_block
 from adcdnet.benchmark.methods import METHODS, BandRoles
-from adcdnet.benchmark.methods_by_name import ALIKE, method_name, rules_of, settings_of, short_hash
+from adcdnet.benchmark.methods_by_name import ALIKE, method_name, parts_of, rules_of, settings_of, short_hash
 from adcdnet.config import SplitConfig, TrainConfig
 from adcdnet.files import sha256
 from adcdnet.geo.labels import Labels
@@ -34,6 +34,7 @@ from adcdnet.mapping.model import Model
 from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.metrics import expected_calibration_error
 from adcdnet.nn.architecture import Layout
+from adcdnet.nn.parts import Parts
 from adcdnet.split.blocks import block_numbers
 from adcdnet.split.folds import block_folds, random_folds
 from adcdnet.split.parts import TEST, TRAIN, Split, leakage
@@ -51,7 +52,7 @@ class Cell:
     """One training and its test.
 
     method: a name of METHODS, as it is or with ALIKE behind it; of ABLATIONS, ABLATIONS_OF_PAPER or OTHER_PROFILES; or
-    a TOML of settings.
+    a TOML of settings, of which `gru+a.toml` trains a network with the parts of `gru`.
     device: of an ADCD-Net; the other methods run on the processor.
     """
 
@@ -109,7 +110,7 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         if settings is None:
             answers = _of_baseline(first, area, pixels, scene, ground)
         else:
-            answers = _of_network(area, pixels, scene, labels, settings, torch.device(first.device))
+            answers = _of_network(first, area, pixels, scene, labels, settings)
     truth = np.where(ground, index, -1)
     common = {
         "scene": first.scene.name,
@@ -159,10 +160,10 @@ def _of_baseline(cell: Cell, area: TrainingArea, pixels: Pixels, scene: Scene, g
 
 
 def _of_network(
-    area: TrainingArea, pixels: Pixels, scene: Scene, labels: Labels, settings: TrainConfig, device: torch.device
+    cell: Cell, area: TrainingArea, pixels: Pixels, scene: Scene, labels: Labels, settings: TrainConfig
 ) -> _Trained:
-    started = time.perf_counter()
-    model = _train(area, scene, labels, settings, device)
+    started, device = time.perf_counter(), torch.device(cell.device)
+    model = _train(area, scene, labels, settings, parts_of(cell.method), device)
     trained = time.perf_counter()
     logits = np.empty((len(labels.classes), *scene.grid.shape), np.float32)
     for window, _, values in scene_logits(model, scene, engine=default_engine(model.network), device=device):
@@ -230,9 +231,11 @@ def _kept_labels(index: NDArray[np.int64], split: Split, cell: Cell) -> NDArray[
     return kept
 
 
-def _train(area: TrainingArea, scene: Scene, labels: Labels, settings: TrainConfig, device: torch.device) -> Model:
+def _train(
+    area: TrainingArea, scene: Scene, labels: Labels, settings: TrainConfig, parts: Parts, device: torch.device
+) -> Model:
     layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes))
     config = suited_to(area, settings)
     torch.manual_seed(config.seed)
-    trained = train_network(build_network(config, layout, device), area, config, History())
+    trained = train_network(build_network(config, layout, device, parts), area, config, History())
     return trained.model(area, labels.classes, config)

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from adcdnet.benchmark.comparisons import SUBSTITUTES
 from adcdnet.benchmark.methods import METHODS
 from adcdnet.config import Profile, TrainConfig
 from adcdnet.errors import InputError
+from adcdnet.nn.parts import PUBLISHED, Parts
 
 ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default settings
     "adcdnet": {},
@@ -18,12 +20,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "random-prior": {"stage1": {"steps": 0}, "plain_if_few": False},
     "no-dtm": {"network": {"dtm": False}, "branch_weight": 0.0},
     "no-dia": {"network": {"attention": "none"}},
-    "cbam": {"network": {"attention": "cbam"}},
-    "gru": {"network": {"reader": "gru"}},
-    "attention": {"network": {"reader": "attention"}},
+    "cbam": {"plain_if_few": False},  # with another part, of few labels too
+    "gru": {"plain_if_few": False},
+    "attention": {"plain_if_few": False},
     "flatten-head": {"network": {"head": "flatten"}},  # the sum of both sensors is here to be compared with
-    "gate-fusion": {"network": {"head": "flatten", "fusion": "gate"}},
-    "concat-fusion": {"network": {"head": "flatten", "fusion": "concat"}},
+    "gate-fusion": {"network": {"head": "flatten"}},
+    "concat-fusion": {"network": {"head": "flatten"}},
     "halo": {"network": {"head": "flatten"}, "sampling": "patch"},  # what zeros is to be compared with
     "zeros": {"network": {"padding": "zeros", "patch": 8, "head": "flatten"}, "sampling": "patch"},
     "no-context": {"network": {"context_branch": 0.0}},
@@ -45,6 +47,7 @@ ABLATIONS_OF_PAPER = tuple(  # the same changes of the published network
 )
 OTHER_PROFILES: tuple[Profile, ...] = ("plain", "paper")
 NETWORKS = (*ABLATIONS, *OTHER_PROFILES, *ABLATIONS_OF_PAPER)  # names of methods that are ADCD-Nets
+WITH = "+"  # "gru+fast.toml": the parts of `gru` under the settings of a file
 ALIKE = "-alike"  # after the name of a baseline: its answers are averaged and adapted as those of ADCD-Net are
 
 
@@ -55,7 +58,10 @@ def settings_hash(method: str) -> str:
 
 def rules_of(method: str, seed: int) -> dict[str, Any]:
     settings = settings_of(method, seed)
-    return _ground_rules() if settings is None else settings.model_dump()
+    if settings is None:
+        return _ground_rules()
+    exchanged = _substitute(method)
+    return settings.model_dump() | ({"parts": exchanged} if exchanged else {})
 
 
 def short_hash(content: Any) -> str:
@@ -68,12 +74,24 @@ def method_name(method: str) -> str:
     return Path(method).stem if method.endswith(".toml") else method
 
 
+def parts_of(method: str) -> Parts:
+    """The parts of an ADCD-Net; the published ones unless its name says that one is exchanged."""
+    return SUBSTITUTES.get(_substitute(method), PUBLISHED)
+
+
+def _substitute(method: str) -> str:
+    """What of SUBSTITUTES a method has, or ""."""
+    name = method.partition(WITH)[0].removeprefix("paper-")
+    return name if name in SUBSTITUTES else ""
+
+
 def settings_of(method: str, seed: int) -> TrainConfig | None:
     """The settings of an ADCD-Net, None for the other methods. InputError for a method that is not known."""
     if method.removesuffix(ALIKE) in METHODS:
         return None
     if method.endswith(".toml"):
-        return TrainConfig.read(Path(method)).replace({"seed": seed})
+        file = method.partition(WITH)[2] if _substitute(method) else method
+        return TrainConfig.read(Path(file)).replace({"seed": seed})
     if method in OTHER_PROFILES:
         return TrainConfig.of_profile(method).replace({"seed": seed})
     if method in ABLATIONS:

@@ -131,9 +131,7 @@ class TrainConfig(_Settings):
     def whole(self) -> bool:
         """Whether the parts of the paper are all there, as in `default`."""
         full = Architecture()
-        return all(
-            getattr(self.network, part) == getattr(full, part) for part in ("attention", "dtm", "prior", "reader")
-        )
+        return all(getattr(self.network, part) == getattr(full, part) for part in ("attention", "dtm", "prior"))
 
     @property
     def reach(self) -> int:

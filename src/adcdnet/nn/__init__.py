@@ -7,7 +7,6 @@ when it is copied elsewhere.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .cbam import SpatialAttention
     from .dia import DeformableInteractiveAttention, scale_gradient
     from .dtm import DeepTemporalMamba, Explanation, MapDepth, MapToken, SequenceDepth, SequenceToken
     from .mamba import Mamba, MambaState
@@ -23,7 +22,6 @@ else:
         "MapToken": "dtm",
         "SequenceDepth": "dtm",
         "SequenceToken": "dtm",
-        "SpatialAttention": "cbam",
         "scale_gradient": "dia",
         "scan_matrix": "scan",
         "selective_scan": "scan",
@@ -51,7 +49,6 @@ __all__ = [
     "MapToken",
     "SequenceDepth",
     "SequenceToken",
-    "SpatialAttention",
     "scale_gradient",
     "scan_matrix",
     "selective_scan",

@@ -29,6 +29,7 @@ from .context import CONTEXT_REACH, ContextBranch
 from .dtm import DeepTemporalMamba, MapDepth, MapToken, to_grid
 from .encoder import SensorMaps, TwoSensors, crop
 from .heads import CORE, CentreHead, Decision, FlattenHead
+from .parts import PUBLISHED, Parts
 from .prior import PriorNet
 from .tile_sharing import Places, Targets, as_map, cells_of
 
@@ -60,20 +61,21 @@ class ADCDNet(nn.Module):
     forward(ms, pan): patches (n, B, h, h) and (n, B', h·r, h·r), h = before + 1 + after of the settings.
     branches: run the DTM branches too (training and explanation), on all patches or on so many of the first; the map
     needs the main logits only. In training mode main is without the context branch.
+    parts: what may be exchanged for a comparison; a model file holds none of it but the published.
     ValueError for a network without a stem at a ratio other than 4.
     """
 
-    def __init__(self, config: Architecture, layout: Layout) -> None:
+    def __init__(self, config: Architecture, layout: Layout, parts: Parts = PUBLISHED) -> None:
         super().__init__()
-        self.config, self.layout = config, layout
-        self.sensors = TwoSensors(config, layout)
-        self.prior = PriorNet(config, layout).requires_grad_(False).eval() if config.prior else None
+        self.config, self.layout, self.parts = config, layout, parts
+        self.sensors = TwoSensors(config, layout, parts)
+        self.prior = PriorNet(config, layout, parts).requires_grad_(False).eval() if config.prior else None
         self.centre = CentreHead(config, layout) if config.head == "centre" else None
         self.context_branch = None
         if self.centre is not None and config.context_branch:
             branch = ContextBranch(self.centre.context.features, layout.classes)
             self.context_branch = branch.requires_grad_(False)
-        self.flatten = FlattenHead(config) if config.head == "flatten" else None
+        self.flatten = FlattenHead(config, parts) if config.head == "flatten" else None
         self.decision = Decision(config.hidden, layout.classes, config.dropout)
         self.dtm = nn.ModuleDict()
         self.branch_decision = nn.ModuleDict()
@@ -97,7 +99,7 @@ class ADCDNet(nn.Module):
             d_out=config.hidden,
             prior="last" if config.prior else None,
             token=config.token,
-            reader=config.reader,
+            reader=self.parts.reader,
         )
         if config.prior:
             token = MapToken(config.widths[-1], (cells, cells), d, config.token)

@@ -41,13 +41,11 @@ class Architecture:
     grid: Literal["coarse", "fine"] = "coarse"  # of the targets and the map: that of MS, or of PAN
     stem: bool = True  # PAN reaches the MS grid at once; False: by strides 2, 2, 2 (zeros, ratio 4 only)
     head: Literal["centre", "flatten"] = "centre"
-    fusion: Literal["sum", "gate", "concat"] = "sum"  # of head 'flatten'; head 'centre' reads the sensors side by side
     hidden: int = 64  # width of the classification net and of the DTM outputs
     dropout: float = 0.3
     sensors: Literal["both", "ms", "pan"] = "both"  # "ms" or "pan": the other one is replaced by zeros
-    attention: Literal["dia", "cbam", "none"] = "dia"  # on the last depth of both sensors, in both stages
+    attention: Literal["dia", "none"] = "dia"  # on the last depth of both sensors, in both stages
     dtm: bool = True
-    reader: Literal["mamba", "gru", "attention"] = "mamba"  # of the DTM's tokens
     token: Literal["pool", "flatten"] = "pool"
     token_dims: tuple[int, int] = (64, 64)  # d of the DTM branches, MS and PAN
     shared_decision: bool = False  # one LayerNorm and classifier for the three heads
@@ -69,6 +67,8 @@ class Architecture:
             raise ValueError(f"widths {self.widths} and token_dims {self.token_dims}: each must be at least 1")
         if self.dropout == 1:
             raise ValueError("dropout is 1, which leaves nothing; it must be below 1")
+        if self.attention not in ("dia", "none"):
+            raise ValueError(f"attention is {self.attention!r}; it must be 'dia' or 'none'")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -83,12 +83,6 @@ class Architecture:
             raise ValueError("head 'centre' needs padding 'valid'; choose head 'flatten' or padding 'valid'")
         if self.padding == "valid" and not self.stem:
             raise ValueError("a network without padding needs its stem; leave stem = true or choose padding 'zeros'")
-        if self.head == "centre" and self.fusion != "sum":
-            raise ValueError(
-                f"fusion {self.fusion!r} needs head 'flatten'; head 'centre' fuses nothing before its Linear"
-            )
-        if self.reader == "attention" and any(d % 2 for d in self.token_dims):
-            raise ValueError(f"token_dims {self.token_dims}: reader 'attention' has two heads and needs even numbers")
         if self.squeeze_excite and self.backbone != "mobilenetv3":
             raise ValueError("squeeze_excite belongs to backbone 'mobilenetv3'")
 

@@ -9,7 +9,7 @@ Deviation: a map is averaged to 4×4 before its Linear (token="pool"); the paper
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .mamba import Mamba
-from .readers import ReaderName, reader_of
 from .scan import scan_matrix
 
 Token = Literal["pool", "flatten"]
@@ -134,7 +133,8 @@ class DeepTemporalMamba(nn.Module):
     prior: where the prior token (b, d_model) stands, "last" or "first", or None for no prior.
     read_out: "last" takes the last position, which has seen all; "mean" the mean over positions.
     num_classes: K, or None for the outputs of all positions, (b, l, d_out), instead of logits.
-    reader: what reads the tokens, Mamba or one of `readers`; d_state, d_conv and expand are Mamba's.
+    d_state, d_conv, expand: of the Mamba that reads the tokens.
+    reader: makes something else of (d_model, d_out) to read them, (b, l, d_model) -> (b, l, d_out).
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class DeepTemporalMamba(nn.Module):
         d_out: int = 64,
         prior: Literal["last", "first"] | None = None,
         token: Token = "pool",
-        reader: ReaderName = "mamba",
+        reader: Callable[[int, int], nn.Module] | None = None,
         d_state: int = 16,
         d_conv: int = 4,
         expand: int = 1,
@@ -162,7 +162,11 @@ class DeepTemporalMamba(nn.Module):
         self.prior, self.read_out = prior, read_out
         self.tokens = nn.ModuleList(_token(depth, d_model, token) for depth in depths)
         self.norm = nn.LayerNorm(d_model)
-        self.reader = reader_of(reader, d_model, d_out, d_state=d_state, d_conv=d_conv, expand=expand)
+        self.reader = (
+            Mamba(d_model, d_out, d_state=d_state, d_conv=d_conv, expand=expand)
+            if reader is None
+            else reader(d_model, d_out)
+        )
         self.out_norm = nn.LayerNorm(d_out) if num_classes is not None else None
         self.classifier = nn.Linear(d_out, num_classes) if num_classes is not None else None
 

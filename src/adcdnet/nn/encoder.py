@@ -11,10 +11,9 @@ from torch.nn import functional as F
 
 from .architecture import STRIDES, STRIDES_WITHOUT_STEM, Architecture, Layout
 from .backbone import Backbone
-from .cbam import SpatialAttention
-from .dia import DeformableInteractiveAttention
 from .dtm import GRID, to_grid
-from .tile_sharing import Attention, Masks, Places, Targets, as_map, box_mean, mask_operator
+from .parts import PUBLISHED, Attention, Parts
+from .tile_sharing import Masks, Places, Targets, as_map, box_mean
 
 
 class View(NamedTuple):
@@ -44,6 +43,7 @@ class Encoder(nn.Module):
         ratio: int | None,
         strides: Sequence[int],
         scales: tuple[float, float],
+        parts: Parts,
     ) -> None:
         super().__init__()
         self.backbone = Backbone(
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
             ratio=ratio,
             squeeze_excite=config.squeeze_excite,
         )
-        self.attention = _attention(config.attention, scales)
+        self.attention: Attention | None = parts.attention(*scales) if config.attention == "dia" else None
         self.config, self.cells = config, config.cells
         self.valid, self.pool = config.padding == "valid", config.token == "pool"
 
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
         depths = self.backbone.shared(x)
         last = depths[-1]
         pooled = torch.stack((last.mean(1), last.amax(1)), dim=1)
-        mask = None if self.attention is None else mask_operator(self.attention, self.cells)
+        mask = None if self.attention is None else self.attention.mask_operator(self.cells)
         return SensorMaps(depths, last if self.backbone.rectified else F.relu(last), pooled, mask)
 
     def _before(self, depth: int) -> int:
@@ -126,18 +126,6 @@ class Encoder(nn.Module):
         return [*tokens, to_grid(attended) if self.pool else attended]
 
 
-def _attention(name: str, scales: tuple[float, float]) -> Attention | None:
-    """scales: DIA's own."""
-    match name:
-        case "dia":
-            return DeformableInteractiveAttention(*scales)
-        case "cbam":
-            return SpatialAttention()
-        case "none":
-            return None
-    raise ValueError(f"attention is {name!r}; it must be 'dia', 'cbam' or 'none'")
-
-
 def crop(x: Tensor, side: int) -> Tensor:
     """The central side × side positions of (..., h, w), a view."""
     trim = (x.shape[-1] - side) // 2
@@ -147,10 +135,10 @@ def crop(x: Tensor, side: int) -> Tensor:
 class TwoSensors(nn.Module):
     """An encoder for each sensor. MS and PAN differ in the strides and in which part of DIA is damped."""
 
-    def __init__(self, config: Architecture, layout: Layout) -> None:
+    def __init__(self, config: Architecture, layout: Layout, parts: Parts = PUBLISHED) -> None:
         super().__init__()
         fine_strides, stem = (STRIDES, layout.ratio) if config.stem else (STRIDES_WITHOUT_STEM, None)
         if stem is None and layout.ratio != 4:
             raise ValueError(f"a network without a stem works at ratio 4 only, got {layout.ratio}; use stem = true")
-        self.ms = Encoder(layout.ms_bands, config, ratio=None, strides=STRIDES, scales=(0.4, 0.1))
-        self.pan = Encoder(layout.pan_bands, config, ratio=stem, strides=fine_strides, scales=(0.1, 0.4))
+        self.ms = Encoder(layout.ms_bands, config, ratio=None, strides=STRIDES, scales=(0.4, 0.1), parts=parts)
+        self.pan = Encoder(layout.pan_bands, config, ratio=stem, strides=fine_strides, scales=(0.1, 0.4), parts=parts)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .architecture import Architecture, Layout
 from .context import Context
-from .fusion import fusion_of
+from .parts import Parts
 
 CORE = 3  # cells a side around the target that the centre head looks at
 
@@ -30,15 +30,15 @@ class Decision(nn.Module):
 
 
 class FlattenHead(nn.Module):
-    """The published fusion: flatten(F'_ms + F'_pan) -> Linear -> (n, hidden); or another `fusion` than the sum.
+    """The published fusion: flatten(F'_ms + F'_pan) -> Linear -> (n, hidden); or another fusion than the sum.
 
     Flattened cell by cell, the channels of a cell side by side: a sum over cells, each with its part of the weights.
     """
 
-    def __init__(self, config: Architecture) -> None:
+    def __init__(self, config: Architecture, parts: Parts) -> None:
         super().__init__()
         self.cells = config.cells**2
-        self.fuse = fusion_of(config.fusion, config.widths[-1])
+        self.fuse = parts.fuse(config.widths[-1])
         self.linear = nn.Linear(config.widths[-1] * self.cells, config.hidden)
 
     def forward(self, f_ms: Iterable[Tensor], f_pan: Iterable[Tensor]) -> Tensor:

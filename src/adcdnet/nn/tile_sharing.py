@@ -12,16 +12,10 @@ what the masks are made of is copied.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Union
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from .cbam import SpatialAttention
-from .dia import DeformableInteractiveAttention, scale_gradient
-
-Attention = DeformableInteractiveAttention | SpatialAttention
+from torch import Tensor
 
 
 class Targets(NamedTuple):
@@ -79,7 +73,7 @@ class Rectangle(NamedTuple):
         return [x[0, :, top : top + self.height, left : left + self.width] for top in tops for left in lefts]
 
 
-Places = Targets | Rectangle
+Places = Union[Targets, Rectangle]  # noqa: UP007
 
 
 def as_map(cells: Iterable[Tensor], side: int) -> Tensor:
@@ -104,93 +98,9 @@ def box_mean(x: Tensor, window: int, step: int = 1) -> Tensor:
     return x
 
 
-class MaskOperator:
-    """DIA's masks for many patches of g × g cells: each pair of its 3×3 convolutions written as one small matrix.
-
-    Equal to `DeformableInteractiveAttention.mask_of`. Thousands of 9×9 maps of one channel are the worst case of a
-    convolution library and an easy one for a matrix product. Gradients reach the weights of `dia`.
-    """
-
-    def __init__(self, dia: DeformableInteractiveAttention, g: int) -> None:
-        half = (g + 1) // 2
-        self.dia, self.g, self.half = dia, g, half
-        # columns [a', m'] from rows (cell, [mean, maximum]), as `windows` lays them
-        down = _side_by_side(_matrix(dia.down_avg, g), _matrix(dia.down_max, g))
-        self.down = down.view(2, g * g, -1).transpose(0, 1).flatten(0, 1), _biases(dia.down_avg, dia.down_max, half)
-        # columns [g_m, g_a], each above what it multiplies
-        gates = _side_by_side(_matrix(dia.gate_avg, half), _matrix(dia.gate_max, half))
-        self.gates = gates.roll(half * half, 1), _biases(dia.gate_max, dia.gate_avg, half)
-        self._last: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-
-    def __call__(self, pooled: Tensor, *, side: int) -> Tensor:
-        """The central cells (n, side²) of the masks, from mean and maximum over channels (n, g²·2), cell by cell."""
-        down = torch.addmm(self.down[1], pooled, self.down[0])  # (n, 2·half²)
-        heard = down
-        if torch.is_grad_enabled():
-            avg, top = down.chunk(2, dim=1)
-            scales = self.dia.global_scale, self.dia.local_scale
-            heard = torch.cat([scale_gradient(v, s) for v, s in zip((avg, top), scales, strict=True)], dim=1)
-        gates = torch.sigmoid(torch.addmm(self.gates[1], heard, self.gates[0]))
-        if side not in self._last:
-            self._last[side] = self._last_convolution(side)
-        matrix, bias, place = self._last[side]
-        mask = torch.sigmoid(torch.addmm(bias, gates * down, matrix))
-        return mask.index_select(1, place)
-
-    def _last_convolution(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Matrix and bias that give the mixed values which the centre shows, and which of them each cell there does."""
-        # as nearest upsampling itself has it
-        conv, g = self.dia.mask, self.g
-        number = torch.arange(self.half**2, dtype=torch.float32, device=conv.weight.device)
-        trim = (g - side) // 2
-        shown = F.interpolate(number.view(1, 1, self.half, self.half), size=(g, g), mode="nearest")[0, 0]
-        needed, place = torch.unique(shown[trim : g - trim, trim : g - trim].flatten().long(), return_inverse=True)
-        # the convolution takes [g_a·m', g_m·a'], here they come the other way round
-        matrix = _matrix(conv, self.half).roll(self.half**2, 0)[:, needed]
-        bias = matrix.new_zeros(1) if conv.bias is None else conv.bias
-        return matrix, bias, place
-
-
-class ConvolutionMask:
-    """CBAM's masks for many patches of g × g cells, its convolution written as one matrix. See `MaskOperator`."""
-
-    def __init__(self, cbam: SpatialAttention, g: int) -> None:
-        matrix = _matrix(cbam.conv, g).view(2, g * g, g, g)
-        self.matrix = matrix.transpose(0, 1).flatten(0, 1)  # rows (cell, [mean, maximum]), as `windows` lays them
-
-    def __call__(self, pooled: Tensor, *, side: int) -> Tensor:
-        """The central cells (n, side²) of the masks, from mean and maximum over channels (n, g²·2), cell by cell."""
-        trim = (self.matrix.shape[-1] - side) // 2
-        shown = self.matrix[:, trim : trim + side, trim : trim + side].flatten(1)
-        return torch.sigmoid(pooled @ shown)
-
-
-Masks = MaskOperator | ConvolutionMask
-
-
-def mask_operator(attention: Attention, g: int) -> Masks:
+class Masks(Protocol):
     """The masks of an attention for many patches of g × g cells."""
-    if isinstance(attention, SpatialAttention):
-        return ConvolutionMask(attention, g)
-    return MaskOperator(attention, g)
 
-
-def _side_by_side(first: Tensor, second: Tensor) -> Tensor:
-    """Block-diagonal matrix of two."""
-    both: Tensor = torch.block_diag(first, second)  # type: ignore[no-untyped-call]
-    return both
-
-
-def _biases(first: nn.Conv2d, second: nn.Conv2d, half: int) -> Tensor:
-    """The biases of two convolutions, each for half × half positions."""
-    each = [c.weight.new_zeros(1) if c.bias is None else c.bias for c in (first, second)]
-    return torch.cat([b.expand(half * half) for b in each])
-
-
-def _matrix(conv: nn.Conv2d, side: int) -> Tensor:
-    """A convolution of one output channel on side × side maps without its bias, (channels·side², positions): its
-    answer to each input being 1 and the others 0."""
-    inputs = conv.in_channels * side * side
-    ones = torch.eye(inputs, dtype=conv.weight.dtype, device=conv.weight.device)
-    ones = ones.view(inputs, conv.in_channels, side, side)
-    return F.conv2d(ones, conv.weight, None, conv.stride, conv.padding).flatten(1)
+    def __call__(self, pooled: Tensor, *, side: int) -> Tensor:
+        """The central cells (n, side²) of the masks, from mean and maximum over channels (n, g²·2), cell by cell."""
+        ...

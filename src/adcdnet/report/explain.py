@@ -116,11 +116,6 @@ def explain(
             "the model has no DTM heads (it was trained with dtm = false), so there is no decision of theirs to "
             "explain; train with dtm = true, and with plain_if_few = false where labels are few"
         )
-    if network.config.reader != "mamba":
-        raise InputError(
-            f"the DTM tokens of the model are read by {network.config.reader!r}, and only Mamba's way can be followed; "
-            "train with reader = 'mamba'"
-        )
     if network.config.grid == "fine":
         raise InputError("the model maps PAN pixels, and only MS pixels can be explained; train one with --grid coarse")
     check_scene(model, scene)

@@ -67,8 +67,6 @@ def _silent(found: Findings) -> str:
     config = found.files.model.network.config
     if config.grid == "fine":
         return "the map is of PAN pixels, and they are explained for MS pixels only"
-    if config.reader != "mamba":
-        return f"their tokens are read by {config.reader!r}, and only Mamba's way can be followed"
     return "no labelled pixel judges the map" if found.truth is None else ""
 
 

@@ -20,6 +20,7 @@ from adcdnet.mapping.progress import Progress, silent
 from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.architecture import Layout
 from adcdnet.nn.mamba import Mamba
+from adcdnet.nn.parts import PUBLISHED, Parts
 from adcdnet.nn.tile_sharing import Targets
 from adcdnet.training.area import Drawn
 
@@ -44,9 +45,9 @@ class History:
         return text.getvalue().encode()
 
 
-def build_network(config: TrainConfig, layout: Layout, device: torch.device) -> ADCDNet:
+def build_network(config: TrainConfig, layout: Layout, device: torch.device, parts: Parts = PUBLISHED) -> ADCDNet:
     """A network at its start. Its weights are drawn from PyTorch's own generator: seed that first."""
-    network = ADCDNet(config.network, layout).to(device)
+    network = ADCDNet(config.network, layout, parts).to(device)
     if config.initialisation == "xavier":
         xavier(network)
     return network
