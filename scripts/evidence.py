@@ -22,12 +22,12 @@ import csv
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from adcdnet.benchmark.cell import Cell, Protocol
+from adcdnet.benchmark.cell import Protocol
 from adcdnet.benchmark.comparisons import SUBSTITUTES as COMPARED
 from adcdnet.benchmark.methods import METHODS
 from adcdnet.benchmark.methods_by_name import ALIKE, WITH, settings_of
@@ -113,8 +113,8 @@ def method_files(methods: Sequence[str], folder: Path) -> list[str]:
 def compute(name: str, out: Path, jobs: int) -> None:
     """Finish a run and keep its results."""
 
-    def tell(done: int, of: int, _: Cell) -> None:
-        print(f"{name}: {done} of {of}", file=sys.stderr, flush=True)
+    def tell(what: str, done: int, of: int, _: Mapping[str, float]) -> None:
+        print(f"{name}: {done} of {of} {what}", file=sys.stderr, flush=True)
 
     run = RUNS[name]
     methods = method_files(run.methods, out / "methods" / name)

@@ -60,6 +60,11 @@ def rules_of(method: str, seed: int) -> dict[str, Any]:
     settings = settings_of(method, seed)
     if settings is None:
         return _ground_rules()
+    return rules_of_network(method, settings)
+
+
+def rules_of_network(method: str, settings: TrainConfig) -> dict[str, Any]:
+    """All that decides what an ADCD-Net is and how it is trained: its settings, and which part is exchanged."""
     exchanged = _substitute(method)
     return settings.model_dump() | ({"parts": exchanged} if exchanged else {})
 
