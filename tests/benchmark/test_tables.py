@@ -366,7 +366,7 @@ def test_a_training_ends_where_the_benchmark_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text("""
 import multiprocessing, time
-from adcdnet.cells import _begin_worker
+from adcdnet.benchmark.pool import _begin_worker
 
 def train():
     _begin_worker(threads=1)

@@ -1,4 +1,3 @@
-import importlib
 import tracemalloc
 
 import numpy as np
@@ -6,12 +5,11 @@ import pytest
 from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 
+from adcdnet.demo import landscape, sensors
 from adcdnet.demo.landscape import BANDS, CLASSES
 from adcdnet.demo.sensors import PAN_WEIGHTS
 from adcdnet.demo.simulate import simulate, simulate_tiles
 from adcdnet.errors import InputError
-
-simulation = importlib.import_module("adcdnet.demo.simulate")  # `adcdnet.simulate` itself is the function
 
 
 def block_mean(fine, ratio):
@@ -171,7 +169,7 @@ def test_a_post_casts_its_shadow_away_from_the_sun():
     # 6 m high, sun at azimuth 150° and 48° up: the shadow is 6 / tan 48° = 5.4 m long and points to 330°
     post = np.zeros((41, 41), np.float32)
     post[30, 30] = 6
-    shadow = np.argwhere(simulation._sunshine(post, 0.5) == 0)
+    shadow = np.argwhere(sensors._sunshine(post, 0.5) == 0)
     north, east = (30 - shadow[:, 0]) * 0.5, (shadow[:, 1] - 30) * 0.5
     length = np.hypot(north, east)
     assert length.max() == pytest.approx(6 / np.tan(np.deg2rad(48)), abs=0.5)
@@ -180,19 +178,19 @@ def test_a_post_casts_its_shadow_away_from_the_sun():
 
 
 def test_level_open_ground_is_fully_lit():
-    np.testing.assert_array_equal(simulation._sunshine(np.zeros((3, 5), np.float32), 1.0), 1)
+    np.testing.assert_array_equal(sensors._sunshine(np.zeros((3, 5), np.float32), 1.0), 1)
 
 
 def test_slopes_facing_the_sun_are_brighter():
     eaves = np.tile(np.array([0, 1, 2, 3, 2, 1, 0], np.float32) * 0.3, (9, 1))
-    sunshine = simulation._sunshine(eaves, 1.0)
+    sunshine = sensors._sunshine(eaves, 1.0)
     assert sunshine[4, 5] > 1 > sunshine[4, 1] > 0  # the sun stands in the south-east
 
 
 def test_sensor_noise_grows_with_the_signal():
     # by hand: variance = read² + per_signal · DN + 1/12 from rounding
     rng = np.random.default_rng(4)
-    dim, bright = simulation._sense(rng, np.stack([np.full((300, 300), v) for v in (0.02, 0.5)]), 0.4, (3.0, 0.2), 2)
+    dim, bright = sensors.sense(rng, np.stack([np.full((300, 300), v) for v in (0.02, 0.5)]), 0.4, (3.0, 0.2), 2)
     assert dim.shape == (150, 150)
     assert dim.mean() == pytest.approx(200, abs=0.3)
     assert bright.mean() == pytest.approx(5000, abs=1)
@@ -204,14 +202,14 @@ def test_sensor_noise_grows_with_the_signal():
 def test_optics_pass_the_stated_share_of_contrast_at_nyquist(mtf):
     # pixels of 8 fine pixels: the Nyquist wave is 16 long; its mean over a pixel is 2 / π of the crest
     wave = 0.3 + 0.1 * np.sin(2 * np.pi * np.arange(320) / 16)
-    seen = simulation._sense(np.random.default_rng(0), np.tile(wave, (1, 8, 1)), mtf, (0.0, 0.0), 8)[0, 0, 5:-5]
+    seen = sensors.sense(np.random.default_rng(0), np.tile(wave, (1, 8, 1)), mtf, (0.0, 0.0), 8)[0, 0, 5:-5]
     contrast = (int(seen.max()) - int(seen.min())) / 2 / 1000
     assert contrast == pytest.approx(mtf * 2 / np.pi, rel=0.02)
 
 
 def test_noise_surface_has_its_scale_and_spread():
     metres = np.arange(0.5, 600, dtype=np.float32)
-    surface = simulation._noise(np.random.default_rng(0), metres, metres, 6)
+    surface = landscape.noise(np.random.default_rng(0), metres, metres, 6)
     assert surface.std() == pytest.approx(1, abs=0.05)
     assert np.corrcoef(surface[:, :-1].ravel(), surface[:, 1:].ravel())[0, 1] > 0.9
     assert abs(np.corrcoef(surface[:, :-40].ravel(), surface[:, 40:].ravel())[0, 1]) < 0.1

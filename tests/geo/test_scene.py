@@ -381,9 +381,9 @@ from pathlib import Path
 import numpy as np
 from affine import Affine
 from adcdnet.errors import InputError
-from adcdnet.grid import Grid, tiles
-from adcdnet.owner import owner
-from adcdnet.raster import RasterWriter
+from adcdnet.geo.grid import Grid, tiles
+from adcdnet.files import owner
+from adcdnet.geo.raster_writer import RasterWriter
 
 path, side, step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 grid = Grid(side, side, Affine(1, 0, 0, 0, -1, 0))
