@@ -381,7 +381,7 @@ from pathlib import Path
 import numpy as np
 from affine import Affine
 from adcdnet.errors import InputError
-from adcdnet.grid import Grid, tiles
+from adcdnet.geo.grid import Grid, tiles
 from adcdnet.owner import owner
 from adcdnet.raster import RasterWriter
 
@@ -490,7 +490,7 @@ def test_a_part_folder_names_its_process(tmp_path):
 def test_pan_moves_by_whole_pixels_and_what_it_leaves_is_invalid(tiny_pair, rows, cols):
     with Scene.open(*tiny_pair()) as scene:
         whole = scene.read(scene.grid.window)
-        scene.correct_pan(rows, cols)
+        scene = scene.with_pan_moved(rows, cols)
         moved = scene.read(scene.grid.window)
         tiles = scene.read(Window(-2, -1, 9, 8)), scene.read(scene.grid.window.grow(2))
         small = scene.overview(9)
@@ -513,9 +513,26 @@ def test_pan_moved_into_the_extent_comes_from_the_file(write_tif):
     corner = (CORNER[0] - PIXEL, CORNER[1] + PIXEL)  # two PAN pixels more than MS on every side
     paths = write_tif("ms.tif", np.ones((5, 5), np.uint8)), write_tif("pan.tif", pan, pixel=PIXEL / 2, corner=corner)
     with Scene.open(*paths) as scene:
-        scene.correct_pan(1, 0)
-        scene.correct_pan(0, -2)
+        scene = scene.with_pan_moved(1, 0)
+        scene = scene.with_pan_moved(0, -2)
         pixels = scene.read(scene.grid.window)
     assert np.array_equal(pixels.pan[0], pan[1:11, 4:14])
     assert pixels.pan_valid.all()
     assert scene.pan_shift == (1, -2)
+
+
+def test_scenes_made_from_one_leave_it_as_it_was_and_share_its_files(tiny_pair, write_tif):
+    hidden = np.zeros((13, 11), np.uint8)
+    hidden[4, 5] = 1
+    scene = Scene.open(*tiny_pair(), mask=write_tif("mask.tif", hidden), ms_bands=["2", "1"])
+    before = scene.read(scene.grid.window)
+    moved = scene.with_notes("why").with_pan_moved(3, 0)
+    assert (scene.pan_shift, scene.notes, moved.pan_shift, moved.notes[0]) == ((0, 0), (), (3, 0), "why")
+    assert all(np.array_equal(*pair) for pair in zip(scene.read(scene.grid.window), before, strict=True))
+    assert moved.chosen == scene.chosen == {"ms": ["2", "1"]}
+    assert not moved.read(moved.grid.window).ms_valid[4, 5]
+    moved.close()
+    scene.close()
+    for closed in (scene, moved):
+        with pytest.raises(InputError):
+            closed.read(closed.grid.window)
