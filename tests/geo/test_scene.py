@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from adcdnet.errors import InputError
-from adcdnet.files import owner
+from adcdnet.files import HeldFolder
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window, tiles
 from adcdnet.geo.raster import read_band, same_crs
 from adcdnet.geo.raster_writer import RasterWriter, write_raster
 from adcdnet.geo.scene import Scene
-from conftest import CORNER, PIXEL, UTM, UTM_SPELT, ended_process, write_tif_file, write_vrt_file
+from conftest import CORNER, PIXEL, UTM, UTM_SPELT, left_by_a_killed_process, write_tif_file, write_vrt_file
 
 GRID = Grid(47, 61, Affine(20, 0, 500_000, 0, -20, 5_000_000), CRS.from_string(UTM).to_wkt())
 CLASSES = ClassTable((1, 2, 5), ("water", "Wald & Wiese", "rock"), ("#0000ff", "#00ff00", "#808080"))
@@ -382,8 +382,7 @@ import numpy as np
 from affine import Affine
 from adcdnet.errors import InputError
 from adcdnet.geo.grid import Grid, tiles
-from adcdnet.owner import owner
-from adcdnet.raster import RasterWriter
+from adcdnet.geo.raster_writer import RasterWriter
 
 path, side, step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 grid = Grid(side, side, Affine(1, 0, 0, 0, -1, 0))
@@ -461,26 +460,21 @@ def test_landsat_pairs_without_coordinate_system(real_data):
 
 
 def test_a_finished_file_clears_what_killed_processes_left_of_it(tmp_path):
-    ended, far = ended_process(), "0" * 8 + "-1"
-    for name in (f".map.tif.{ended}.x_1.part", f".map.tif.{owner()}.x_2.part", f".map.tif.{far}.x_3.part"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "raster.tif").write_bytes(b"half")
-    for name in (
-        f".amap.tif.{ended}.x.part",
-        f".map.tif.2.{ended}.x.part",
-        f".mapxtif.{ended}.x.part",
-        ".map.tif.x.part",
-    ):
-        (tmp_path / name).mkdir()
+    ended, running = tmp_path / ".map.tif.x_1.part", HeldFolder.make(tmp_path, ".map.tif.", ".part")
+    for name in (".map.tif.x_1.part", ".amap.tif.x.part", ".map.tif.2.x.part", ".mapxtif.x.part"):
+        left_by_a_killed_process(tmp_path / name)
+    (ended / "raster.tif").write_bytes(b"half")
+    (tmp_path / ".map.tif.x.part").mkdir()  # of no lock
     before = {p.name for p in tmp_path.iterdir()}
+    assert running.path.name in before
     write_raster(tmp_path / "map.tif", np.ones((3, 5), np.uint8), Grid(3, 5, Affine(10, 0, 0, 0, -10, 0)))
-    assert {p.name for p in tmp_path.iterdir()} == before - {f".map.tif.{ended}.x_1.part"} | {"map.tif"}
+    assert {p.name for p in tmp_path.iterdir()} == before - {ended.name} | {"map.tif"}
 
 
-def test_a_part_folder_names_its_process(tmp_path):
+def test_a_part_folder_is_held_while_it_is_written(tmp_path):
     with RasterWriter(tmp_path / "map.tif", Grid(3, 5, Affine(10, 0, 0, 0, -10, 0))):
         (part,) = tmp_path.iterdir()
-        assert part.name.startswith(f".map.tif.{owner()}.")
+        assert HeldFolder.hold(part) is None
 
 
 # ---- PAN moved by whole pixels

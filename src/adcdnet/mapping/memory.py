@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import psutil
+
 from adcdnet.errors import InputError
 from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.backbone import MobileUnit
@@ -17,21 +19,38 @@ if sys.platform != "win32":
 
 
 def resident() -> int:
-    """Bytes held now; where the platform does not tell, the peak, and 0 where it tells neither."""
-    if sys.platform == "win32":
-        return 0
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except OSError:
-        return peak()
+    """Bytes that the process holds now."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def peak() -> int:
-    """The most bytes held so far; 0 where the platform does not tell."""
+    """The most bytes that the process has held so far."""
     if sys.platform == "win32":
-        return 0
+        return int(psutil.Process().memory_info().peak_wset)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def available(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that the process may still take: what the machine has free, and no more than its control group grants.
+
+    groups: where control groups are mounted. A container sees its own group there; elsewhere the process' own group
+    is not looked for, and the limit of the whole mount counts. Caches of files that a group holds count as taken.
+    """
+    free = int(psutil.virtual_memory().available)
+    for limit_file, used_file in _GROUP_FILES:
+        try:
+            limit, used = int((groups / limit_file).read_text()), int((groups / used_file).read_text())
+        except (OSError, ValueError):  # no such group, or "max": no limit
+            continue
+        free = min(free, max(0, limit - used))
+    return free
+
+
+_GROUP_FILES = (
+    ("memory.max", "memory.current"),  # version 2
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # version 1
+)
 
 
 Engine = Literal["dense", "patch"]
