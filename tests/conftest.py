@@ -127,10 +127,13 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
-def ended_process() -> str:
-    """The owner of files that a process now ended has left."""
-    code = "from adcdnet.files import owner; print(owner())"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+def left_by_a_killed_process(folder: Path) -> Path:
+    """A folder that a process held when it ended, without any time to tidy up; made where there is none."""
+    folder.mkdir(exist_ok=True)
+    code = "import os, pathlib, sys; from adcdnet.files import HeldFolder\n"
+    code += "held = HeldFolder.hold(pathlib.Path(sys.argv[1])); os._exit(held is None)"
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
+    return folder
 
 
 # for tests that must hold on both

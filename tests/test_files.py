@@ -1,35 +1,55 @@
-"""Whose temporary files may be removed: only those of processes that have ended for sure."""
+"""Which hidden folders may be removed: only those whose holder has ended, whatever ended it."""
 
-import os
+import subprocess
 import sys
 
-import pytest
+from adcdnet.files import HeldFolder, remove_left
+from conftest import left_by_a_killed_process
 
-from adcdnet import files as module
-from adcdnet.files import is_gone, owner
-from conftest import ended_process
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="processes of others cannot be asked for there")
-def test_a_process_that_ended_is_gone_and_one_that_runs_is_not():
-    machine, number = owner().split("-")
-    assert number == str(os.getpid())
-    assert is_gone(ended_process())
-    assert not is_gone(owner())
-    assert not is_gone(f"{machine}-1")  # another user's
+HOLDS = """
+import sys
+from pathlib import Path
+from adcdnet.files import HeldFolder
+held = HeldFolder.hold(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 
-def test_nothing_is_said_of_other_machines_or_of_no_owner_at_all(monkeypatch):
-    ended = ended_process()
-    assert not is_gone("")
-    assert not is_gone(ended.split("-")[0])
-    assert not is_gone(f"{ended}x")
-    monkeypatch.setattr(module.platform, "node", lambda: "elsewhere")
-    assert not is_gone(ended)
+def test_a_folder_is_removed_once_its_holder_was_killed_and_not_before(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    call = [sys.executable, "-c", HOLDS, str(folder)]
+    with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert HeldFolder.hold(folder) is None
+        remove_left([folder])
+        assert folder.exists()
+        holder.kill()
+        holder.wait()
+    remove_left([folder, tmp_path / "missing"])
+    assert not folder.exists()
 
 
-def test_a_platform_without_signals_keeps_everything(monkeypatch):
-    ended = ended_process()
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(os, "kill", None)  # where it ends the process instead of asking
-    assert not is_gone(ended)
+def test_this_process_holds_too_until_it_lets_go(tmp_path):
+    held = HeldFolder.make(tmp_path, ".x.", ".part")
+    assert held.path.name.startswith(".x.")
+    assert held.path.name.endswith(".part")
+    assert HeldFolder.hold(held.path) is None
+    remove_left([held.path])
+    assert held.path.exists()
+    held.release()
+    held.release()
+    remove_left([held.path])
+    assert not held.path.exists()
+
+
+def test_other_folders_stay(tmp_path):
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "file").write_text("")
+    remove_left(tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"plain", "file"}
+
+
+def test_what_a_killed_process_left_is_a_held_folder(tmp_path):
+    assert HeldFolder.hold(left_by_a_killed_process(tmp_path / "b")) is not None

@@ -1,42 +1,71 @@
-"""Which process made a temporary file, so that what a killed one left can be told from what another one works on."""
+"""Files written whole, digests, and hidden folders that tell whether the process that works in them still runs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import platform
+import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zlib import crc32
+
+from filelock import FileLock, Timeout
 
 from adcdnet.errors import InputError
 
-
-def owner() -> str:
-    """This process: machine (8 hexadecimal digits) and process number, fit for file names."""
-    return f"{_machine()}-{os.getpid()}"
+_LOCK = "lock"  # name of the file in a held folder
 
 
-def is_gone(other: str) -> bool:
-    """Whether the process of an `owner` has ended for sure. False for other machines, and where none can be asked."""
-    machine, _, number = other.partition("-")
-    if sys.platform == "win32" or machine != _machine() or not number.isdecimal():
-        return False
-    try:
-        os.kill(int(number), 0)  # signal 0 asks only
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        return False
-    return False
+class HeldFolder:
+    """A folder that one process works in, told by a lock inside. The lock dies with its holder, whatever ends that."""
+
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        self.path, self._lock = path, lock
+
+    @classmethod
+    def make(cls, parent: Path, prefix: str, suffix: str) -> HeldFolder:
+        """A new one, of a random name between prefix and suffix. OSError where it cannot be written."""
+        while True:
+            path = Path(tempfile.mkdtemp(suffix, prefix, parent))
+            held = cls.hold(path)
+            if held is not None:  # otherwise another process took it for one that was left
+                return held
+
+    @classmethod
+    def hold(cls, path: Path) -> HeldFolder | None:
+        """One that exists; None where somebody holds it, in this process or in another. OSError as of `make`."""
+        lock = FileLock(path / _LOCK, thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        return cls(path, lock)
+
+    def release(self) -> None:
+        """Leave the folder to whoever wants it. A second time changes nothing."""
+        self._lock.release()
+
+    def remove(self) -> None:
+        """With all that is in it, as far as that goes."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.release()
+        if sys.platform == "win32":  # where the file of a lock that is held stays
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _machine() -> str:
-    return f"{crc32(platform.node().encode()):08x}"
+def remove_left(folders: Iterable[Path]) -> None:
+    """Remove the held folders among these whose holders have ended."""
+    for folder in folders:
+        with suppress(OSError):
+            if (folder / _LOCK).is_file():  # one without is being made, or is no held folder
+                left = HeldFolder.hold(folder)
+                if left is not None:
+                    left.remove()
 
 
 def write_whole(path: Path, content: bytes) -> None:

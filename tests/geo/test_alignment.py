@@ -11,7 +11,7 @@ from adcdnet.config import TrainConfig
 from adcdnet.demo.simulate import simulate
 from adcdnet.errors import InputError
 from adcdnet.geo import alignment
-from adcdnet.geo.alignment import align, fix_shift, note_shift
+from adcdnet.geo.alignment import align, fix_shift, measured_shift, note_shift
 from adcdnet.geo.registration import measure
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.journal import fingerprint
@@ -76,7 +76,7 @@ def test_a_whole_shift_moves_pixels_down_and_right(pair, tmp_path, shift):
     ms, pan = pair()
     align(ms, pan, out=tmp_path / "out.tif", shift=shift)
     with Scene.open(ms, pan) as scene:
-        scene.correct_pan(*shift)
+        scene = scene.with_pan_moved(*shift)
         expected = scene.read(scene.grid.window)
     moved = contents(tmp_path / "out.tif")[0]
     assert np.array_equal(np.isfinite(moved), expected.pan_valid)
@@ -242,7 +242,7 @@ def test_other_refusals_leave_nothing_behind(pair, ground, write_tif, tmp_path):
 
 def test_whole_pixels_of_the_correction_are_applied_and_said(pair):
     with Scene.open(*pair(2, 2.5, -1)) as scene:
-        found = fix_shift(scene)
+        found, scene = measured_shift(scene.read, scene.grid), fix_shift(scene)
         again = measure(scene.read, *scene.grid.shape)
         assert scene.pan_shift == found.whole
         assert found.whole in ((2, -1), (3, -1))
@@ -269,14 +269,14 @@ def test_rotation_is_said(pair, ground, write_tif):
         fine, turned, src_transform=Affine.scale(1, 1), dst_transform=lying, src_crs=UTM, dst_crs=UTM, resampling=2
     )
     with Scene.open(pair()[0], write_tif("turned.tif", turned, pixel=PIXEL / 4, nodata=0)) as scene:
-        fix_shift(scene)
+        scene = fix_shift(scene)
         assert any("no single shift can mend" in note for note in scene.notes)
 
 
 def test_a_shift_of_a_pixel_is_noted_where_it_is_not_fixed(pair):
     for row, col, noted in ((0.25, 0, False), (1, 0, True), (0, -2.25, True)):
         with Scene.open(*pair(2, row, col)) as scene:
-            note_shift(scene)
+            scene = note_shift(scene)
             assert scene.pan_shift == (0, 0)
             assert any("--fix-shift" in note for note in scene.notes) == noted
 
@@ -307,7 +307,7 @@ def test_train_and_predict_with_fix_shift(call, ground, pair, write_tif, tmp_pat
 
 def test_tiles_kept_without_the_correction_are_not_used_with_it(tiny_model, tiny_scene):
     before = fingerprint(tiny_model, tiny_scene, ())
-    tiny_scene.correct_pan(0, 1)
+    tiny_scene = tiny_scene.with_pan_moved(0, 1)
     assert fingerprint(tiny_model, tiny_scene, ()) != before
-    tiny_scene.correct_pan(0, -1)
+    tiny_scene = tiny_scene.with_pan_moved(0, -1)
     assert fingerprint(tiny_model, tiny_scene, ()) == before

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from adcdnet.errors import InputError
-from adcdnet.files import owner
+from adcdnet.files import HeldFolder
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window, tiles
 from adcdnet.geo.raster import read_band, same_crs
 from adcdnet.geo.raster_writer import RasterWriter, write_raster
 from adcdnet.geo.scene import Scene
-from conftest import CORNER, PIXEL, UTM, UTM_SPELT, ended_process, write_tif_file, write_vrt_file
+from conftest import CORNER, PIXEL, UTM, UTM_SPELT, left_by_a_killed_process, write_tif_file, write_vrt_file
 
 GRID = Grid(47, 61, Affine(20, 0, 500_000, 0, -20, 5_000_000), CRS.from_string(UTM).to_wkt())
 CLASSES = ClassTable((1, 2, 5), ("water", "Wald & Wiese", "rock"), ("#0000ff", "#00ff00", "#808080"))
@@ -382,7 +382,6 @@ import numpy as np
 from affine import Affine
 from adcdnet.errors import InputError
 from adcdnet.geo.grid import Grid, tiles
-from adcdnet.files import owner
 from adcdnet.geo.raster_writer import RasterWriter
 
 path, side, step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -461,26 +460,21 @@ def test_landsat_pairs_without_coordinate_system(real_data):
 
 
 def test_a_finished_file_clears_what_killed_processes_left_of_it(tmp_path):
-    ended, far = ended_process(), "0" * 8 + "-1"
-    for name in (f".map.tif.{ended}.x_1.part", f".map.tif.{owner()}.x_2.part", f".map.tif.{far}.x_3.part"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "raster.tif").write_bytes(b"half")
-    for name in (
-        f".amap.tif.{ended}.x.part",
-        f".map.tif.2.{ended}.x.part",
-        f".mapxtif.{ended}.x.part",
-        ".map.tif.x.part",
-    ):
-        (tmp_path / name).mkdir()
+    ended, running = tmp_path / ".map.tif.x_1.part", HeldFolder.make(tmp_path, ".map.tif.", ".part")
+    for name in (".map.tif.x_1.part", ".amap.tif.x.part", ".map.tif.2.x.part", ".mapxtif.x.part"):
+        left_by_a_killed_process(tmp_path / name)
+    (ended / "raster.tif").write_bytes(b"half")
+    (tmp_path / ".map.tif.x.part").mkdir()  # of no lock
     before = {p.name for p in tmp_path.iterdir()}
+    assert running.path.name in before
     write_raster(tmp_path / "map.tif", np.ones((3, 5), np.uint8), Grid(3, 5, Affine(10, 0, 0, 0, -10, 0)))
-    assert {p.name for p in tmp_path.iterdir()} == before - {f".map.tif.{ended}.x_1.part"} | {"map.tif"}
+    assert {p.name for p in tmp_path.iterdir()} == before - {ended.name} | {"map.tif"}
 
 
-def test_a_part_folder_names_its_process(tmp_path):
+def test_a_part_folder_is_held_while_it_is_written(tmp_path):
     with RasterWriter(tmp_path / "map.tif", Grid(3, 5, Affine(10, 0, 0, 0, -10, 0))):
         (part,) = tmp_path.iterdir()
-        assert part.name.startswith(f".map.tif.{owner()}.")
+        assert HeldFolder.hold(part) is None
 
 
 # ---- PAN moved by whole pixels
@@ -490,7 +484,7 @@ def test_a_part_folder_names_its_process(tmp_path):
 def test_pan_moves_by_whole_pixels_and_what_it_leaves_is_invalid(tiny_pair, rows, cols):
     with Scene.open(*tiny_pair()) as scene:
         whole = scene.read(scene.grid.window)
-        scene.correct_pan(rows, cols)
+        scene = scene.with_pan_moved(rows, cols)
         moved = scene.read(scene.grid.window)
         tiles = scene.read(Window(-2, -1, 9, 8)), scene.read(scene.grid.window.grow(2))
         small = scene.overview(9)
@@ -513,9 +507,26 @@ def test_pan_moved_into_the_extent_comes_from_the_file(write_tif):
     corner = (CORNER[0] - PIXEL, CORNER[1] + PIXEL)  # two PAN pixels more than MS on every side
     paths = write_tif("ms.tif", np.ones((5, 5), np.uint8)), write_tif("pan.tif", pan, pixel=PIXEL / 2, corner=corner)
     with Scene.open(*paths) as scene:
-        scene.correct_pan(1, 0)
-        scene.correct_pan(0, -2)
+        scene = scene.with_pan_moved(1, 0)
+        scene = scene.with_pan_moved(0, -2)
         pixels = scene.read(scene.grid.window)
     assert np.array_equal(pixels.pan[0], pan[1:11, 4:14])
     assert pixels.pan_valid.all()
     assert scene.pan_shift == (1, -2)
+
+
+def test_scenes_made_from_one_leave_it_as_it_was_and_share_its_files(tiny_pair, write_tif):
+    hidden = np.zeros((13, 11), np.uint8)
+    hidden[4, 5] = 1
+    scene = Scene.open(*tiny_pair(), mask=write_tif("mask.tif", hidden), ms_bands=["2", "1"])
+    before = scene.read(scene.grid.window)
+    moved = scene.with_notes("why").with_pan_moved(3, 0)
+    assert (scene.pan_shift, scene.notes, moved.pan_shift, moved.notes[0]) == ((0, 0), (), (3, 0), "why")
+    assert all(np.array_equal(*pair) for pair in zip(scene.read(scene.grid.window), before, strict=True))
+    assert moved.chosen == scene.chosen == {"ms": ["2", "1"]}
+    assert not moved.read(moved.grid.window).ms_valid[4, 5]
+    moved.close()
+    scene.close()
+    for closed in (scene, moved):
+        with pytest.raises(InputError):
+            closed.read(closed.grid.window)

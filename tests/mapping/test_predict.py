@@ -11,7 +11,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from adcdnet.errors import InputError
-from adcdnet.files import owner
+from adcdnet.files import HeldFolder
 from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.mapping import engine
 from adcdnet.mapping.engine import default_engine, logits_of, scene_logits
@@ -23,7 +23,7 @@ from adcdnet.mapping.posterior import posterior
 from adcdnet.mapping.predict import predict
 from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.nn.architecture import Layout
-from conftest import PAPER, PIXEL, build_model, ended_process
+from conftest import PAPER, PIXEL, build_model, left_by_a_killed_process
 
 
 def whole_logits(model, scene, *, engine="dense", tile=128):
@@ -419,13 +419,13 @@ def test_nothing_but_the_map_is_left_of_a_call_nor_of_those_that_were_killed(tin
     with pytest.raises(KeyboardInterrupt):
         predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", progress=stop)
     assert {path.name for path in tmp_path.iterdir()} == before
-    machine = owner().split("-")[0]
-    (tmp_path / f".map.tif.x1.{ended_process()}.tiles").mkdir()
-    (tmp_path / f".map.tif.x2.{machine}-1.tiles").mkdir()  # process 1 runs
-    (tmp_path / f".other.tif.x1.{ended_process()}.tiles").mkdir()
+    for name in (".map.tif.x1.tiles", ".other.tif.x1.tiles", ".map.tif.2.tiles"):
+        left_by_a_killed_process(tmp_path / name)
+    (tmp_path / ".map.tif.2.tiles" / "head.json").write_text("{}")  # kept for a map called map.tif.2
+    running = HeldFolder.make(tmp_path, ".map.tif.", ".tiles")
     predict(tiny_model, tiny_scene, out=tmp_path / "map.tif")
     left = {path.name for path in tmp_path.iterdir() if path.name.endswith(".tiles")}
-    assert {name.split(".")[1] + name.split(".")[3] for name in left} == {"mapx2", "otherx1"}
+    assert left == {running.path.name, ".other.tif.x1.tiles", ".map.tif.2.tiles"}
 
 
 def test_tiles_of_other_bands_are_refused_and_stay(tiny_model, tiny_scene, tmp_path, monkeypatch):
@@ -470,17 +470,28 @@ def stop(what, done, total, figures):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("left_by", "stays"), [("this", False), ("gone", False), ("running", True), ("far", True)])
+@pytest.mark.parametrize(("left_by", "stays"), [("this", False), ("gone", False), ("running", True)])
 def test_a_call_without_resume_clears_the_tiles_of_one_that_ended(tiny_model, tiny_scene, tmp_path, left_by, stays):
     with pytest.raises(KeyboardInterrupt):
         predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", resume=True, progress=stop)
     tiles = tmp_path / ".map.tif.tiles"
-    machine, number = owner().split("-")
-    owners = {"this": owner(), "gone": ended_process(), "running": f"{machine}-1", "far": f"{machine[::-1]}x-{number}"}
-    head = json.loads((tiles / "head.json").read_text())
-    (tiles / "head.json").write_text(json.dumps({**head, "owner": owners[left_by]}))
+    if left_by == "gone":
+        left_by_a_killed_process(tiles)
+    held = HeldFolder.hold(tiles) if left_by == "running" else None
     predict(tiny_model, tiny_scene, out=tmp_path / "map.tif")
-    assert tiles.exists() == stays
+    assert tiles.exists() == stays == (held is not None)
+
+
+def test_tiles_are_held_while_they_are_made(tiny_model, tiny_scene, tmp_path):
+    held = []
+
+    def look(done, total):
+        held.extend(HeldFolder.hold(folder) for folder in tmp_path.glob("*.tiles"))
+
+    predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", progress=look)
+    predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", progress=look, resume=True)
+    assert held
+    assert set(held) == {None}
 
 
 def test_the_network_is_back_where_it_was(tiny_model, tiny_scene, tmp_path, monkeypatch):

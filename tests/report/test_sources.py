@@ -21,8 +21,8 @@ def run(labelled_pair, few_trials, tmp_path_factory):
     """Trained on the pair twice, once with PAN moved by 1 row and -2 columns; "there" is all in the test part."""
     folder = tmp_path_factory.mktemp("several") / "run"
     with labelled_pair.open() as here, labelled_pair.open() as there:
-        here.correct_pan(1, -2)
-        there.correct_pan(0, 0)
+        here = here.with_pan_moved(1, -2)
+        there = there.with_pan_moved(0, 0)
         labels = labelled_pair.read_labels(here)
         scenes = [LabelledScene(here, labels, "here"), LabelledScene(there, labels, "there", "test")]
         config = ad.TrainConfig().replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
@@ -31,7 +31,7 @@ def run(labelled_pair, few_trials, tmp_path_factory):
 
 def test_each_scene_is_opened_with_its_own_correction(run, labelled_pair):
     with labelled_pair.open() as moved:
-        moved.correct_pan(1, -2)
+        moved = moved.with_pan_moved(1, -2)
         wanted = moved.read(moved.grid.window).pan
         for name, same in (("here", True), ("there", False), (None, True)):  # None: the first
             files = read_run(run.folder, {}, name)
@@ -71,7 +71,7 @@ def test_the_page_says_which_scene_it_is_of(run):
 
 def test_the_correction_of_a_single_scene_is_in_its_record(labelled_pair, tmp_path):
     with labelled_pair.open() as moved:
-        moved.correct_pan(-1, 2)
+        moved = moved.with_pan_moved(-1, 2)
         config = ad.TrainConfig().replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
         made = ad.train(moved, labelled_pair.read_labels(moved), out=tmp_path / "run", config=config, device="cpu")
     assert made.model.record.pan_shift == (-1, 2)

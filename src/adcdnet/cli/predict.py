@@ -104,12 +104,10 @@ def predict_command(
     def opened(files: SceneFiles) -> Scene:
         scene = files.open(ms_bands=bands[0], pan_bands=bands[1])
         try:
-            if fix_shift:
-                alignment.fix_shift(scene)
+            return alignment.fix_shift(scene) if fix_shift else scene
         except BaseException:
             scene.close()
             raise
-        return scene
 
     def named(files: SceneFiles, out: Path, probabilities: Path | None) -> None:
         if model.is_dir():

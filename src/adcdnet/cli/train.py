@@ -206,11 +206,9 @@ def _open(
     from adcdnet.training.scenes import LabelledScene
 
     try:
-        scene = stack.enter_context(files.open(**chosen))
-        if fix_shift:
-            alignment.fix_shift(scene)
-        else:  # a second or two beside minutes of training
-            alignment.note_shift(scene)
+        as_given = stack.enter_context(files.open(**chosen))
+        # to measure takes a second or two beside minutes of training
+        scene = alignment.fix_shift(as_given) if fix_shift else alignment.note_shift(as_given)
         labels = files.read_labels(scene.fine_grid if fine else scene.grid)
         one = LabelledScene(scene, labels, files.name, files.part, files.split)
     except InputError as error:

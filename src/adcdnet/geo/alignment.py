@@ -63,30 +63,29 @@ def measured_shift(read: Callable[..., Any], grid: Grid) -> Registration:
     return found
 
 
-def fix_shift(scene: Scene) -> Registration:
-    """Measure the correction and apply its whole pixels to an open scene, which says so in its notes.
+def fix_shift(scene: Scene) -> Scene:
+    """The scene with the whole pixels of the measured correction applied, which its notes say; of the same open files.
 
     InputError where it cannot be measured well enough.
     """
-    found = measured_shift(scene.read, scene.grid)
-    rows, cols = found.whole
-    scene.notes += (
-        f"correction of PAN measured: {found.row:+.2f} rows and {found.col:+.2f} columns "
-        f"(± {found.largest_error:.2f}) of its pixels",
-        *_drift_note(found),
+    shift = measured_shift(scene.read, scene.grid)
+    noted = scene.with_notes(
+        f"correction of PAN measured: {shift.row:+.2f} rows and {shift.col:+.2f} columns "
+        f"(± {shift.largest_error:.2f}) of its pixels",
+        *_drift_note(shift),
     )
-    scene.correct_pan(rows, cols)
-    return found
+    return noted.with_pan_moved(*shift.whole)
 
 
-def note_shift(scene: Scene) -> None:
-    """Add a note to an open scene whose PAN lies a whole pixel or more beside MS, as far as that is sure."""
-    found = measure(scene.read, *scene.grid.shape)
-    if found is not None and found.largest_error <= TOO_UNSURE and found.whole != (0, 0):
-        scene.notes += (
-            f"PAN lies beside MS: a correction of {found.row:+.1f} rows and {found.col:+.1f} columns of its pixels was "
-            "measured; --fix-shift applies it, `adcdnet check` says more",
-        )
+def note_shift(scene: Scene) -> Scene:
+    """The scene, with a note where its PAN lies a whole pixel or more beside MS, as far as that is sure."""
+    shift = measure(scene.read, *scene.grid.shape)
+    if shift is None or shift.largest_error > TOO_UNSURE or shift.whole == (0, 0):
+        return scene
+    return scene.with_notes(
+        f"PAN lies beside MS: a correction of {shift.row:+.1f} rows and {shift.col:+.1f} columns of its pixels was "
+        "measured; --fix-shift applies it, `adcdnet check` says more"
+    )
 
 
 def align(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,18 +23,19 @@ class Image:
     """One raster of a scene: its grid, the bands that hold data, and what marks a pixel as invalid.
 
     placed: whether the file says where it lies. descriptions, types: of the bands that hold data.
+    with_nodata: whether the file's nodata value marks invalid pixels; otherwise it is a value like others.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, with_nodata: bool = True) -> None:
         self.path, self.paths = path, (path,)
         self._dataset = open_raster(path)
         try:
-            self._describe()
+            self._describe(with_nodata)
         except BaseException:
             self.close()
             raise
 
-    def _describe(self) -> None:
+    def _describe(self, with_nodata: bool) -> None:
         dataset = self._dataset
         self.grid, self.placed = grid_of(dataset)
         self.notes: tuple[str, ...] = ()
@@ -52,7 +55,9 @@ class Image:
             raise InputError(f"{self.path} has no band of data; at least one is needed")
         self.descriptions: tuple[str | None, ...] = tuple(dataset.descriptions[band - 1] for band in self.bands)
         self.types: tuple[str, ...] = tuple(dataset.dtypes[band - 1] for band in self.bands)
-        self._nodata = [dataset.nodatavals[band - 1] for band in self.bands]
+        self._nodata: list[float | None] = [
+            dataset.nodatavals[band - 1] if with_nodata else None for band in self.bands
+        ]
         self._scale = [(dataset.scales[band - 1], dataset.offsets[band - 1]) for band in self.bands]
         if set(self._scale) != {(1.0, 0.0)}:
             shown = " and ".join(f"scale {scale:g}, offset {offset:g}" for scale, offset in sorted(set(self._scale)))
@@ -67,17 +72,15 @@ class Image:
             sample = self._dataset.read(band, out_shape=(side, side))
         return set(np.unique(sample)) <= {0, np.iinfo(sample.dtype).max if sample.dtype.kind in "iu" else 1}
 
-    def choose(self, positions: Sequence[int]) -> None:
-        """From now on the bands at these positions are all there are, in this order; others cannot hide a pixel."""
-        self.bands, self._nodata, self._scale = (
-            [of[k] for k in positions] for of in (self.bands, self._nodata, self._scale)
-        )
-        self.descriptions = tuple(self.descriptions[k] for k in positions)
-        self.types = tuple(self.types[k] for k in positions)
-
-    def ignore_nodata(self) -> None:
-        """From now on the nodata value is a value like others."""
-        self._nodata = [None] * len(self.bands)
+    def of_bands(self, positions: Sequence[int]) -> Self:
+        """The same open file with the bands at these positions alone, in this order; others cannot hide a pixel."""
+        image = copy.copy(self)
+        image.bands = [self.bands[k] for k in positions]
+        image._nodata = [self._nodata[k] for k in positions]
+        image._scale = [self._scale[k] for k in positions]
+        image.descriptions = tuple(self.descriptions[k] for k in positions)
+        image.types = tuple(self.types[k] for k in positions)
+        return image
 
     def read(
         self, window: Window, extent: Window, *, repeat_edge: bool
@@ -143,17 +146,21 @@ class Image:
 
 
 class Stack:
-    """Several files on one grid as one image, their bands one after another; the rest as of an `Image`."""
+    """Several files on one grid as one image, their bands one after another; the rest as of an `Image`.
 
-    def __init__(self, images: Sequence[Image]) -> None:
-        first = self._first = images[0]
+    order: of the bands, counted from 0 through all files; by default as they come.
+    """
+
+    def __init__(self, images: Sequence[Image], order: Sequence[int] | None = None) -> None:
+        first = images[0]
         for image in images[1:]:
             if not is_same_grid(image.grid, first.grid, placed=True) or image.placed != first.placed:
                 raise InputError(
                     f"{image.path} ({size_of(image.grid)} pixels) is not on the grid of {first.path} "
                     f"({size_of(first.grid)}); files of one image need one grid; warp it, e.g. with gdalwarp"
                 )
-        self._images, self._order = list(images), list(range(sum(len(image.bands) for image in images)))
+        self._images = list(images)
+        self._order = list(range(sum(len(image.bands) for image in images)) if order is None else order)
         self.path, self.paths = first.path, tuple(image.path for image in images)
         self.grid, self.placed = first.grid, first.placed
         self.notes = tuple(note for image in images for note in image.notes)
@@ -177,15 +184,15 @@ class Stack:
         of_all = [kind for image in self._images for kind in image.types]
         return tuple(of_all[k] for k in self._order)
 
-    def choose(self, positions: Sequence[int]) -> None:
-        """As `Image.choose`."""
-        kept, start = [], 0
+    def of_bands(self, positions: Sequence[int]) -> Stack:
+        """As `Image.of_bands`."""
+        images, kept, start = [], [], 0
         for image in self._images:
             own = [k for k in positions if start <= k < start + len(image.bands)]
-            start += len(image.bands)
+            images.append(image.of_bands([k - start for k in own]))
             kept += own
-            image.choose([k - start + len(image.bands) for k in own])
-        self._order = [kept.index(k) for k in positions]
+            start += len(image.bands)
+        return Stack(images, [kept.index(k) for k in positions])
 
     def read(
         self, window: Window, extent: Window, *, repeat_edge: bool
@@ -214,34 +221,32 @@ class Stack:
             image.close()
 
 
-def open_image(files: Files) -> Image | Stack:
-    """One file, or several as one image."""
-    if isinstance(files, Path | str):
-        return Image(Path(files))
-    paths = [Path(file) for file in files]
-    if len(paths) == 1:
-        return Image(paths[0])
+def open_image(files: Files, bands: Sequence[str] | None = None) -> Image | Stack:
+    """One file, or several as one image. bands: those to use and their order, by number from 1 or by description."""
+    paths = [Path(files)] if isinstance(files, Path | str) else [Path(file) for file in files]
     with ExitStack() as stack:
-        opened = Stack([stack.enter_context(closing(Image(path))) for path in paths])
+        images = [stack.enter_context(closing(Image(path))) for path in paths]
+        image = images[0] if len(images) == 1 else Stack(images)
+        chosen = image if bands is None else image.of_bands(_find_bands(image, bands))
         stack.pop_all()
-    return opened
+    return chosen
 
 
-def find_bands(image: Image | Stack, wanted: Sequence[str]) -> list[int]:
-    """Where the bands asked for stand, by number from 1 or by description in any case of letters."""
+def _find_bands(image: Image | Stack, wanted: Sequence[str]) -> list[int]:
+    """Where the bands asked for stand, descriptions in any case of letters. InputError for what is no single band."""
     names = [(name or "").lower() for name in image.descriptions]
-    found = []
+    positions: list[int] = []
     for band in (text.strip() for text in wanted):
         if band.isdigit() and 1 <= int(band) <= len(names):
-            found.append(int(band) - 1)
+            positions.append(int(band) - 1)
         elif names.count(band.lower()) == 1 and band:
-            found.append(names.index(band.lower()))
+            positions.append(names.index(band.lower()))
         else:
-            known = ", ".join(f"{k} {name}".strip() for k, name in enumerate(names, 1))
-            raise InputError(f"{image.path} has no single band {band!r}; its bands are {known}; name one of them")
-    if not found or len(set(found)) < len(found):
+            there = ", ".join(f"{k} {name}".strip() for k, name in enumerate(names, 1))
+            raise InputError(f"{image.path} has no single band {band!r}; its bands are {there}; name one of them")
+    if not positions or len(set(positions)) < len(positions):
         raise InputError(f"bands of {image.path}: {','.join(wanted)!r} names one twice or none; each is wanted once")
-    return found
+    return positions
 
 
 def is_same_grid(grid: Grid, other: Grid, *, placed: bool) -> bool:

@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +22,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
 from adcdnet.errors import InputError
-from adcdnet.files import is_gone, owner
+from adcdnet.files import HeldFolder, remove_left
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
 from adcdnet.geo.qgis_style import is_own_style, map_style
@@ -63,10 +61,8 @@ class RasterWriter:
         if self.path.is_dir():
             raise InputError(f"{self.path} is a folder; name a file to write")
         with self._writing():
-            self._folder = Path(
-                tempfile.mkdtemp(prefix=f".{self.path.name}.{owner()}.", suffix=".part", dir=self.path.parent)
-            )
-        self._part = self._folder / "raster.tif"
+            self._folder = HeldFolder.make(self.path.parent, f".{self.path.name}.", ".part")
+        self._part = self._folder.path / "raster.tif"
         try:
             with self._writing(), quiet():
                 self._create()
@@ -158,12 +154,9 @@ class RasterWriter:
 
     def _clear(self) -> None:
         """Remove what killed processes left of this very file; others may be writing it now."""
-        ours = re.compile(rf"\.{re.escape(self.path.name)}\.([0-9a-f]{{8}}-\d+)\.[^.]+\.part")
+        ours = re.compile(rf"\.{re.escape(self.path.name)}\.[^.]+\.part")
         with suppress(OSError):  # a folder may be writable and yet not list what it holds
-            for beside in self.path.parent.iterdir():
-                found = ours.fullmatch(beside.name)
-                if found and is_gone(found[1]):
-                    shutil.rmtree(beside, ignore_errors=True)
+            remove_left(beside for beside in self.path.parent.iterdir() if ours.fullmatch(beside.name))
 
     def _build_overviews(self) -> int:
         """Halve until one tile holds all; returns how often."""
@@ -190,7 +183,7 @@ class RasterWriter:
         return whole
 
     def _discard(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -6,7 +6,8 @@ whole MS pixels. Any thread may use an open scene, one thread at a time: GDAL ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from adcdnet.errors import InputError
 from adcdnet.geo.grid import Grid, Window, match
-from adcdnet.geo.image import Files, Image, Stack, find_bands, is_same_grid, open_image, size_of
+from adcdnet.geo.image import Files, Image, Stack, is_same_grid, open_image, size_of
 from adcdnet.geo.raster import UNPLACED, same_crs
 
 
@@ -51,6 +52,13 @@ class Pixels(NamedTuple):
         return np.logical_and(self.ms_valid.repeat(step, 0).repeat(step, 1), whole)
 
 
+class _Mask(NamedTuple):
+    """Where neither image is valid. fine: on the grid of PAN, not of MS."""
+
+    image: Image
+    fine: bool
+
+
 class Scene:
     """An MS and a PAN raster of the same ground, open for reading; also a context manager.
 
@@ -59,28 +67,37 @@ class Scene:
     all others that the pixels come from. files: the same by what they are, "ms", "pan", "mask" or "ms 1", "ms 2".
     chosen: the bands asked for, of "ms" and "pan", where they were.
     notes: what a user should know about the pair, one sentence each. pan_shift: rows, columns that PAN is moved by.
+
+    `with_notes` and `with_pan_moved` make scenes of the same open files: closing one of them closes all.
     """
 
-    def __init__(self, ms: Image | Stack, pan: Image | Stack) -> None:
+    def __init__(
+        self,
+        ms: Image | Stack,
+        pan: Image | Stack,
+        mask: Image | None = None,
+        *,
+        chosen: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.ms_full, self.pan_full, notes = place(ms, pan)
-        self.notes: tuple[str, ...] = ms.notes + pan.notes + notes
-        found = match(self.ms_full, self.pan_full)
-        self.ratio, self.placed = found.ratio, ms.placed
-        self.grid = self.ms_full.crop(found.ms)
+        matched = match(self.ms_full, self.pan_full)
+        self.ratio, self.placed = matched.ratio, ms.placed
+        self.grid = self.ms_full.crop(matched.ms)
+        if matched.ms != self.ms_full.window or matched.pan != self.pan_full.window:
+            notes += (
+                f"MS covers {size_of(self.ms_full)}, PAN {size_of(self.pan_full)} pixels; "
+                f"working on the common extent of {size_of(self.grid)} MS pixels",
+            )
+        self.notes = ms.notes + pan.notes + notes
         self.ms_bands, self.pan_bands = len(ms.bands), len(pan.bands)
         self.ms_descriptions, self.pan_descriptions = ms.descriptions, pan.descriptions
         self.ms_types, self.pan_types = ms.types, pan.types
         self.name = f"{ms.path.resolve().parent.name}/{ms.path.name}"
-        self.files = {**_named("ms", ms.paths), **_named("pan", pan.paths)}
-        self.chosen: dict[str, list[str]] = {}
-        self._mask: Image | None = None
+        self.files = {**_named("ms", ms.paths), **_named("pan", pan.paths), **({"mask": mask.path} if mask else {})}
+        self.chosen = {image: list(bands) for image, bands in (chosen or {}).items()}
         self.pan_shift = (0, 0)
-        self._ms, self._pan, self._match = ms, pan, found
-        if found.ms != self.ms_full.window or found.pan != self.pan_full.window:
-            self.notes += (
-                f"MS covers {size_of(self.ms_full)}, PAN {size_of(self.pan_full)} pixels; "
-                f"working on the common extent of {size_of(self.grid)} MS pixels",
-            )
+        self._ms, self._pan, self._match = ms, pan, matched
+        self._mask = None if mask is None else _Mask(mask, self._is_fine(mask))
 
     @classmethod
     def open(
@@ -98,17 +115,17 @@ class Scene:
         bands to use and their order, each a number from 1 (counted through all files) or its description.
         Raises InputError when a file or the pair cannot be used.
         """
+        given = {"ms": ms_bands, "pan": pan_bands}
         with ExitStack() as stack:
-            ms_image, pan_image = (stack.enter_context(closing(open_image(files))) for files in (ms, pan))
-            for image, wanted in ((ms_image, ms_bands), (pan_image, pan_bands)):
-                if wanted is not None:
-                    image.choose(find_bands(image, wanted))
-            scene = cls(ms_image, pan_image)
-            given = {"ms": ms_bands, "pan": pan_bands}
-            scene.chosen = {what: list(wanted) for what, wanted in given.items() if wanted is not None}
+            ms_image, pan_image = (
+                stack.enter_context(closing(open_image(files, bands)))
+                for files, bands in ((ms, ms_bands), (pan, pan_bands))
+            )
+            mask_image = None
             if mask is not None:
-                scene._mask = stack.enter_context(closing(Image(Path(mask))))
-                scene._place_mask(scene._mask)
+                mask_image = stack.enter_context(closing(Image(Path(mask), with_nodata=False)))
+            chosen = {image: bands for image, bands in given.items() if bands is not None}
+            scene = cls(ms_image, pan_image, mask_image, chosen=chosen)
             stack.pop_all()
         return scene
 
@@ -117,11 +134,10 @@ class Scene:
         rest = [path for path in self.files.values() if path not in (self._ms.path, self._pan.path)]
         return (self._ms.path, self._pan.path, *rest)
 
-    def _place_mask(self, mask: Image) -> None:
-        """Find out which grid a mask is on."""
+    def _is_fine(self, mask: Image) -> bool:
+        """Whether a mask is on the grid of PAN and not on that of MS. InputError where it is on neither."""
         if len(mask.bands) != 1:
             raise InputError(f"mask {mask.path} has {len(mask.bands)} bands; one is needed, 0 where pixels are valid")
-        mask.ignore_nodata()
         own = replace(mask.grid, crs=same_crs(mask.grid.crs, self.grid.crs))
         fits = [is_same_grid(own, grid, placed=mask.placed) for grid in (self.ms_full, self.pan_full)]
         if not any(fits):
@@ -129,8 +145,7 @@ class Scene:
                 f"mask {mask.path} ({size_of(own)} pixels) is neither on the grid of MS ({size_of(self.ms_full)}) "
                 f"nor on that of PAN ({size_of(self.pan_full)}); warp it to one of them, e.g. with gdalwarp -r near"
             )
-        self._mask_is_fine = not fits[0]
-        self.files["mask"] = mask.path
+        return not fits[0]
 
     @property
     def fine_grid(self) -> Grid:
@@ -147,15 +162,23 @@ class Scene:
         pan, pan_valid = self._pan.read(window.scale(self.ratio), self._match.pan, repeat_edge=repeat_edge)
         pixels = Pixels(ms, pan, ms_valid, pan_valid)
         if self._mask is not None:
-            at, extent = (window.scale(self.ratio), self._match.pan) if self._mask_is_fine else (window, self._match.ms)
-            _hide(pixels, *self._mask.read(at, extent, repeat_edge=repeat_edge))
+            fine = self._mask.fine
+            at, extent = (window.scale(self.ratio), self._match.pan) if fine else (window, self._match.ms)
+            _hide(pixels, *self._mask.image.read(at, extent, repeat_edge=repeat_edge))
         return pixels
 
-    def correct_pan(self, rows: int, cols: int) -> None:
-        """From now on read PAN `rows` of its pixels further down and `cols` further right; the rest is invalid."""
-        self.pan_shift = (self.pan_shift[0] + rows, self.pan_shift[1] + cols)
-        self._match = replace(self._match, pan=self._match.pan.shift(-rows, -cols))
-        self.notes += (f"PAN is read moved by {rows:+d} rows and {cols:+d} columns of its pixels",)
+    def with_notes(self, *notes: str) -> Self:
+        """The same scene, of which more is to be said."""
+        scene = copy.copy(self)
+        scene.notes = self.notes + notes
+        return scene
+
+    def with_pan_moved(self, rows: int, cols: int) -> Self:
+        """The scene with PAN read `rows` of its pixels further down and `cols` further right; the rest is invalid."""
+        scene = self.with_notes(f"PAN is read moved by {rows:+d} rows and {cols:+d} columns of its pixels")
+        scene.pan_shift = (self.pan_shift[0] + rows, self.pan_shift[1] + cols)
+        scene._match = replace(self._match, pan=self._match.pan.shift(-rows, -cols))
+        return scene
 
     def overview(self, side: int) -> Pixels:
         """The whole common extent, no more than `side` pixels a side in either image; the two sizes are independent.
@@ -166,13 +189,13 @@ class Scene:
         pan, pan_valid = self._pan.overview(self._match.pan, side)
         pixels = Pixels(ms, pan, ms_valid, pan_valid)
         if self._mask is not None:
-            extent = self._match.pan if self._mask_is_fine else self._match.ms
-            _hide(pixels, *self._mask.overview(extent, side))
+            extent = self._match.pan if self._mask.fine else self._match.ms
+            _hide(pixels, *self._mask.image.overview(extent, side))
         return pixels
 
     def close(self) -> None:
-        """Close all files."""
-        for image in (self._ms, self._pan, self._mask):
+        """Close all files, also for scenes that were made from this one or that it was made from."""
+        for image in (self._ms, self._pan, self._mask and self._mask.image):
             if image is not None:
                 image.close()
 

@@ -7,10 +7,10 @@ import hashlib
 import io
 import json
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adcdnet.errors import InputError
-from adcdnet.files import is_gone, owner, write_whole
+from adcdnet.files import HeldFolder, remove_left, write_whole
 from adcdnet.geo.grid import Window
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.memory import Sizes
 from adcdnet.mapping.model import Model
 
 _TILES = ".tiles"  # how the folder's name ends
+_HEAD = "head.json"  # in it where tiles last: what they are of
 
 
 class Journal:
@@ -37,6 +38,7 @@ class Journal:
     def __init__(self, out: Path, fingerprint: str, chosen: Mapping[str, Sequence[str]], *, lasting: bool) -> None:
         self.out, self.lasting = out, lasting
         self.folder = _folder(out)
+        self._held: HeldFolder | None = None
         self.fingerprint = fingerprint
         self.chosen = {image: list(bands) for image, bands in chosen.items()}
         self.finished: set[Window] = set()
@@ -49,12 +51,12 @@ class Journal:
         """
         if not self.lasting:
             try:
-                made = tempfile.mkdtemp(f".{owner()}{_TILES}", f".{self.out.name}.", self.out.parent)
+                self._held = HeldFolder.make(self.out.parent, f".{self.out.name}.", _TILES)
             except OSError as error:
                 raise InputError(f"{self.out} cannot be written: {error.strerror}; choose another --out") from error
-            self.folder = Path(made)
+            self.folder = self._held.path
             return sizes
-        head = self.folder / "head.json"
+        head = self.folder / _HEAD
         if head.exists():
             left = _read_head(head)
             if left is None:
@@ -74,9 +76,10 @@ class Journal:
                 self.forget()
         try:
             self.folder.mkdir(exist_ok=True)
+            self._held = HeldFolder.hold(self.folder)  # another call of the same may be at work in it
         except OSError as error:
             raise InputError(f"{self.folder} cannot be written: {error.strerror}") from error
-        content = {"fingerprint": self.fingerprint, "chosen": self.chosen, "owner": owner(), **sizes._asdict()}
+        content = {"fingerprint": self.fingerprint, "chosen": self.chosen, **sizes._asdict()}
         write_whole(head, json.dumps(content).encode())
         return sizes
 
@@ -104,28 +107,29 @@ class Journal:
         """Remove the tiles, if the map is whole or nobody may go on from them; those of ended calls with it."""
         if whole or not self.lasting:
             self.forget()
+        if self._held is not None:
+            self._held.release()
         if whole:
             _clear(self.out)
 
     def forget(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._held is not None:
+            self._held.remove()
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _file(self, window: Window) -> Path:
         return self.folder / f"{window.row}_{window.col}_{window.height}_{window.width}.npz"
 
 
 def _clear(out: Path) -> None:
-    """Remove the tiles that calls stopped earlier left beside `out`; those of another running process stay. A head is
-    written whole, so that a damaged one is of no running process."""
-    for folder in out.parent.glob(f".{glob.escape(out.name)}.*{_TILES}"):  # of calls that were killed
-        if is_gone(folder.name.removesuffix(_TILES).rpartition(".")[2]):
-            shutil.rmtree(folder, ignore_errors=True)
-    head = _folder(out) / "head.json"
-    if not head.exists():
-        return
-    left = _read_head(head)
-    if left is None or left["owner"] == owner() or is_gone(left["owner"]):
-        shutil.rmtree(head.parent, ignore_errors=True)
+    """Remove the tiles that calls stopped earlier left beside `out`; those that a running call works on stay."""
+    killed = out.parent.glob(f".{glob.escape(out.name)}.*{_TILES}")
+    remove_left(folder for folder in killed if not (folder / _HEAD).exists())  # with a head, those of another map
+    folder = _folder(out)
+    with suppress(OSError):
+        if (folder / _HEAD).exists() and (left := HeldFolder.hold(folder)) is not None:
+            left.remove()
 
 
 def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str:
@@ -146,8 +150,8 @@ def _read_head(path: Path) -> dict[str, Any] | None:
     try:
         head = json.loads(path.read_text(encoding="utf-8"))
         sizes = Sizes(int(head["tile"]), int(head["batch"]))
-        known = {"fingerprint": str(head["fingerprint"]), "owner": str(head.get("owner", ""))}
-        return known | {"chosen": dict(head.get("chosen", {})), **sizes._asdict()} if min(sizes) > 0 else None
+        of_map = {"fingerprint": str(head["fingerprint"]), "chosen": dict(head.get("chosen", {}))}
+        return of_map | sizes._asdict() if min(sizes) > 0 else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

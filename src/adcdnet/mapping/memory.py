@@ -1,11 +1,12 @@
-"""How much memory this process holds, as far as the platform tells."""
+"""How much memory this process holds, and how much of a scene is worked on at once with what it may take."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
+
+import psutil
 
 from adcdnet.errors import InputError
 from adcdnet.nn.adcdnet import ADCDNet
@@ -17,19 +18,14 @@ if sys.platform != "win32":
 
 
 def resident() -> int:
-    """Bytes held now; where the platform does not tell, the peak, and 0 where it tells neither."""
-    if sys.platform == "win32":
-        return 0
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except OSError:
-        return peak()
+    """Bytes that the process holds now."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def peak() -> int:
-    """The most bytes held so far; 0 where the platform does not tell."""
+    """The most bytes that the process has held so far."""
     if sys.platform == "win32":
-        return 0
+        return int(psutil.Process().memory_info().peak_wset)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -82,9 +82,7 @@ class RunFiles:
             ms_bands=self.bands.get("ms"),
             pan_bands=self.bands.get("pan"),
         )
-        if self.pan_shift != (0, 0):
-            scene.correct_pan(*self.pan_shift)
-        return scene
+        return scene if self.pan_shift == (0, 0) else scene.with_pan_moved(*self.pan_shift)
 
 
 def read_run(

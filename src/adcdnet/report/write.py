@@ -65,7 +65,7 @@ def write_report(
     with files.open() as opened, tempfile.TemporaryDirectory() as temp:
         check_scene(files.model, opened)
         if fix_shift and files.pan_shift == (0, 0):
-            alignment.fix_shift(opened)
+            opened = alignment.fix_shift(opened)
         product = find_product(files, opened, _path(map_path), _path(probabilities), temp=Path(temp), progress=progress)
         found = look(files, opened, product, column=column or files.column, sample=_path(sample))
         drawings: dict[str, str] = {}
