@@ -26,15 +26,15 @@ def align_command(
     """
     from adcdnet.geo.alignment import align
 
-    found = align(ms, pan, out=out, resample=resample, shift=_shift(shift))
-    say(found.notes)
-    if found.measured:
-        measured = found.measured
+    copy = align(ms, pan, out=out, resample=resample, shift=_shift(shift))
+    say(copy.notes)
+    if copy.measured:
+        measured = copy.measured
         out_console.print(
             f"correction of PAN: {measured.row:+.2f} rows, {measured.col:+.2f} columns (± {measured.largest_error:.2f})"
         )
-    height, width = found.grid.shape
-    out_console.print(f"{out}: {height}×{width} pixels by cubic convolution, ratio {found.ratio}", markup=False)
+    height, width = copy.grid.shape
+    out_console.print(f"{out}: {height}×{width} pixels by cubic convolution, ratio {copy.ratio}", markup=False)
     pair = (ms, out) if resample == "pan" else (out, pan)
     out_console.print(f"use it with --ms {pair[0]} --pan {pair[1]}", markup=False)
 

@@ -50,7 +50,7 @@ def check_command(
         raise typer.BadParameter("both --ms and --pan are needed", param_hint="--ms")
     refuse_overwriting(json_path, (*ms, *pan, labels, classes, mask))
     table = ClassTable.read(classes) if classes else None
-    found = check(
+    report = check(
         ms,
         pan,
         labels,
@@ -61,15 +61,22 @@ def check_command(
         pan_bands=bands_of(pan_bands),
     )
     if json_path is not None:
+<<<<<<< HEAD
         write_whole(json_path, as_json(found.to_dict()))
     say(found.notes)
     print_report(found)
     if found.verdict == "cannot be used":
+=======
+        write_whole(json_path, (json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+    say(report.notes)
+    print_report(report)
+    if report.verdict == "cannot be used":
+>>>>>>> geo
         raise typer.Exit(1)
 
 
-def print_report(found: CheckReport) -> None:
-    ms, pan = found.ms, found.pan
+def print_report(report: CheckReport) -> None:
+    ms, pan = report.ms, report.pan
     print_table(
         [
             ("", "MS", "PAN"),
@@ -81,8 +88,8 @@ def print_report(found: CheckReport) -> None:
         ]
     )
     out_console.print(
-        f"common extent: {found.height}×{found.width} MS pixels, {found.ratio} PAN pixels on each per axis; "
-        f"figures of bands from {found.seen:.0%} of it"
+        f"common extent: {report.height}×{report.width} MS pixels, {report.ratio} PAN pixels on each per axis; "
+        f"figures of bands from {report.seen:.0%} of it"
     )
     bands: list[tuple[str, ...]] = [
         ("band", "type", "lowest", "highest", "mean", "deviation", "at lowest", "at highest")
@@ -92,15 +99,15 @@ def print_report(found: CheckReport) -> None:
             figures = (f"{v:.5g}" for v in (b.lowest, b.highest, b.mean, b.deviation))
             bands.append((f"{image} {b.name}", b.type, *figures, f"{b.at_lowest:.2%}", f"{b.at_highest:.2%}"))
     print_table(bands)
-    if found.registration is not None:
-        _print_registration(found.registration)
-    if found.labelled is not None:
-        print_table([("class", "labelled MS pixels"), *((name, str(n)) for name, n in found.labelled.items())])
-    for finding in found.findings:
+    if report.registration is not None:
+        _print_registration(report.registration)
+    if report.labelled is not None:
+        print_table([("class", "labelled MS pixels"), *((name, str(n)) for name, n in report.labelled.items())])
+    for finding in report.findings:
         word = "PROBLEM" if finding.fatal else "warning"
         mend = f"; {finding.mend}" if finding.mend else ""
         out_console.print(f"{word}: {finding.what}{mend}", markup=False)
-    out_console.print(f"verdict: {found.verdict}")
+    out_console.print(f"verdict: {report.verdict}")
 
 
 def _file(facts: ImageFacts) -> str:
@@ -108,21 +115,21 @@ def _file(facts: ImageFacts) -> str:
     return f"{first} and {len(more)} more" if more else first
 
 
-def _print_registration(found: Registration) -> None:
+def _print_registration(shift: Registration) -> None:
     out_console.print("correction of PAN, in its pixels, rows down and columns right positive (± 95 %):")
     rows: list[tuple[str, ...]] = [
         ("", "rows", "columns"),
-        ("by the fit of PAN by MS", *_with_errors((found.row, found.col), found.errors)),
-        ("by the phase of the spectra", f"{found.phase_row:+.2f}", f"{found.phase_col:+.2f}"),
+        ("by the fit of PAN by MS", *_with_errors((shift.row, shift.col), shift.errors)),
+        ("by the phase of the spectra", f"{shift.phase_row:+.2f}", f"{shift.phase_col:+.2f}"),
     ]
-    if found.drift is not None and found.drift_errors is not None:
+    if shift.drift is not None and shift.drift_errors is not None:
         for k, edge in enumerate(("lower", "right")):
-            drifts, errors = ((of[0][k], of[1][k]) for of in (found.drift, found.drift_errors))
+            drifts, errors = ((of[0][k], of[1][k]) for of in (shift.drift, shift.drift_errors))
             rows.append((f"more at the {edge} edge", *_with_errors(drifts, errors)))
     print_table(rows)
-    out_console.print(f"share of PAN that MS explains: {found.fit_as_given:.3f} as given, {found.fit:.3f} corrected")
-    grid = [list(row) for _, row in groupby(found.windows, key=lambda known: known[0].row)]
-    if len(found.windows) > 1:
+    out_console.print(f"share of PAN that MS explains: {shift.fit_as_given:.3f} as given, {shift.fit:.3f} corrected")
+    grid = [list(row) for _, row in groupby(shift.windows, key=lambda place: place[0].row)]
+    if len(shift.windows) > 1:
         out_console.print("in windows from upper left to lower right (rows, columns; – where too little is seen):")
         cells = [[f"{s.row:+.2f} {s.col:+.2f}" if s else "–" for _, s in row] for row in grid]
         print_table([("", *row) for row in cells])

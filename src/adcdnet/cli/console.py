@@ -96,7 +96,7 @@ def progress_bars() -> Iterator[Any]:
         yield report
 
 
-def score_table(found: Scores, names: tuple[str, ...]) -> list[tuple[str, ...]]:
+def score_table(scores: Scores, names: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Rows for a terminal: header, one per class, in the field's words."""
 
     def share(value: float) -> str:
@@ -104,6 +104,6 @@ def score_table(found: Scores, names: tuple[str, ...]) -> list[tuple[str, ...]]:
 
     rows: list[tuple[str, ...]] = [("class", "pixels", "precision", "recall", "F1", "IoU")]
     for k, name in enumerate(names):
-        values = (found.precision[k], found.recall[k], found.f1[k], found.iou[k])
-        rows.append((name, str(found.support[k]), *(share(v) for v in values)))
+        values = (scores.precision[k], scores.recall[k], scores.f1[k], scores.iou[k])
+        rows.append((name, str(scores.support[k]), *(share(v) for v in values)))
     return rows

@@ -36,70 +36,75 @@ def evaluate_command(
     from adcdnet.files import as_json, write_whole
 
     refuse_overwriting(json_path, (map_path, labels, split))
-    found = evaluate(map_path, labels, split=split, part=part, column=column, block=block)
-    say(found.notes)
-    print_evaluation(found)
+    evaluation = evaluate(map_path, labels, split=split, part=part, column=column, block=block)
+    say(evaluation.notes)
+    print_evaluation(evaluation)
     if json_path is not None:
+<<<<<<< HEAD
         write_whole(json_path, as_json(found.to_dict()))
+=======
+        write_whole(json_path, (json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+>>>>>>> geo
 
 
-def print_evaluation(found: Evaluation) -> None:
-    s, sure = found.scores, found.intervals
-    where = "whole map, estimated" if found.of_sample else f"{found.part} part" if found.part else "all labels"
+def print_evaluation(evaluation: Evaluation) -> None:
+    s, sure = evaluation.scores, evaluation.intervals
+    part = f"{evaluation.part} part" if evaluation.part else "all labels"
+    where = "whole map, estimated" if evaluation.of_sample else part
     means = []
     for name, label in (("oa", "OA"), ("aa", "AA"), ("kappa", "kappa"), ("macro_f1", "macro F1")):
         means.append(f"{label} {getattr(s, name):.3f}" + (_span(getattr(sure, name)) if sure else ""))
     out_console.print(f"{where}: {'  '.join(means)}", markup=False)
-    print_table(score_table(s, found.classes.names))
+    print_table(score_table(s, evaluation.classes.names))
     if sure is not None:
         rows: list[tuple[str, ...]] = [("95 % interval", "precision", "recall", "F1")]
-        for name, *spans in zip(found.classes.names, sure.precision, sure.recall, sure.f1, strict=True):
+        for name, *spans in zip(evaluation.classes.names, sure.precision, sure.recall, sure.f1, strict=True):
             rows.append((name, *(_span(span).strip() or "–" for span in spans)))
         print_table(rows)
-    out_console.print(_basis(found), markup=False)
-    if found.leakage is not None:
+    out_console.print(_basis(evaluation), markup=False)
+    if evaluation.leakage is not None:
         out_console.print(
-            f"leakage: {found.leakage.holding:.1%} of these pixels have a training pixel in their window, "
-            f"{found.leakage.overlapping:.1%} have a window that overlaps one of a training pixel",
+            f"leakage: {evaluation.leakage.holding:.1%} of these pixels have a training pixel in their window, "
+            f"{evaluation.leakage.overlapping:.1%} have a window that overlaps one of a training pixel",
             markup=False,
         )
-    values = [str(value) for value in found.classes.values]
+    values = [str(value) for value in evaluation.classes.values]
     rows = [("labels ↓ map →", *values, "no class")]
-    for value, name, counts in zip(values, found.classes.names, found.confusion, strict=True):
+    for value, name, counts in zip(values, evaluation.classes.names, evaluation.confusion, strict=True):
         rows.append((f"{value} {name}", *map(str, counts)))
     print_table(rows)
-    _print_areas(found)
+    _print_areas(evaluation)
 
 
 def _span(interval: Interval) -> str:
     return "" if math.isnan(interval.low) else f" [{interval.low:.2f}, {interval.high:.2f}]"
 
 
-def _basis(found: Evaluation) -> str:
+def _basis(evaluation: Evaluation) -> str:
     """Where the intervals come from, or why there are none."""
     from adcdnet.assess.intervals import FEWEST_BLOCKS
 
-    if found.of_sample:
-        return f"intervals: of a probability sample of {found.confusion.sum()} points, 1.96 standard errors"
-    blocks = f"{found.blocks} blocks of {found.block}×{found.block} map pixels"
-    if found.intervals is None:
+    if evaluation.of_sample:
+        return f"intervals: of a probability sample of {evaluation.confusion.sum()} points, 1.96 standard errors"
+    blocks = f"{evaluation.blocks} blocks of {evaluation.block}×{evaluation.block} map pixels"
+    if evaluation.intervals is None:
         return f"no intervals: the labels lie in {blocks}, {FEWEST_BLOCKS} at least are needed; --block sets their side"
     return f"intervals: from {blocks} that hold labels, drawn anew"
 
 
-def _print_areas(found: Evaluation) -> None:
-    areas = found.areas
+def _print_areas(evaluation: Evaluation) -> None:
+    areas = evaluation.areas
     if areas is None:
         return
     size = areas.pixel.hectares
     factor, digits = (1.0, 0) if size is None else (size, 2)
     rows: list[tuple[str, ...]] = [("area (pixels)" if size is None else "area (ha)", "mapped")]
-    for k, name in enumerate(found.classes.names):
+    for k, name in enumerate(evaluation.classes.names):
         rows.append((name, f"{areas.mapped[k] * factor:.{digits}f}"))
         if areas.adjusted is not None:
             pixels, error = areas.adjusted[k]
-            known = f"{error * factor:.{digits}f}" if error > 0 else "–"  # the points of every stratum agree
-            rows[-1] += (f"{pixels * factor:.{digits}f}", known)
+            deviation = f"{error * factor:.{digits}f}" if error > 0 else "–"  # the points of every stratum agree
+            rows[-1] += (f"{pixels * factor:.{digits}f}", deviation)
     if areas.adjusted is not None:
         rows[0] += ("adjusted", "± standard error")
     print_table(rows)

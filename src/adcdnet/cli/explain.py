@@ -42,35 +42,42 @@ def explain_command(
     loaded = Model.load(model)
     table = ClassTable.read(classes) if classes else loaded.classes
     with Scene.open(ms, pan) as scene:
-        found_labels = read_labels(labels, scene.grid, classes=table, column=column)
-        say((*scene.notes, *found_labels.notes))
+        read = read_labels(labels, scene.grid, classes=table, column=column)
+        say((*scene.notes, *read.notes))
         with progress_bars() as report:
-            found = explain(
+            explanation = explain(
                 loaded,
                 scene,
-                found_labels,
+                read,
                 split=split,
                 part=part,
                 progress=report,
             )
         where = f"{part} part of {scene.name}" if part else f"all labels of {scene.name}"
+<<<<<<< HEAD
     write_explanation(found, out, title=f"{loaded.record.name or 'model'} on the {where}")
     if json_path is not None:
         write_whole(json_path, as_json(found.to_dict()))
     print_explanation(found)
+=======
+    write_explanation(explanation, out, title=f"{loaded.record.get('name', 'model')} on the {where}")
+    if json_path is not None:
+        write_whole(json_path, (json.dumps(explanation.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+    print_explanation(explanation)
+>>>>>>> geo
     out_console.print(f"figure: {out}   table: {out.with_suffix('.csv')}", markup=False)
 
 
-def print_explanation(found: SceneExplanation) -> None:
+def print_explanation(explanation: SceneExplanation) -> None:
     from adcdnet.report.explanation_figure import EXPLAINED
 
     out_console.print(f"Explained: {EXPLAINED}.")
-    for head in found.heads:
+    for head in explanation.heads:
         share = [(f"{head.sensor} head, share of", "pixels", *head.tokens, "agrees with map", "right", "map right")]
         changed = [(f"{head.sensor} head, answers changed without", *head.tokens)]
-        for k, name in enumerate(found.row_names):
-            hits = head.agreement[k], head.right[k], found.map_right[k]
-            share.append((name, str(found.pixels[k]), *_shares(*head.token_shares[k], *hits)))
+        for k, name in enumerate(explanation.row_names):
+            hits = head.agreement[k], head.right[k], explanation.map_right[k]
+            share.append((name, str(explanation.pixels[k]), *_shares(*head.token_shares[k], *hits)))
             changed.append((name, *_shares(*head.changed[k])))
         print_table(share)
         print_table(changed)

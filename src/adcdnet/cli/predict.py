@@ -207,7 +207,7 @@ def _map(
 
 def _bytes(text: str) -> int:
     """'2GB', '800 MB' -> bytes, powers of 1024."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG])i?B", text.strip(), re.IGNORECASE)
-    if not found:
+    amount = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG])i?B", text.strip(), re.IGNORECASE)
+    if not amount:
         raise typer.BadParameter(f"{text!r} is not an amount such as 2GB or 800MB", param_hint="--memory")
-    return int(float(found[1]) * 2 ** {"M": 20, "G": 30}[found[2].upper()])
+    return int(float(amount[1]) * 2 ** {"M": 20, "G": 30}[amount[2].upper()])

@@ -48,19 +48,19 @@ class Aligned(NamedTuple):
 
 def measured_shift(read: Callable[..., Any], grid: Grid) -> Registration:
     """The correction, for use. InputError where it cannot be measured, or not to half a PAN pixel."""
-    found = measure(read, *grid.shape)
-    if found is None:
+    shift = measure(read, *grid.shape)
+    if shift is None:
         raise InputError(
             f"the shift of PAN against MS cannot be measured on {grid.height}×{grid.width} MS pixels: too few valid "
             "ones, or too little that both images show; see `adcdnet check`, or go on without the correction"
         )
-    if found.largest_error > TOO_UNSURE:
+    if shift.largest_error > TOO_UNSURE:
         raise InputError(
-            f"the shift of PAN against MS is measured as {found.row:+.1f} rows and {found.col:+.1f} columns, but only "
-            f"to ± {found.largest_error:.1f} PAN pixels, and ± {TOO_UNSURE} is needed; see `adcdnet check`, or go on "
+            f"the shift of PAN against MS is measured as {shift.row:+.1f} rows and {shift.col:+.1f} columns, but only "
+            f"to ± {shift.largest_error:.1f} PAN pixels, and ± {TOO_UNSURE} is needed; see `adcdnet check`, or go on "
             "without the correction"
         )
-    return found
+    return shift
 
 
 def fix_shift(scene: Scene) -> Scene:
@@ -121,11 +121,11 @@ def align(
     return Aligned(out, pair.target, pair.ratio, (row, col), measured, notes)
 
 
-def _drift_note(found: Registration) -> tuple[str, ...]:
-    if found.largest_drift <= TOO_UNSURE:
+def _drift_note(shift: Registration) -> tuple[str, ...]:
+    if shift.largest_drift <= TOO_UNSURE:
         return ()
     return (
-        f"the correction changes by up to {found.largest_drift:.1f} PAN pixels from the middle of the scene to its "
+        f"the correction changes by up to {shift.largest_drift:.1f} PAN pixels from the middle of the scene to its "
         "corners, which no single shift can mend",
     )
 
@@ -177,9 +177,9 @@ class _Pair:
         scale = self.ratio if self.resample == "ms" else 1
         at = window.shift(self.window.row, self.window.col).scale(scale)
         kept = self.kept.read(at, self.kept.grid.window, repeat_edge=True)
-        found = self._resample(window.scale(self.ratio if self.resample == "pan" else 1), 0, 0)
-        valid = np.isfinite(found).all(axis=0)
-        moved = np.where(valid, found, np.float32(0)), valid
+        resampled = self._resample(window.scale(self.ratio if self.resample == "pan" else 1), 0, 0)
+        valid = np.isfinite(resampled).all(axis=0)
+        moved = np.where(valid, resampled, np.float32(0)), valid
         (ms, ms_valid), (pan, pan_valid) = (kept, moved) if self.resample == "pan" else (moved, kept)
         return ms, pan, ms_valid, pan_valid
 
@@ -199,9 +199,9 @@ class _Pair:
         ) as writer:
             seen = False
             for window in tiles(*self.target.shape, _TILE):
-                found = self._resample(window, row, col)
-                seen = seen or bool(np.isfinite(found).any())
-                writer.write(found, window)
+                values = self._resample(window, row, col)
+                seen = seen or bool(np.isfinite(values).any())
+                writer.write(values, window)
             if not seen:
                 raise InputError(
                     f"a copy of {self.moved.path.name} with PAN corrected by {row:g} rows and {col:g} columns would be "
@@ -216,15 +216,15 @@ class _Pair:
             row, col = row / self.ratio, col / self.ratio
         here = self.target.crop(window)
         here = replace(here, transform=here.transform @ Affine.translation(col, row))
-        found = np.full((len(self.moved.bands), *here.shape), np.nan, np.float32)
+        resampled = np.full((len(self.moved.bands), *here.shape), np.nan, np.float32)
         needed = _covered(here, self.source)
         if needed.height <= 0 or needed.width <= 0:
-            return found
+            return resampled
         values, valid = self.moved.read(needed, self.source.window, repeat_edge=True)
         values[:, ~valid] = np.nan
         reproject(
             values,
-            found,
+            resampled,
             src_transform=self.source.crop(needed).transform,
             src_crs=self.source.crs or _PLANE,
             src_nodata=math.nan,
@@ -234,7 +234,7 @@ class _Pair:
             resampling=Resampling.cubic,
             tolerance=0,  # exact, so that the result does not depend on where tiles end
         )
-        return found
+        return resampled
 
 
 def _coarsen(grid: Grid, ratio: int) -> Grid:

@@ -58,7 +58,7 @@ class ClassTable:
 
     def alike(self) -> list[str]:
         """One sentence for every two classes whose colours are hard to tell apart, or are so for the colour-blind."""
-        found = []
+        sentences = []
         seen = {who: _lab(self.colors, matrix) for who, matrix in _VISION.items()}
         for i, j in combinations(range(len(self)), 2):
             apart = {who: float(np.linalg.norm(lab[i] - lab[j])) for who, lab in seen.items()}
@@ -66,8 +66,8 @@ class ClassTable:
             if apart[closest] < _ALIKE:
                 who = "" if apart[""] < _ALIKE else f" for readers {closest}"
                 names = f"{self.names[i]} ({self.colors[i]}) and {self.names[j]} ({self.colors[j]})"
-                found.append(f"the colours of {names} are hard to tell apart{who}; change one in the class table")
-        return found
+                sentences.append(f"the colours of {names} are hard to tell apart{who}; change one in the class table")
+        return sentences
 
     @classmethod
     def numbered(cls, names: Sequence[str]) -> ClassTable:

@@ -186,5 +186,5 @@ def match(ms: Grid, pan: Grid, *, names: tuple[str, str] = ("MS", "PAN"), tool: 
 
 def _crs_name(crs: str | None) -> str:
     """The name in a WKT string, which comes first in it."""
-    found = re.search(r'"([^"]*)"', crs or "")
-    return found.group(1) if found else str(crs)
+    named = re.search(r'"([^"]*)"', crs or "")
+    return named.group(1) if named else str(crs)

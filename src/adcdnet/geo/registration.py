@@ -186,9 +186,9 @@ class _Trials:
         step = max(1, self.ratio // 2)
         reach = REACH * self.ratio
         lattice = [(row, col) for row in range(-reach, reach + 1, step) for col in range(-reach, reach + 1, step)]
-        found = np.array([self.fit(*self._at_whole(row, col)) for row, col in lattice])
-        row, col = lattice[int(found.argmax())]
-        if max(abs(row), abs(col)) == reach or found.max() < _LEAST_FIT:
+        fits = np.array([self.fit(*self._at_whole(row, col)) for row, col in lattice])
+        row, col = lattice[int(fits.argmax())]
+        if max(abs(row), abs(col)) == reach or fits.max() < _LEAST_FIT:
             return None
         climbed = self._climb(float(row), float(col))
         if climbed is None:
@@ -294,22 +294,22 @@ def _slope(cross: NDArray[np.complex128]) -> tuple[float, float]:
 
 def combine(windows: list[tuple[Window, Shift | None]], height: int, width: int) -> Registration | None:
     """One correction from those of single windows; None where no window has one."""
-    known = [(window, shift) for window, shift in windows if shift is not None]
-    if not known:
+    measured = [(window, shift) for window, shift in windows if shift is not None]
+    if not measured:
         return None
-    shifts = [shift for _, shift in known]
-    y, x = np.array([_place(window, height, width) for window, _ in known]).T
+    shifts = [shift for _, shift in measured]
+    y, x = np.array([_place(window, height, width) for window, _ in measured]).T
     design = np.stack([np.ones_like(y), y, x], axis=1)
-    spread_out = len(known) >= 4 and np.linalg.matrix_rank(design) == 3
+    spread_out = len(measured) >= 4 and np.linalg.matrix_rank(design) == 3
     if not spread_out:
         design = design[:, :1]
-    found = [
+    coefficients = [
         _robust_fit(
             design, np.array([(s.row, s.col)[axis] for s in shifts]), np.array([s.errors[axis] for s in shifts])
         )
         for axis in (0, 1)
     ]
-    (row, row_error), (col, col_error) = found
+    (row, row_error), (col, col_error) = coefficients
     return Registration(
         row=float(row[0]),
         col=float(col[0]),
@@ -340,11 +340,11 @@ def _robust_fit(design: Floats, values: Floats, errors: Floats) -> tuple[Floats,
     for _ in range(20):
         weight = certain * huber
         normal = design.T @ (weight[:, None] * design)
-        found = np.asarray(np.linalg.solve(normal, design.T @ (weight * values)), np.float64)
-        off = np.abs(values - design @ found) / errors
+        coefficients = np.asarray(np.linalg.solve(normal, design.T @ (weight * values)), np.float64)
+        off = np.abs(values - design @ coefficients) / errors
         scale = max(1.0, float(np.median(off)) / 0.6745)
         huber = np.minimum(1, 1.345 * scale / np.maximum(off, 1e-12))
-    freedom = len(values) - len(found)
+    freedom = len(values) - len(coefficients)
     scatter = max(1.0, float((huber * off**2).sum()) / freedom) if freedom else 1.0
     deviation: Floats = np.sqrt(scatter * np.diag(np.linalg.inv(normal)))
-    return found, deviation
+    return coefficients, deviation

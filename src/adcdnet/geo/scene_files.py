@@ -76,12 +76,12 @@ def read_scenes(path: Path | str, *, labelled: bool = True) -> list[SceneFiles]:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            found = _File.model_validate(tomllib.load(file))
+            content = _File.model_validate(tomllib.load(file))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"scenes {path} cannot be read: {error}") from error
     except ValidationError as error:
         raise InputError(f"scenes {path}: {one_line(error)}; each [[scene]] needs ms, pan and labels") from error
-    scenes = [_absolute(scene, path.resolve().parent, found.classes) for scene in found.scene]
+    scenes = [_absolute(scene, path.resolve().parent, content.classes) for scene in content.scene]
     names = [scene.name for scene in scenes]
     for scene in scenes:
         if labelled and scene.labels is None:
