@@ -61,17 +61,10 @@ def check_command(
         pan_bands=bands_of(pan_bands),
     )
     if json_path is not None:
-<<<<<<< HEAD
-        write_whole(json_path, as_json(found.to_dict()))
-    say(found.notes)
-    print_report(found)
-    if found.verdict == "cannot be used":
-=======
-        write_whole(json_path, (json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+        write_whole(json_path, as_json(report.to_dict()))
     say(report.notes)
     print_report(report)
     if report.verdict == "cannot be used":
->>>>>>> geo
         raise typer.Exit(1)
 
 

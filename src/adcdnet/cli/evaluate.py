@@ -40,11 +40,7 @@ def evaluate_command(
     say(evaluation.notes)
     print_evaluation(evaluation)
     if json_path is not None:
-<<<<<<< HEAD
-        write_whole(json_path, as_json(found.to_dict()))
-=======
-        write_whole(json_path, (json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
->>>>>>> geo
+        write_whole(json_path, as_json(evaluation.to_dict()))
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

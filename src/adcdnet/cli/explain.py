@@ -54,17 +54,10 @@ def explain_command(
                 progress=report,
             )
         where = f"{part} part of {scene.name}" if part else f"all labels of {scene.name}"
-<<<<<<< HEAD
-    write_explanation(found, out, title=f"{loaded.record.name or 'model'} on the {where}")
-    if json_path is not None:
-        write_whole(json_path, as_json(found.to_dict()))
-    print_explanation(found)
-=======
     write_explanation(explanation, out, title=f"{loaded.record.get('name', 'model')} on the {where}")
     if json_path is not None:
-        write_whole(json_path, (json.dumps(explanation.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+        write_whole(json_path, as_json(explanation.to_dict()))
     print_explanation(explanation)
->>>>>>> geo
     out_console.print(f"figure: {out}   table: {out.with_suffix('.csv')}", markup=False)
 
 

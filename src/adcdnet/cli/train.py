@@ -137,15 +137,9 @@ def train_command(
     elif not ms or not pan or labels is None:
         raise typer.BadParameter("a scene needs all of --ms, --pan and --labels", param_hint="--ms")
     else:
-<<<<<<< HEAD
-        one = SceneFiles(ms=tuple(ms), pan=tuple(pan), labels=labels, classes=classes, column=column)
-        wanted = [one.model_copy(update={"mask": mask, "split": split_raster})]
-    known = {} if model is None else model.record.chosen_bands
-=======
         files = SceneFiles(ms=tuple(ms), pan=tuple(pan), labels=labels, classes=classes, column=column)
         wanted = [files.model_copy(update={"mask": mask, "split": split_raster})]
-    trained = {} if model is None else model.record.get("chosen_bands", {})
->>>>>>> geo
+    trained = {} if model is None else model.record.chosen_bands
     chosen = {
         "ms_bands": bands_of(ms_bands) or trained.get("ms"),
         "pan_bands": bands_of(pan_bands) or trained.get("pan"),
@@ -154,17 +148,10 @@ def train_command(
         fine = settings.network.grid == "fine"
         opened = [_open(files, stack, chosen, fine=fine, fix_shift=fix_shift) for files in wanted]
         with progress_bars() as report:
-<<<<<<< HEAD
             words = sys.argv[1:]
             run = train(opened, out=out, config=settings, init=model, device=device, progress=report, command=words)
-        said = {note for one in opened for note in one.notes}
-        say([n for n in run.model.record.notes if n not in said])
-=======
-            run = train(opened, out=out, config=settings, init=model, device=device, progress=report)
-        _keep_command(run)
         said = {note for scene in opened for note in scene.notes}
-        say([n for n in run.model.record["notes"] if n not in said])
->>>>>>> geo
+        say([n for n in run.model.record.notes if n not in said])
         _print_run(run, by_blocks=settings.split.unit == "blocks" and len(wanted) == 1 and wanted[0].split is None)
         if compare_random and not run.model.record.interrupted:
             from adcdnet.benchmark.random_split import compare_random as compare
@@ -179,13 +166,8 @@ def _print_run(run: Run, *, by_blocks: bool) -> None:
     pixels = ", ".join(f"{n} {c}" for n, c in record.labelled_pixels.items() if c)
     blocks = f" (blocks of {record.block} MS pixels)" if by_blocks else ""
     out_console.print(f"labelled pixels: {pixels}{blocks}")
-<<<<<<< HEAD
-    for name, known in record.scenes.items():
-        pixels = ", ".join(f"{n} {c}" for n, c in known["labelled_pixels"].items() if c)
-=======
-    for name, of_scene in record.get("scenes", {}).items():
+    for name, of_scene in record.scenes.items():
         pixels = ", ".join(f"{n} {c}" for n, c in of_scene["labelled_pixels"].items() if c)
->>>>>>> geo
         out_console.print(f"  {name}: {pixels}", markup=False)
     out_console.print(f"sampling: {record.sampling} ({record.labels_per_tile:.1f} labelled pixels a tile on average)")
     if record.self_trained is not None:
