@@ -54,7 +54,7 @@ def explain_command(
                 progress=report,
             )
         where = f"{part} part of {scene.name}" if part else f"all labels of {scene.name}"
-    write_explanation(explanation, out, title=f"{loaded.record.get('name', 'model')} on the {where}")
+    write_explanation(explanation, out, title=f"{loaded.record.name or 'model'} on the {where}")
     if json_path is not None:
         write_whole(json_path, as_json(explanation.to_dict()))
     print_explanation(explanation)
