@@ -15,13 +15,17 @@ A name is imported when it is first asked for, so that `adcdnet.nn` needs PyTorc
 How threads wait is said here, because OpenMP reads it once, when PyTorch loads it. A thread that has done its part of
 an operation spins until the others have; where another process has taken one of the cores, that is what keeps them from
 it. Told to sleep soon, two threads on two busy cores map a scene ten times as fast (scripts/RESULTS.md). Whoever has
-set the variable keeps it; whoever imports PyTorch before this package sets it first.
+set the variable keeps it; whoever imports PyTorch before this package sets it first, or asks for one thread.
+
+GDAL reads its limit once as well. Its own, a twentieth of the machine's memory, would break the limits of `predict`.
+Processes that a benchmark starts inherit both.
 """
 
 import os
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("GDAL_CACHEMAX", "128")  # MB of blocks of open files
 
 if TYPE_CHECKING:
     from adcdnet.assess.check import CheckReport, check

@@ -221,20 +221,23 @@ def test_demo_leaves_what_it_promises(call, monkeypatch, tmp_path):
         assert name in out
 
 
-@pytest.mark.parametrize(("given", "found"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
-def test_pytorch_is_told_how_threads_wait_before_it_is_loaded(given, found):
-    watch = """
+@pytest.mark.parametrize(
+    ("library", "name", "value"), [("torch", "GOMP_SPINCOUNT", "1000"), ("rasterio", "GDAL_CACHEMAX", "128")]
+)
+@pytest.mark.parametrize("given", [None, "7"])
+def test_a_library_is_told_its_limits_before_it_is_loaded_by_the_api_too(library, name, value, given):
+    watch = f"""
 import os, sys
 
 class Watch:
     def find_spec(self, name, *_):
-        if name == "torch":
-            print(os.environ.get("GOMP_SPINCOUNT"))
+        if name == {library!r}:
+            print(os.environ.get({name!r}))
 
 sys.meta_path.insert(0, Watch())
 import adcdnet
 adcdnet.predict
 """
-    environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | given
+    environment = {k: v for k, v in os.environ.items() if k != name} | ({name: given} if given else {})
     said = subprocess.run([sys.executable, "-c", watch], env=environment, capture_output=True, text=True, check=True)
-    assert said.stdout.split() == [found]
+    assert said.stdout.split() == [given or value]

@@ -7,7 +7,6 @@ a fraction of a second, and this list of commands needs no second spelling. Type
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import sys
 from collections.abc import Callable
@@ -68,13 +67,13 @@ def main() -> None:
 def _keep_memory() -> None:
     """Tell glibc to keep freed memory instead of handing pages back and faulting them in again for every tensor.
 
-    Prediction ran 1.4 times as fast with it, training a few percent (scripts/RESULTS.md).
+    It saves a twelfth of a large prediction's processor time and less of a training's (scripts/RESULTS.md). Only a
+    process that is ours is told so: one that imports the package keeps what it has set.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-    os.environ.setdefault("GDAL_CACHEMAX", "128")  # MB; GDAL would take a twentieth of the machine
 
 
 def _version(wanted: bool) -> None:
