@@ -48,7 +48,7 @@ from adcdnet.metrics import confusion_matrix, expected_calibration_error, scores
 from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.architecture import Layout
 from adcdnet.nn.context import ContextBranch
-from adcdnet.nn.mamba import Mamba
+from adcdnet.nn.mamba import StepProjection
 from adcdnet.nn.parts import PUBLISHED, Parts
 from adcdnet.nn.prior import PriorNet
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
@@ -679,12 +679,12 @@ def _move_average(average: ADCDNet, network: ADCDNet, decay: float) -> None:
 
 
 def _xavier(network: nn.Module) -> None:
-    """As published: Xavier-uniform on Conv2d and Linear, except where zero gates and Mamba's own start are meant."""
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and "gate_" not in name:
+    """As published: Xavier-uniform on Conv2d and Linear; zero gates and Mamba's own start are none and stay."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | StepProjection):  # drawn there too: a seed keeps its weights
             nn.init.xavier_uniform_(module.weight)
     for module in network.modules():
-        if isinstance(module, Mamba):
+        if isinstance(module, StepProjection):
             module.reset_parameters()
 
 
