@@ -360,6 +360,13 @@ def test_a_fresh_network_has_neutral_gates():
             assert not any(p.any() for p in chain(module.gate_avg.parameters(), module.gate_max.parameters()))
 
 
+def test_the_global_part_leads_in_ms_and_the_local_one_in_pan():
+    network = build(Architecture())
+    for sensors in (network.sensors, network.prior):
+        factors = [(one.attention.global_scale, one.attention.local_scale) for one in (sensors.ms, sensors.pan)]
+        assert factors == [(0.4, 0.1), (0.1, 0.4)]
+
+
 # ---- the published network
 
 

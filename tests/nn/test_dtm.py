@@ -242,3 +242,34 @@ def test_maps_are_averaged_as_pytorch_does(size):
     (mine,) = torch.autograd.grad((found * weight).sum(), x)
     (theirs,) = torch.autograd.grad((defined * weight).sum(), x)
     assert_close(mine, theirs, rtol=0, atol=1e-12)
+
+
+def test_gradients_of_each_sample_by_functional_transforms():
+    module, given = head(prior="last").double(), [v.double() for v in (*depths(), prior())]
+    parameters = dict(module.named_parameters())
+
+    def loss(own, *sample):
+        *maps, token = (v[None] for v in sample)
+        return torch.func.functional_call(module, own, (maps, token)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0, 0))(parameters, *given)
+    for sample in range(2):
+        module.zero_grad()
+        *maps, token = (v[sample : sample + 1] for v in given)
+        module(maps, token).square().sum().backward()
+        for name, p in parameters.items():
+            assert_close(each[name][sample], p.grad, rtol=1e-8, atol=1e-10, msg=name)
+
+
+def test_exports_with_a_free_batch():
+    module, batch = head(prior="last").eval(), torch.export.Dim("b", min=1, max=64)
+    free = ([{0: batch}] * 3, {0: batch})
+    program = torch.export.export(module, (depths(), prior()), dynamic_shapes=free)
+    for b in (1, 7):
+        assert_close(program.module()(depths(b), prior(b)), module(depths(b), prior(b)), rtol=0, atol=1e-6)
+
+
+def test_maps_may_be_channels_last():
+    module, given = head(), depths()
+    last = [v.to(memory_format=torch.channels_last) if v.dim() == 4 else v for v in given]
+    assert_close(module(last), module(given))

@@ -1,5 +1,7 @@
 """The Mamba block: an independent implementation, streams, its own initialisation."""
 
+import math
+
 import onnxruntime
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from adcdnet.nn import DIA, BiMamba, Mamba, selective_scan
+from adcdnet.nn.mamba import StepProjection
 
 
 @pytest.mark.parametrize("steps", [1, 5, 40])
@@ -76,6 +79,15 @@ def test_own_start_survives_a_loop_over_all_layers(initialise):
     assert has_its_own_start(mamba)
 
 
+def test_time_scales_are_drawn_evenly_in_their_logarithm():
+    torch.manual_seed(9)
+    projection = StepProjection(2, 500)
+    torch.manual_seed(9)
+    torch.rand(500, 2)  # the weights come first
+    drawn = torch.empty(500).uniform_(math.log(1e-3), math.log(1e-1)).exp()
+    assert_close(nn.functional.softplus(projection.bias), drawn, rtol=1e-4, atol=0)
+
+
 def orders(modules: list[nn.Module]) -> dict[str, list[nn.Module]]:
     return {"parents first": modules, "children first": modules[::-1], "mixed": modules[1::2] + modules[::2]}
 
@@ -108,9 +120,10 @@ def test_every_parameter_receives_a_gradient():
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # inside torch.compile
 @pytest.mark.parametrize("steps", [5, 33])
-def test_block_compiles_in_one_piece_and_runs_under_autocast(steps):
+@pytest.mark.parametrize("network", [Mamba, BiMamba])
+def test_block_compiles_in_one_piece_and_runs_under_autocast(network, steps):
     torch.manual_seed(4)
-    mamba, x = Mamba(6, d_out=3), torch.randn(2, steps, 6)
+    mamba, x = network(6, d_out=3), torch.randn(2, steps, 6)
     assert_close(torch.compile(mamba, fullgraph=True, backend="aot_eager")(x), mamba(x))
     with torch.autocast("cpu", torch.bfloat16):
         rough = mamba(x)
