@@ -102,7 +102,7 @@ class ADCDNet(nn.Module):
             reader=self.parts.reader,
         )
         if config.prior:
-            token = MapToken(config.widths[-1], (cells, cells), d, config.token)
+            token = MapToken(config.widths[-1], d, size=(cells, cells), token=config.token)
             self.prior_token[sensor] = token.requires_grad_(config.learn_prior_token)
         if not config.shared_decision:
             self.branch_decision[sensor] = Decision(config.hidden, self.layout.classes, config.dropout)
