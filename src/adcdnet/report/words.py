@@ -155,8 +155,8 @@ def of_intervals(evaluation: Evaluation, pixels: str) -> str:
         return f"Intervals of {evaluation.intervals.level:.0%} in square brackets follow from the sampling design."
     return (
         f"In square brackets, intervals of {evaluation.intervals.level:.0%} from drawing whole blocks of "
-        f"{evaluation.block} × {evaluation.block} {pixels} again and again, since neighbouring pixels are right or wrong "
-        "together."
+        f"{evaluation.block} × {evaluation.block} {pixels} again and again, since neighbouring pixels are right or "
+        "wrong together."
     )
 
 
