@@ -84,7 +84,7 @@ def _claim(run: Run, scenes: Sequence[LabelledScene], device: str) -> Claim:
     for one in scenes:
         step = model.network.config.step(one.scene.ratio)
         split = run.split("" if len(scenes) == 1 else one.name)
-        grid = one.scene.grid.refine(step)
+        grid = one.scene.grid_of(model.network.config.grid)
         truth = labels_in_part(one.labels, grid, "the scene", split, "test")
         answers, tested = Answers.of(model, grid.shape), []
         for window, _, logits in scene_logits(model, one.scene, engine=default_engine(model.network), device=where):
