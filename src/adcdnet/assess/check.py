@@ -125,7 +125,7 @@ def check(
     with Scene.open(ms, pan, mask=mask, ms_bands=ms_bands, pan_bands=pan_bands) as scene:
         ms_facts, pan_facts, seen = _images(scene)
         findings = [*_about_bands("MS", ms_facts), *_about_bands("PAN", pan_facts)]
-        registration = measure(scene.read, *scene.grid.shape)
+        registration = measure(scene.read, *scene.grid.shape, phase=scene.phase)
         findings += _about_registration(registration, scene.ratio)
         notes, labelled, contested = scene.notes, None, 0
         if labels is not None:

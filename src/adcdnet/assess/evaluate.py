@@ -19,7 +19,7 @@ from adcdnet.assess.sample import Sample, places, read_sample
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
-from adcdnet.geo.grid import Grid
+from adcdnet.geo.grid import PHASE_TOLERANCE, Grid
 from adcdnet.geo.labels import Labels, read_labels
 from adcdnet.geo.pixel_area import PixelArea, pixel_area
 from adcdnet.geo.raster import RasterReader, read_band, read_classes, read_map
@@ -264,14 +264,27 @@ def _read_split(path: Path | str, grid: Grid, place: str) -> _Split:
     part, own, _ = read_band(path)
     step = max(1, grid.height // part.shape[0])
     part, own = part.repeat(step, 0).repeat(step, 1), own.refine(step)
-    if part.shape != grid.shape or own.transform != grid.transform:
+    with RasterReader(path) as file:
+        tags = file.tags
+    if part.shape != grid.shape or not (
+        own.transform == grid.transform or _is_off_by(own, grid, tags.get("PHASE", ""))
+    ):
         raise InputError(
             f"{path} does not lie on {place}: {part.shape[0]}×{part.shape[1]} against "
             f"{grid.height}×{grid.width} pixels or another place; use the split.tif of the same scene"
         )
-    with RasterReader(path) as file:
-        block, reach = (int(file.tags[name]) * step if name in file.tags else None for name in ("BLOCK", "REACH"))
+    block, reach = (int(tags[name]) * step if name in tags else None for name in ("BLOCK", "REACH"))
     return _Split(part, block, reach)
+
+
+def _is_off_by(own: Grid, grid: Grid, phase: str) -> bool:
+    """Whether a grid of PAN lies off its refined split by the phase "rows columns" that this was written with."""
+    if not phase:
+        return False
+    row, col = map(float, phase.split())
+    corners = [(0, 0), (grid.width, grid.height)]
+    apart = [~own.transform @ (grid.transform @ corner) for corner in corners]
+    return bool(np.allclose(apart, np.add(corners, (col, row)), rtol=0, atol=PHASE_TOLERANCE))
 
 
 def check_part(split: Path | str | None, part: str | None) -> None:

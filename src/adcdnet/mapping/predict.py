@@ -77,7 +77,7 @@ def predict(
     engine = engine or default_engine(model.network)
     check_scene(model, scene)
     _refuse_overwriting([p for p in (out, probabilities) if p is not None], scene)
-    grid = scene.grid.refine(model.network.config.step(scene.ratio))
+    grid = scene.grid_of(model.network.config.grid)
     if sieved >= grid.height * grid.width:
         raise InputError(
             f"patches of fewer than {sieved} pixels are to go, but the map of {scene.name} has only "

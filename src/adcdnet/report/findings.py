@@ -67,7 +67,7 @@ class Findings:
     @property
     def grid(self) -> Grid:
         """That of the map."""
-        return self.scene.grid.refine(self.step)
+        return self.scene.grid_of(self.files.model.network.config.grid)
 
     @property
     def pixels(self) -> str:
@@ -112,7 +112,7 @@ def find_product(
 def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None, sample: Path | None) -> Findings:
     """Judge the map by the labels of the test part; by all labels where the run's split is of another scene."""
     split, truth, evaluation = None, None, None
-    grid = scene.grid.refine(files.model.network.config.step(scene.ratio))
+    grid = scene.grid_of(files.model.network.config.grid)
     notes = scene.notes + _which(files)
     if files.split is not None:
         with RasterReader(files.split) as raster:
