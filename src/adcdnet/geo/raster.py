@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from rasterio.windows import Window as RasterWindow
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
+from adcdnet.geo.library_data import PROJ_VARIABLES, ignored
 
 BLOCK = 256  # pixels: side of a GeoTIFF tile, and the size up to which overviews are not worth having
 UNPLACED = Affine.scale(1, -1)  # given to a raster that does not say where it lies
@@ -147,6 +149,23 @@ def same_crs(crs: str | None, reference: str | None) -> str | None:
     return crs
 
 
+def has_system(crs: CRS | None) -> bool:
+    """Whether places in it are known on the earth."""
+    return crs is not None and bool(crs.is_geographic or crs.is_projected)
+
+
+def require_proj() -> None:
+    """InputError where the PROJ of rasterio knows no coordinate systems: files would be read and written without."""
+    try:
+        CRS.from_epsg(4326)
+    except CRSError as error:
+        names = [name for name in PROJ_VARIABLES if name in ignored or name in os.environ]
+        mend = f"unset {' and '.join(names)} before Python starts" if names else "see `adcdnet doctor`"
+        raise InputError(
+            f"the PROJ of rasterio finds no database of coordinate systems, which is needed; {mend}"
+        ) from error
+
+
 def open_raster(path: Path) -> Any:
     """A raster by its path, or by an address that GDAL knows, such as /vsizip/... or https://..."""
     address = re.sub(r"(?<=\w\w):/(?!/)", "://", str(path))  # a Path makes one slash of two
@@ -191,7 +210,10 @@ def grid_of(dataset: Any) -> tuple[Grid, bool]:
     try:
         crs = dataset.crs.to_wkt() if dataset.crs else None
     except CRSError as error:
+        require_proj()
         raise InputError(f"{dataset.name} has a coordinate system that cannot be read: {reason(error)}") from error
+    if not has_system(dataset.crs):  # which is also what is left of any system without a database of them
+        require_proj()
     return Grid(dataset.height, dataset.width, dataset.transform, crs), not dataset.transform.is_identity
 
 
