@@ -28,6 +28,7 @@ from adcdnet.geo.classes import ClassTable
 from adcdnet.mapping.record import RunRecord
 from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.architecture import Architecture, Layout
+from adcdnet.nn.parts import PUBLISHED
 
 FORMAT = 7
 _KEY = "adcdnet"
@@ -59,6 +60,8 @@ class Model:
 
     def save(self, path: Path) -> None:
         """Written beside the target and moved into place. InputError where that fails."""
+        if self.network.parts != PUBLISHED:
+            raise ValueError("a network with exchanged parts serves comparisons; a model file could not rebuild it")
         weights = {name: value.contiguous() for name, value in self.network.cpu().state_dict().items()}
         header = {
             "format": FORMAT,

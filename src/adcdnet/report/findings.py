@@ -147,12 +147,12 @@ def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None,
 
 def _by_sample(map_path: Path, sample: Path) -> Evaluation:
     """InputError for points that were not drawn by `adcdnet sample`: they say nothing of the whole map."""
-    found = evaluate(map_path, sample)
-    if not found.of_sample:
+    evaluation = evaluate(map_path, sample)
+    if not evaluation.of_sample:
         raise InputError(
             f"{sample} is no probability sample; fill in a file of `adcdnet sample`, or leave --sample out"
         )
-    return found
+    return evaluation
 
 
 def _which(files: RunFiles) -> tuple[str, ...]:

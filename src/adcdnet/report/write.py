@@ -67,9 +67,9 @@ def write_report(
         if fix_shift and files.pan_shift == (0, 0):
             opened = alignment.fix_shift(opened)
         product = find_product(files, opened, _path(map_path), _path(probabilities), temp=Path(temp), progress=progress)
-        found = look(files, opened, product, column=column or files.column, sample=_path(sample))
+        findings = look(files, opened, product, column=column or files.column, sample=_path(sample))
         drawings: dict[str, str] = {}
-        content = _chapters(found, drawings)
+        content = _chapters(findings, drawings)
     beside = page.with_suffix("")
     try:
         beside.mkdir(parents=True, exist_ok=True)
@@ -84,20 +84,20 @@ def write_report(
     return page
 
 
-def _chapters(found: Findings, drawings: dict[str, str]) -> dict[str, Any]:
+def _chapters(findings: Findings, drawings: dict[str, str]) -> dict[str, Any]:
     return {
-        "run": found.files.folder.resolve().name,
-        "scene": found.files.scene or found.scene.name,
-        "summary": chapters.summary(found),
-        "warnings": chapters.warnings(found),
-        "map": map_chapter.write(found),
-        "split": chapters.split(found),
-        "sample": chapters.sample(found),
-        "accuracy": chapters.accuracy(found, drawings),
-        "training": chapters.training(found, drawings),
-        "use": use_chapter.write(found, drawings),
-        "examples": examples.write(found),
-        "repeat": chapters.repeat(found),
+        "run": findings.files.folder.resolve().name,
+        "scene": findings.files.scene or findings.scene.name,
+        "summary": chapters.summary(findings),
+        "warnings": chapters.warnings(findings),
+        "map": map_chapter.write(findings),
+        "split": chapters.split(findings),
+        "sample": chapters.sample(findings),
+        "accuracy": chapters.accuracy(findings, drawings),
+        "training": chapters.training(findings, drawings),
+        "use": use_chapter.write(findings, drawings),
+        "examples": examples.write(findings),
+        "repeat": chapters.repeat(findings),
     }
 
 
