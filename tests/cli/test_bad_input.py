@@ -165,7 +165,7 @@ def labels_of(write_tif, pair, values) -> LabelledPair:
 
 def test_labels_that_are_not_there_or_unreadable(refused, labelled_pair, tmp_path):
     (tmp_path / "x.gpkg").write_text("no polygons")
-    for name, says in (("none.tif", "is not a file"), ("x.gpkg", "neither as a raster nor as polygons")):
+    for name, says in (("none.tif", "does not exist"), ("x.gpkg", "neither as a raster nor as polygons")):
         pair = replace(labelled_pair, labels=tmp_path / name)
         assert says in refused(*train_arguments(pair, tmp_path / "run"))
 
@@ -359,7 +359,7 @@ def test_evaluation_of_what_does_not_fit(refused, labelled_pair, write_tif, tmp_
     labels = labelled_pair.labels
     for arguments, says in (
         (("--map", tmp_path / "none.tif", "--labels", labels), "none.tif does not exist"),
-        (("--map", map_, "--labels", tmp_path / "none.tif"), "none.tif is not a file"),
+        (("--map", map_, "--labels", tmp_path / "none.tif"), "none.tif does not exist"),
         (("--map", map_, "--labels", moved), "no ground in common"),
         (("--map", map_, "--labels", labels, "--part", "test"), "--split and --part"),
         (("--map", map_, "--labels", labels, "--split", moved, "--part", "test"), "does not lie on the map"),

@@ -113,14 +113,15 @@ def check(
     *,
     classes: ClassTable | None = None,
     column: str | None = None,
+    layer: str | None = None,
     mask: Path | str | None = None,
     ms_bands: Sequence[str] | None = None,
     pan_bands: Sequence[str] | None = None,
 ) -> CheckReport:
     """What two images and their labels are, how they lie on each other, and what stands in the way of their use.
 
-    classes, column: as for `read_labels`; the others: as for `Scene.open`. InputError where the images do not make a
-    scene at all; labels that cannot be used are a finding.
+    classes, column, layer: as for `read_labels`; the others: as for `Scene.open`. InputError where the images do not
+    make a scene at all; labels that cannot be used are a finding.
     """
     with Scene.open(ms, pan, mask=mask, ms_bands=ms_bands, pan_bands=pan_bands) as scene:
         ms_facts, pan_facts, seen = _images(scene)
@@ -130,7 +131,7 @@ def check(
         notes, labelled, contested = scene.notes, None, 0
         if labels is not None:
             try:
-                found = read_labels(labels, scene.grid, classes=classes, column=column)
+                found = read_labels(labels, scene.grid, classes=classes, column=column, layer=layer)
             except InputError as error:
                 findings.append(Finding(str(error), "", fatal=True))
             else:

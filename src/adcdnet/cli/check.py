@@ -10,6 +10,7 @@ import typer
 
 from adcdnet.cli.console import (
     ColumnOption,
+    LayerOption,
     MaskOption,
     MsBandsOption,
     MsFilesOption,
@@ -33,6 +34,7 @@ def check_command(
     labels: Annotated[Path | None, typer.Option(help="Raster or polygons, if you have some.")] = None,
     classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
     column: ColumnOption = None,
+    layer: LayerOption = None,
     mask: MaskOption = None,
     ms_bands: MsBandsOption = None,
     pan_bands: PanBandsOption = None,
@@ -56,6 +58,7 @@ def check_command(
         labels,
         classes=table,
         column=column,
+        layer=layer,
         mask=mask,
         ms_bands=bands_of(ms_bands),
         pan_bands=bands_of(pan_bands),

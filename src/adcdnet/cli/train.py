@@ -14,6 +14,7 @@ from adcdnet.cli.console import (
     ColumnOption,
     DeviceOption,
     FixShiftOption,
+    LayerOption,
     MaskOption,
     MsBandsOption,
     MsFilesOption,
@@ -52,6 +53,7 @@ def train_command(
     pan_bands: PanBandsOption = None,
     classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
     column: ColumnOption = None,
+    layer: LayerOption = None,
     profile: Annotated[
         Profile | None,
         typer.Option(
@@ -129,15 +131,15 @@ def train_command(
     if (scenes is None) == (not ms and not pan and labels is None):
         raise typer.BadParameter("name a file of scenes, or --ms, --pan and --labels of one", param_hint="SCENES")
     if scenes is not None:
-        if classes or column or split_raster or mask:
+        if classes or column or layer or split_raster or mask:
             raise typer.BadParameter(
-                "classes, columns, masks and splits stand in the file of scenes", param_hint="SCENES"
+                "classes, columns, layers, masks and splits stand in the file of scenes", param_hint="SCENES"
             )
         wanted = read_scenes(scenes)
     elif not ms or not pan or labels is None:
         raise typer.BadParameter("a scene needs all of --ms, --pan and --labels", param_hint="--ms")
     else:
-        files = SceneFiles(ms=tuple(ms), pan=tuple(pan), labels=labels, classes=classes, column=column)
+        files = SceneFiles(ms=tuple(ms), pan=tuple(pan), labels=labels, classes=classes, column=column, layer=layer)
         wanted = [files.model_copy(update={"mask": mask, "split": split_raster})]
     trained = {} if model is None else model.record.chosen_bands
     chosen = {

@@ -71,7 +71,7 @@ class Model:
             "answers": self.answers.model_dump(),
             "layout": asdict(self.network.layout),
             "statistics": asdict(self.statistics),
-            "classes": asdict(self.classes),
+            "classes": {name: values for name, values in asdict(self.classes).items() if values},
             "label_shares": self.label_shares,
             "drawn_shares": self.drawn_shares,
             "temperature": self.temperature,

@@ -31,21 +31,29 @@ class Input:
         return next((place for place in places if place.exists()), None)
 
 
-def write(folder: Path, inputs: Mapping[str, Input], column: str | None, command: Sequence[str] = ()) -> None:
-    """Leave inputs.json in a run's folder. column: that of a polygon file which held the class, if it was named.
+def write(
+    folder: Path,
+    inputs: Mapping[str, Input],
+    column: str | None,
+    layer: str | None = None,
+    command: Sequence[str] = (),
+) -> None:
+    """Leave inputs.json in a run's folder. column, layer: those of a polygon file that held the class, if named.
 
     command: the arguments of the command line, none where training was called from Python. InputError on failure.
     """
     content: dict[str, Any] = {name: {"path": str(file.path), "sha256": file.sha256} for name, file in inputs.items()}
-    content |= {"column": column, "command": list(command)}
+    content |= {"column": column, "layer": layer, "command": list(command)}
     write_whole(folder / FILE, as_json(content))
 
 
-def read(folder: Path) -> tuple[dict[str, Input], str | None, tuple[str, ...]]:
-    """Inputs by name ("ms", "pan", "labels"), column and command; nothing where the file is missing or damaged."""
+def read(folder: Path) -> tuple[dict[str, Input], str | None, str | None, tuple[str, ...]]:
+    """Inputs by name ("ms", "pan", "labels"), column, layer and command; nothing where the file is no such."""
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
         column, command = content.pop("column"), tuple(map(str, content.pop("command")))
-        return {name: Input(Path(file["path"]), file["sha256"]) for name, file in content.items()}, column, command
+        layer = content.pop("layer", None)  # which older versions did not write
+        files = {name: Input(Path(file["path"]), file["sha256"]) for name, file in content.items()}
+        return files, column, layer, command
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}, None, ()
+        return {}, None, None, ()

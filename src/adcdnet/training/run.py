@@ -217,7 +217,7 @@ def _write_inputs(folder: Path, scenes: Sequence[LabelledScene], ground: _Ground
         file = folder / split_name(labelled.name if len(scenes) > 1 else "")
         write_raster(file, split.part, labelled.scene.grid, nodata=0, tags=tags)
     write_whole(folder / "config.toml", ground.config.to_toml().encode())
-    provenance.write(folder, _inputs(scenes), scenes[0].labels.column, command)
+    provenance.write(folder, _inputs(scenes), scenes[0].labels.column, scenes[0].labels.layer, command)
 
 
 def _record(

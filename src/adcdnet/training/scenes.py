@@ -82,8 +82,9 @@ def check_alike(scenes: Sequence[LabelledScene], *, fine: bool = False) -> None:
                 )
         if not same_phase(labelled.scene.phase, first.scene.phase):
             raise InputError(
-                f"PAN pixels of scene {labelled.name!r} lie {phase_words(labelled.scene.phase)} off the MS edges, those of "
-                f"scene {first.name!r} {phase_words(first.scene.phase)}; scenes trained together must agree; leave one out"
+                f"PAN pixels of scene {labelled.name!r} lie {phase_words(labelled.scene.phase)} off the MS edges, "
+                f"those of scene {first.name!r} {phase_words(first.scene.phase)}; scenes trained together must agree; "
+                "leave one out"
             )
         mine, theirs = (list(s.scene.ms_descriptions) for s in (labelled, first))
         if mine != theirs and None not in mine and sorted(map(str, mine)) == sorted(map(str, theirs)):
