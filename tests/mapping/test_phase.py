@@ -120,6 +120,17 @@ def test_a_training_begins_from_a_model_of_its_phase_only(pair, coarse, tmp_path
         labels = read_labels(pair / "labels.tif", scene.grid)
         with pytest.raises(InputError, match=r"lie 0\.00 rows .* those of the model to begin from 0\.50 rows"):
             train(scene, labels, out=tmp_path / "run", init=coarse, device="cpu")
+    with Scene.open(pair / "ms.tif", pair / "pan.tif") as scene:
+        quick = TrainConfig().replace(QUICK).replace(CHANGES).replace({"stage2": {"steps": 2}})
+        again = train(
+            scene,
+            read_labels(pair / "labels.tif", scene.grid),
+            out=tmp_path / "run",
+            init=coarse,
+            config=quick,
+            device="cpu",
+        )
+    assert again.model.phase == (0.5, 0.5)
     network = coarse.model.network
     assert begin_from(network, coarse.model, coarse.model.classes, phase=(0.52, 0.48)) == ()
 

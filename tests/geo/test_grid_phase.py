@@ -1,5 +1,7 @@
 """Grids whose edges miss each other by a part of a PAN pixel: cut by whole pixels, read as they are."""
 
+import re
+
 import numpy as np
 import pytest
 from affine import Affine
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adcdnet.errors import InputError
-from adcdnet.geo.alignment import fix_shift
+from adcdnet.geo.alignment import fix_shift, note_shift
 from adcdnet.geo.grid import Grid, Match, Window, match, same_phase
 from adcdnet.geo.labels import read_labels
 from adcdnet.geo.scene import Scene
@@ -147,6 +149,9 @@ def test_a_landsat_pair_needs_no_correction_and_one_that_is_shifted_gets_its_own
         assert (scene.phase, scene.grid.shape) == ((0.5, 0.5), (58, 55))
         assert fix_shift(scene).pan_shift == (0, 0)
         assert fix_shift(scene.with_pan_moved(-1, 2)).pan_shift == (0, 0)
+        assert re.search(r"measured: [+-]0\.0\d rows and [+-]0\.0\d columns", fix_shift(scene).notes[-2])
+        assert note_shift(scene) is scene
+        assert "a correction of -1.0 rows and +2.0 columns" in note_shift(scene.with_pan_moved(1, -2)).notes[-1]
 
 
 def test_labels_must_lie_on_the_grid_that_is_labelled(write_tif, tmp_path):
