@@ -10,12 +10,15 @@ import typer
 
 from adcdnet.cli.console import (
     ColumnOption,
+    MaskBitsOption,
     MaskOption,
+    MaskValuesOption,
     MsBandsOption,
     MsFilesOption,
     PanBandsOption,
     PanFilesOption,
     bands_of,
+    mask_rule,
     out_console,
     print_table,
     refuse_overwriting,
@@ -34,6 +37,8 @@ def check_command(
     classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
     column: ColumnOption = None,
     mask: MaskOption = None,
+    mask_values: MaskValuesOption = None,
+    mask_bits: MaskBitsOption = None,
     ms_bands: MsBandsOption = None,
     pan_bands: PanBandsOption = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write all figures as JSON.")] = None,
@@ -57,6 +62,7 @@ def check_command(
         classes=table,
         column=column,
         mask=mask,
+        **mask_rule(mask, mask_values, mask_bits),
         ms_bands=bands_of(ms_bands),
         pan_bands=bands_of(pan_bands),
     )
