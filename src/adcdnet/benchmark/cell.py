@@ -86,7 +86,8 @@ def scene_hash(scene: SceneFiles) -> str:
 
 
 def _digests(scene: SceneFiles) -> list[str]:
-    return [sha256(path) for path in scene.files()]
+    rule = [f"mask values {scene.mask_values}, bits {scene.mask_bits}"] if scene.mask_values or scene.mask_bits else []
+    return [sha256(path) for path in scene.files()] + rule
 
 
 def compute(cell: Cell) -> dict[str, Any]:

@@ -24,10 +24,12 @@ class Image:
 
     placed: whether the file says where it lies. descriptions, types: of the bands that hold data.
     with_nodata: whether the file's nodata value marks invalid pixels; otherwise it is a value like others.
+    codes: values are not amounts, so that none is made of several.
     """
 
-    def __init__(self, path: Path, *, with_nodata: bool = True) -> None:
+    def __init__(self, path: Path, *, with_nodata: bool = True, codes: bool = False) -> None:
         self.path, self.paths = path, (path,)
+        self._coarser = Resampling.nearest if codes else Resampling.average
         self._dataset = open_raster(path)
         try:
             self._describe(with_nodata)
@@ -128,7 +130,7 @@ class Image:
         shape = shape or (window.height, window.width)
         with reading(self.path):
             out = (len(self.bands), *shape)
-            raw = read_north_up(self._dataset, self.bands, window, out_shape=out, resampling=Resampling.average)
+            raw = read_north_up(self._dataset, self.bands, window, out_shape=out, resampling=self._coarser)
             valid = np.ones(shape, dtype=bool)
             if self._has_mask:
                 valid &= read_north_up(self._dataset, 1, window, mask=True, out_shape=shape) != 0

@@ -17,6 +17,7 @@ from adcdnet.errors import InputError
 from adcdnet.files import write_whole
 from adcdnet.geo import alignment
 from adcdnet.geo.image import Files
+from adcdnet.geo.masks import MaskRule
 from adcdnet.mapping.engine import check_scene
 from adcdnet.mapping.model import Run
 from adcdnet.mapping.progress import Progress, silent
@@ -34,6 +35,8 @@ def write_report(
     ms: Files | None = None,
     pan: Files | None = None,
     mask: Path | str | None = None,
+    mask_values: Sequence[int] | None = None,
+    mask_bits: Sequence[int] | None = None,
     ms_bands: Sequence[str] | None = None,
     pan_bands: Sequence[str] | None = None,
     labels: Path | str | None = None,
@@ -48,7 +51,7 @@ def write_report(
     """Write one self-contained HTML page of a run and a map, by default report.html in the run's folder; its path.
 
     map_path, probabilities: as `predict` wrote them; by default map.tif and probabilities.tif of the run's folder, and
-    where there are none the scene is mapped for the page. ms, pan, mask, ms_bands, pan_bands as of `Scene.open`, labels
+    where there are none the scene is mapped for the page. ms, pan, mask and bands as of `Scene.open`, labels
     and their column and layer: by default what the run was trained on, with the correction of PAN that it had. scene:
     which one of a run of several, by default the first; map and page are then by default called as it is, NAME.tif and
     report-NAME.html. fix_shift: measure the correction of PAN in images that the run was not trained with. sample: a
@@ -61,7 +64,8 @@ def write_report(
         raise InputError(f"{out} must end in .html; name the page to write")
     given = {"ms": _paths(ms), "pan": _paths(pan), "mask": _paths(mask), "labels": _paths(labels)}
     bands = {"ms": ms_bands, "pan": pan_bands}
-    files = read_run(folder, given, scene, {image: wanted for image, wanted in bands.items() if wanted is not None})
+    chosen = {image: wanted for image, wanted in bands.items() if wanted is not None}
+    files = read_run(folder, given, scene, chosen, MaskRule.of(mask_values, mask_bits))
     page = folder / (f"report-{files.scene}.html" if files.scene else "report.html") if out is None else Path(out)
     with files.open() as opened, tempfile.TemporaryDirectory() as temp:
         check_scene(files.model, opened)
