@@ -164,3 +164,39 @@ def test_labels_must_lie_on_the_grid_that_is_labelled(write_tif, tmp_path):
         assert np.array_equal(read_labels(labels, scene.fine_grid).index, codes[:38, :30].astype(int) - 1)
         with pytest.raises(InputError, match=r"MS pixel edges miss labels\.tif pixel edges"):
             read_labels(labels, scene.grid)
+
+
+@pytest.mark.parametrize("fine", [True, False])
+@pytest.mark.parametrize(("phase", "ratio"), [((0.5, 0.5), 2), ((0.3, -0.2), 3), ((0.0, 0.6), 1), ((-0.2, 0.0), 4)])
+def test_a_mask_hides_all_that_its_pixels_touch(write_tif, fine, phase, ratio):
+    """By the places of pixels: one is hidden where its ground and that of a masked pixel overlap."""
+    rng, pixel, shape = np.random.default_rng(ratio), PIXEL / ratio, (11, 9)
+    corner = (CORNER[0] + phase[1] * pixel, CORNER[1] - phase[0] * pixel)
+    at_pan = {"pixel": pixel, "corner": corner}
+    sizes = {True: (shape[0] * ratio, shape[1] * ratio), False: shape}
+    clouds = rng.random(sizes[fine]) < 0.05
+    ms = write_tif("ms.tif", np.ones(shape, np.uint8))
+    pan = write_tif("pan.tif", np.ones(sizes[True], np.uint8), **at_pan)
+    mask = write_tif("mask.tif", clouds.astype(np.uint8), **(at_pan if fine else {}))
+
+    def spans(on_pan, axis):  # in MS pixels
+        start = np.arange(sizes[on_pan][axis])
+        return ((start + phase[axis]) / ratio, (start + 1 + phase[axis]) / ratio) if on_pan else (start, start + 1)
+
+    with Scene.open(ms, pan, mask=mask) as scene:
+        assert scene.grid.shape == shape
+        whole = scene.read(scene.grid.window)
+        for on_pan, valid in ((False, whole.ms_valid), (True, whole.pan_valid)):
+            touch = []
+            for axis in (0, 1):
+                (first, last), (begin, end) = spans(on_pan, axis), spans(fine, axis)
+                touch.append(np.minimum(last[:, None], end) - np.maximum(first[:, None], begin) > 1e-6)
+            expected = ~(touch[0].astype(int) @ clouds.astype(int) @ touch[1].T.astype(int) > 0)
+            assert np.array_equal(valid, expected)
+        assert not whole.pan[0][~whole.pan_valid].any()
+        assert not whole.ms[0][~whole.ms_valid].any()
+        part = scene.read(Window(-2, 3, 8, 9))  # a window of it, mirrored at two edges
+        rows, cols = [1, 0, 0, 1, 2, 3, 4, 5], [3, 4, 5, 6, 7, 8, 8, 7, 6]
+        assert np.array_equal(part.ms_valid, whole.ms_valid[np.ix_(rows, cols)])
+        inside = whole.pan_valid[: 6 * ratio, 3 * ratio :]
+        assert np.array_equal(part.pan_valid[2 * ratio :, : 6 * ratio], inside)

@@ -18,7 +18,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from adcdnet.errors import InputError
-from adcdnet.geo.grid import Grid, Window, match, phase_words, tiles
+from adcdnet.geo.grid import Grid, Window, match, mirror, phase_words, tiles
 from adcdnet.geo.image import Files, Image, Stack, is_same_grid, open_image, size_of
 from adcdnet.geo.masks import BIT_TYPES, PLAIN, MaskRule
 from adcdnet.geo.raster import UNPLACED, same_crs
@@ -207,9 +207,37 @@ class Scene:
         pixels = Pixels(ms, pan, ms_valid, pan_valid)
         if self._mask is not None:
             fine = self._mask.fine
+            if any(self.phase):
+                self._hide_touched(pixels, self._mask, window, repeat_edge=repeat_edge)
+                return pixels
             at, extent = (window.scale(self.ratio), self._match.pan) if fine else (window, self._match.ms)
             _hide(pixels, self._mask.rule, *self._mask.image.read(at, extent, repeat_edge=repeat_edge))
         return pixels
+
+    def _hide_touched(self, pixels: Pixels, mask: _Mask, window: Window, *, repeat_edge: bool) -> None:
+        """As `_hide`, where edges do not meet: a mask pixel lies on parts of more pixels, and hides all of them."""
+        extent, margin = (self._match.pan, self.ratio) if mask.fine else (self._match.ms, 1)
+        axes = [
+            _touching(first, n, size, self.ratio, phase, fine=mask.fine, repeat_edge=repeat_edge)
+            for first, n, size, phase in zip(
+                (window.row, window.col), (window.height, window.width), self.grid.shape, self.phase, strict=True
+            )
+        ]
+        (top, bottom), (left, right) = ((min(map(np.min, all_of)), max(map(np.max, all_of)) + 1) for all_of in axes)
+        box = Window(int(top), int(left), int(bottom - top), int(right - left))
+        values, valid = mask.image.read(box.shift(margin, margin), extent.grow(margin), repeat_edge=repeat_edge)
+        hidden = np.zeros((box.height, box.width), bool)  # beyond the mask's file nothing is
+        there = box.shift(extent.row, extent.col).within(*mask.image.grid.shape)
+        own = there.shift(-extent.row - box.row, -extent.col - box.col).slices
+        hidden[own] = ((values[0] != 0) | ~valid)[own]
+        for number, (image, seen) in enumerate(((pixels.ms, pixels.ms_valid), (pixels.pan, pixels.pan_valid))):
+            rows, cols = (
+                [at - first for at in all_of[number]] for all_of, first in zip(axes, (top, left), strict=True)
+            )
+            tall = np.logical_or.reduce([hidden[at] for at in rows])
+            covered = np.logical_or.reduce([tall[:, at] for at in cols])
+            seen &= ~covered
+            image[:, covered] = 0
 
     def with_notes(self, *notes: str) -> Self:
         """The same scene, of which more is to be said."""
@@ -268,6 +296,19 @@ def _hide(pixels: Pixels, rule: MaskRule, values: NDArray[np.float32], valid: ND
         there = _any_within(_any_within(hidden, mask.shape[0], 0), mask.shape[1], 1)
         mask &= ~there
         image[:, there] = 0
+
+
+def _touching(
+    first: int, count: int, size: int, ratio: int, phase: float, *, fine: bool, repeat_edge: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Along one axis the mask pixels that touch each MS pixel of a window (k, count), and each PAN pixel of it
+    (k', count·ratio), in pixels of the mask from the common extent on. fine: the mask is on the grid of PAN."""
+    ms = mirror(np.arange(first, first + count), size, repeat_edge=repeat_edge)
+    pan = mirror(np.arange(first * ratio, (first + count) * ratio), size * ratio, repeat_edge=repeat_edge)
+    if fine:
+        return ms * ratio + np.arange(-(phase > 0), ratio + (phase < 0))[:, None], pan[None]
+    begins = np.floor((pan + phase) / ratio), np.ceil((pan + 1 + phase) / ratio) - 1
+    return ms[None], np.stack(begins).astype(np.int64)
 
 
 def _any_within(hidden: NDArray[np.bool_], size: int, axis: int) -> NDArray[np.bool_]:
