@@ -68,8 +68,15 @@ def remove_left(folders: Iterable[Path]) -> None:
                     left.remove()
 
 
+def require_file_name(path: Path) -> None:
+    """InputError for a path that no file can have: a folder, or none at all."""
+    if not path.name or path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder; name a file to write")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file beside its target and move it into place, so that it is never half there. InputError on failure."""
+    require_file_name(path)
     part = path.with_name(f".{path.name}.part")
     try:
         try:

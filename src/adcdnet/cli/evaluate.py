@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adcdnet.cli.console import ColumnOption, out_console, print_table, refuse_overwriting, say, score_table
+from adcdnet.cli.console import ColumnOption, JsonOption, out_console, print_table, refuse_overwriting, say, score_table
 
 if TYPE_CHECKING:
     from adcdnet.assess.evaluate import Evaluation
@@ -26,7 +26,7 @@ def evaluate_command(
     block: Annotated[
         int | None, typer.Option(min=1, help="Map pixels per side of the blocks that intervals come from.")
     ] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Also write all figures as JSON.")] = None,
+    json_path: JsonOption = None,
 ) -> None:
     """Compare a map with labels: OA, AA, kappa, F1 and more with 95 % intervals, confusion matrix, areas, leakage.
 
@@ -37,10 +37,10 @@ def evaluate_command(
 
     refuse_overwriting(json_path, (map_path, labels, split))
     evaluation = evaluate(map_path, labels, split=split, part=part, column=column, block=block)
-    say(evaluation.notes)
-    print_evaluation(evaluation)
     if json_path is not None:
         write_whole(json_path, as_json(evaluation.to_dict()))
+    say(evaluation.notes)
+    print_evaluation(evaluation)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
