@@ -111,10 +111,15 @@ class WriteBehind:
             self._last.result()
 
 
+def is_address(path: Path) -> bool:
+    """Whether only GDAL can say if it is there: inside an archive, or on the net."""
+    return str(path).startswith("/vsi") or ":/" in str(path)
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal digest of a file's content, read piece by piece; "" for a folder and for an address inside an archive
     or on the net, which only GDAL can read. InputError if it cannot be read."""
-    if path.is_dir() or str(path).startswith("/vsi") or ":/" in str(path):
+    if path.is_dir() or is_address(path):
         return ""
     try:
         with path.open("rb") as file:

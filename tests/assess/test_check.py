@@ -242,20 +242,36 @@ def test_the_command_prints_all_and_writes_json(call, pair, ground, write_tif, t
 
 def test_pairs_that_make_no_scene_are_refused_in_one_line(call, pair, ground, write_tif, tmp_path):
     ms, pan = pair()
-    near = write_tif("near.tif", ground.pan, pixel=PIXEL / 2, corner=(CORNER[0] + 1.7, CORNER[1]))
     odd = write_tif("odd.tif", ground.pan, pixel=PIXEL / 2.5)
     missing = tmp_path / "missing.tif"
     here = sorted(tmp_path.iterdir())
     for images, message in (
-        ((ms, missing), f"adcdnet: {missing} does not exist\n"),
+        ((ms, missing), f"adcdnet: {missing} does not exist; check the path\n"),
         ((pan, ms), "exchange the two\n"),
         ((ms, odd), "e.g. with adcdnet align\n"),
-        ((ms, near), "e.g. with adcdnet align\n"),
     ):
         code, out, err = call("--ms", images[0], "--pan", images[1], "--json", tmp_path / "x.json")
         assert (code, out, err.count("\n")) == (1, "", 1), err
         assert err.endswith(message)
         assert sorted(tmp_path.iterdir()) == here
+
+
+def test_a_pair_off_its_edges_is_used_as_it_is_and_needs_no_correction(call, ground, write_tif):
+    """The same ground, of which PAN misses the first row and column of half of its pixels."""
+    fine = ground.pan.repeat(2, -2).repeat(2, -1)[..., 1:-1, 1:-1]
+    h, w = (n // 2 for n in fine.shape[-2:])
+    halves = fine.reshape(-1, h, 2, w, 2).mean((2, 4)).astype(np.uint16)
+    corner = (CORNER[0] + PIXEL / 4, CORNER[1] - PIXEL / 4)
+    ms, pan = write_tif("ms.tif", ground.ms), write_tif("half.tif", halves, pixel=PIXEL / 2, corner=corner)
+    code, out, err = call("--ms", ms, "--pan", pan)
+    assert (code, err.count("\n")) == (0, 2)
+    assert "note: PAN pixels lie 0.50 rows and 0.50 columns off the MS edges; used as they are\n" in err
+    assert "82×70 MS pixels" in err
+    assert out.endswith("verdict: fine\n")
+    report = ad.check(ms, pan)
+    assert (report.registration.row, report.registration.col) == pytest.approx((0, 0), abs=0.1)
+    assert (report.registration.phase_row, report.registration.phase_col) == pytest.approx((0, 0), abs=0.35)
+    assert report.registration.fit_as_given > 0.99 * report.registration.fit
 
 
 def test_a_json_that_cannot_be_written_is_one_line(call, pair, tmp_path):

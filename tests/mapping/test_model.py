@@ -154,6 +154,8 @@ def test_a_damaged_header(saved, header):
         (change("temperature", 0), "temperature holds 0; a finite number above 0"),
         (change("temperature", -1), "temperature holds -1"),
         (change("temperature", float("nan")), "temperature holds nan"),
+        (change("phase", [float("nan"), 0.0]), "phase holds nan"),
+        (change("phase", [0.5]), "phase holds 1 numbers, 2 are needed"),
         (change("label_shares", [0.5, 0.5, 0.0]), "label_shares holds 0.0"),
         (change("drawn_shares", [0.5, 0.5]), "drawn_shares holds 2 numbers, 3 are needed"),
         (change("drawn_shares", [0.5, float("inf"), 0.5]), "drawn_shares holds inf"),

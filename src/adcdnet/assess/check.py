@@ -115,6 +115,7 @@ def check(
     *,
     classes: ClassTable | None = None,
     column: str | None = None,
+    layer: str | None = None,
     mask: Path | str | None = None,
     mask_values: Sequence[int] | None = None,
     mask_bits: Sequence[int] | None = None,
@@ -123,8 +124,8 @@ def check(
 ) -> CheckReport:
     """What two images and their labels are, how they lie on each other, and what stands in the way of their use.
 
-    classes, column: as for `read_labels`; the others: as for `Scene.open`. InputError where the images do not make a
-    scene at all; labels that cannot be used are a finding.
+    classes, column, layer: as for `read_labels`; the others: as for `Scene.open`. InputError where the images do not
+    make a scene at all; labels that cannot be used are a finding.
     """
     masked: dict[str, Any] = {"mask": mask, "mask_values": mask_values, "mask_bits": mask_bits}
     with Scene.open(ms, pan, **masked, ms_bands=ms_bands, pan_bands=pan_bands) as scene:
@@ -132,12 +133,12 @@ def check(
         findings = [*_about_bands("MS", ms_facts), *_about_bands("PAN", pan_facts)]
         if scene.hidden > _HIDDEN:
             findings.append(Finding(f"the mask hides {scene.hidden:.0%} of the scene", _HOW_TO_HIDE_LESS))
-        registration = measure(scene.read, *scene.grid.shape)
+        registration = measure(scene.read, *scene.grid.shape, phase=scene.phase)
         findings += _about_registration(registration, scene.ratio)
         notes, labelled, contested = scene.notes, None, 0
         if labels is not None:
             try:
-                found = read_labels(labels, scene.grid, classes=classes, column=column)
+                found = read_labels(labels, scene.grid, classes=classes, column=column, layer=layer)
             except InputError as error:
                 findings.append(Finding(str(error), "", fatal=True))
             else:

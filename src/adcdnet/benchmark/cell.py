@@ -106,7 +106,7 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         split = _split(first, labels, pixels.valid, config)
         index = np.where(pixels.valid, labels.index, -1).astype(np.int64)
         shown = replace(labels, index=_kept_labels(index, split, first).astype(np.int16))
-        area = TrainingArea.of(pixels, shown, split, config=config, ratio=scene.ratio)
+        area = TrainingArea.of(pixels, shown, split, config=config, ratio=scene.ratio, phase=scene.phase)
         ground = (split.part == TEST) & pixels.valid
         if settings is None:
             answers = _of_baseline(first, area, pixels, scene, ground)

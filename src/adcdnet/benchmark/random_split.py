@@ -84,7 +84,7 @@ def _claim(run: Run, scenes: Sequence[LabelledScene], device: str) -> Claim:
     for labelled in scenes:
         step = model.network.config.step(labelled.scene.ratio)
         split = run.split("" if len(scenes) == 1 else labelled.name)
-        grid = labelled.scene.grid.refine(step)
+        grid = labelled.scene.grid_of(model.network.config.grid)
         truth = labels_in_part(labelled.labels, grid, "the scene", split, "test")
         answers, tested = Answers.of(model, grid.shape), []
         for window, _, logits in scene_logits(

@@ -11,6 +11,7 @@ import typer
 from adcdnet.cli.console import (
     ColumnOption,
     JsonOption,
+    LayerOption,
     MaskBitsOption,
     MaskOption,
     MaskValuesOption,
@@ -37,6 +38,7 @@ def check_command(
     labels: Annotated[Path | None, typer.Option(help="Raster or polygons, if you have some.")] = None,
     classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
     column: ColumnOption = None,
+    layer: LayerOption = None,
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
@@ -62,6 +64,7 @@ def check_command(
         labels,
         classes=table,
         column=column,
+        layer=layer,
         mask=mask,
         **mask_rule(mask, mask_values, mask_bits),
         ms_bands=bands_of(ms_bands),

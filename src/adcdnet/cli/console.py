@@ -59,6 +59,7 @@ MsBandsOption = Annotated[
 PanBandsOption = Annotated[str | None, typer.Option("--pan-bands", help="PAN bands to use, as --ms-bands.")]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
 ColumnOption = Annotated[str | None, typer.Option(help="Column of a polygon file that holds the class.")]
+LayerOption = Annotated[str | None, typer.Option(help="Layer of a file of polygons or points that has several.")]
 FixShiftOption = Annotated[
     bool, typer.Option("--fix-shift", help="Measure the shift of PAN against MS and correct its whole pixels.")
 ]

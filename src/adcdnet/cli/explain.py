@@ -11,6 +11,7 @@ import typer
 from adcdnet.cli.console import (
     ColumnOption,
     JsonOption,
+    LayerOption,
     MsOption,
     PanOption,
     file_to_write,
@@ -37,6 +38,7 @@ def explain_command(
     ],
     classes: Annotated[Path | None, typer.Option(help="CSV with other names for the model's classes.")] = None,
     column: ColumnOption = None,
+    layer: LayerOption = None,
     split: Annotated[Path | None, typer.Option(help="split.tif of a run.")] = None,
     part: Annotated[str | None, typer.Option(help="train, validation, test or guard.")] = None,
     json_path: JsonOption = None,
@@ -57,7 +59,7 @@ def explain_command(
     loaded = Model.load(model)
     table = ClassTable.read(classes) if classes else loaded.classes
     with Scene.open(ms, pan) as scene:
-        read = read_labels(labels, scene.grid, classes=table, column=column)
+        read = read_labels(labels, scene.grid, classes=table, column=column, layer=layer)
         say((*scene.notes, *read.notes))
         with progress_bars() as report:
             explanation = explain(

@@ -10,6 +10,7 @@ import typer
 from adcdnet.cli.console import (
     ColumnOption,
     FixShiftOption,
+    LayerOption,
     MaskBitsOption,
     MaskOption,
     MaskValuesOption,
@@ -41,6 +42,7 @@ def report_command(
     pan_bands: PanBandsOption = None,
     labels: Annotated[Path | None, typer.Option(help="Raster or polygons, if not those of training.")] = None,
     column: ColumnOption = None,
+    layer: LayerOption = None,
     scene: Annotated[
         str | None, typer.Option(help="Which scene of a run that was trained on several. Default: the first.")
     ] = None,
@@ -73,6 +75,7 @@ def report_command(
             pan_bands=bands_of(pan_bands),
             labels=labels,
             column=column,
+            layer=layer,
             scene=scene,
             fix_shift=fix_shift,
             sample=sample,

@@ -46,9 +46,9 @@ class Aligned(NamedTuple):
     notes: tuple[str, ...]
 
 
-def measured_shift(read: Callable[..., Any], grid: Grid) -> Registration:
+def measured_shift(read: Callable[..., Any], grid: Grid, *, phase: tuple[float, float] = (0.0, 0.0)) -> Registration:
     """The correction, for use. InputError where it cannot be measured, or not to half a PAN pixel."""
-    shift = measure(read, *grid.shape)
+    shift = measure(read, *grid.shape, phase=phase)
     if shift is None:
         raise InputError(
             f"the shift of PAN against MS cannot be measured on {grid.height}×{grid.width} MS pixels: too few valid "
@@ -68,7 +68,7 @@ def fix_shift(scene: Scene) -> Scene:
 
     InputError where it cannot be measured well enough.
     """
-    shift = measured_shift(scene.read, scene.grid)
+    shift = measured_shift(scene.read, scene.grid, phase=scene.phase)
     noted = scene.with_notes(
         f"correction of PAN measured: {shift.row:+.2f} rows and {shift.col:+.2f} columns "
         f"(± {shift.largest_error:.2f}) of its pixels",
@@ -79,7 +79,7 @@ def fix_shift(scene: Scene) -> Scene:
 
 def note_shift(scene: Scene) -> Scene:
     """The scene, with a note where its PAN lies a whole pixel or more beside MS, as far as that is sure."""
-    shift = measure(scene.read, *scene.grid.shape)
+    shift = measure(scene.read, *scene.grid.shape, phase=scene.phase)
     if shift is None or shift.largest_error > TOO_UNSURE or shift.whole == (0, 0):
         return scene
     return scene.with_notes(

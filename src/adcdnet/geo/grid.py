@@ -2,10 +2,16 @@
 
 Rows grow downwards, columns to the right; windows are half-open; a transform maps pixel *corners* (the centre of pixel
 (row, col) is at (col + 0.5, row + 0.5)). `ratio` is the number of fine (pan) pixels per coarse (ms) pixel and axis.
+
+The edges of ms pixels may miss those of pan pixels by a constant part of a pan pixel, the phase (row, col): how far the
+ratio × ratio pan pixels that belong to an ms pixel lie below and right of its edges, in pan pixels. It reaches from
+−0.25 up to below 0.75: neither 0 (edges meet) nor 0.5 (centres meet, as of Landsat) lies at an end of the range, where
+rounding would choose other whole pixels for one file than for the next. Nothing is resampled for it.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +24,8 @@ from adcdnet.errors import InputError
 
 MAX_RATIO = 8
 _TOLERANCE = 0.01  # in fine pixels: how far grid lines may miss each other and still count as meeting
+_LOWEST_PHASE = -0.25
+PHASE_TOLERANCE = 0.05  # pan pixels: phases that differ by no more count as one
 
 
 @dataclass(frozen=True)
@@ -116,19 +124,42 @@ def tiles(height: int, width: int, size: int) -> Iterator[Window]:
 
 @dataclass(frozen=True)
 class Match:
-    """How an ms grid and a pan grid lie on each other: what both cover, as windows of each."""
+    """How an ms grid and a pan grid lie on each other: what both cover, as windows of each.
+
+    phase: how far the pan window lies below and right of the ms one, in pan pixels; see the top of the file.
+    """
 
     ratio: int
     ms: Window
     pan: Window
+    phase: tuple[float, float] = (0.0, 0.0)
 
 
-def match(ms: Grid, pan: Grid, *, names: tuple[str, str] = ("MS", "PAN"), tool: str = "adcdnet align") -> Match:
+def same_phase(phase: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two phases are close enough for one model."""
+    return max(abs(a - b) for a, b in zip(phase, other, strict=True)) <= PHASE_TOLERANCE + 1e-9
+
+
+def phase_words(phase: Sequence[float]) -> str:
+    """'0.50 rows and 0.50 columns'."""
+    return f"{phase[0]:.2f} rows and {phase[1]:.2f} columns"
+
+
+def match(
+    ms: Grid,
+    pan: Grid,
+    *,
+    names: tuple[str, str] = ("MS", "PAN"),
+    tool: str = "adcdnet align",
+    any_phase: bool = False,
+) -> Match:
     """The common extent of two north-up grids, in whole ms pixels; `names` and `tool` are for the error messages.
+
+    any_phase: edges may miss each other, by the phase of the match; otherwise that is 0.
 
     Coordinate systems are compared as text: give both grids the same spelling of the same system.
     Raises InputError when the coordinate systems differ, the ratio is not a whole number from 1 to 8, the edges of
-    ms pixels do not fall on edges of pan pixels, or nothing overlaps.
+    ms pixels do not fall on edges of pan pixels where they must, or nothing overlaps.
     """
     coarse, fine = names
     if (ms.crs is None) != (pan.crs is None):
@@ -168,12 +199,15 @@ def match(ms: Grid, pan: Grid, *, names: tuple[str, str] = ("MS", "PAN"), tool: 
     # where the ms corner lies on the pan grid, in pan pixels
     col, row = ~pan.transform @ (ms.transform.c, ms.transform.f)
     off_row, off_col = row - round(row), col - round(col)
-    if max(abs(off_row), abs(off_col)) > _TOLERANCE + drift:
+    if max(abs(off_row), abs(off_col)) > _TOLERANCE + drift and not any_phase:
         raise InputError(
             f"{coarse} pixel edges miss {fine} pixel edges by {off_row:+.2f} rows and {off_col:+.2f} columns ({fine} "
             f"pixels); they must meet; shift or resample one image onto the other's grid, e.g. with {tool}"
         )
-    row, col = round(row), round(col)
+    middle = ms.transform @ (ms.width // 2, ms.height // 2)
+    middle_col, middle_row = ~pan.transform @ middle
+    row, row_phase = _whole(row, middle_row - ms.height // 2 * ratio, _TOLERANCE + drift)
+    col, col_phase = _whole(col, middle_col - ms.width // 2 * ratio, _TOLERANCE + drift)
     first_row, first_col = max(0, -(row // ratio)), max(0, -(col // ratio))
     stop_row = min(ms.height, (pan.height - row) // ratio)
     stop_col = min(ms.width, (pan.width - col) // ratio)
@@ -188,7 +222,18 @@ def match(ms: Grid, pan: Grid, *, names: tuple[str, str] = ("MS", "PAN"), tool: 
         ratio,
         Window(first_row, first_col, height, width),
         Window(row + first_row * ratio, col + first_col * ratio, height * ratio, width * ratio),
+        (row_phase, col_phase),
     )
+
+
+def _whole(corner: float, in_middle: float, tolerance: float) -> tuple[int, float]:
+    """The pan pixel that the first ms pixel begins with, and the phase; both arguments say where on the pan grid that
+    ms pixel begins, one from the corner and one from the middle of the image, where a drift counts half.
+    """
+    if abs(corner - round(corner)) <= tolerance:
+        return round(corner), 0.0
+    whole = math.ceil(round(in_middle + _LOWEST_PHASE, 3))
+    return whole, round(whole - in_middle, 3)
 
 
 def _crs_name(crs: str | None) -> str:

@@ -124,13 +124,12 @@ def sieve(values: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def is_raster(path: Path | str) -> bool:
-    """Whether a file that exists opens as a raster. Raises InputError where there is no file."""
+    """Whether something that exists, or that GDAL knows by its address, opens as a raster. Raises InputError if not."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; name a raster or a file of polygons")
+    address = address_of(path)
     try:
         with quiet():
-            rasterio.open(path).close()
+            rasterio.open(address).close()
     except RasterioError:
         return False
     return True
@@ -177,19 +176,40 @@ def require_proj() -> None:
         ) from error
 
 
+def address_of(path: Path) -> str:
+    """What GDAL takes for a path: itself, or an address such as /vsizip/..., https://..., file:///... or netcdf:...
+
+    InputError where it is none of these and does not exist.
+    """
+    text = str(path)
+    if local := re.match(r"file:/+(?=.)", text):
+        path, text = Path("/" + text[local.end() :]), "/" + text[local.end() :]
+    if path.exists():
+        return text
+    if archive := re.match(r"(/vsi\w+)(/.+)", text):
+        if any(place.is_file() for place in (Path(archive[2]), *Path(archive[2]).parents)):
+            return f"{archive[1]}/{archive[2]}"  # an archive by its absolute path wants two
+        return text
+    if re.match(r"(\w+\+)?(https?|ftp|s3|gs|az|oss|hdfs|zip|tar|gzip):/", text):
+        return re.sub(r":/(?!/)", "://", text)  # a Path makes one slash of two
+    if re.match(r"[A-Za-z]\w+:", text):  # of a driver, such as a variable of a NetCDF file or a database
+        return text
+    raise InputError(f"{path} does not exist; check the path")
+
+
 def open_raster(path: Path) -> Any:
     """A raster by its path, or by an address that GDAL knows, such as /vsizip/... or https://..."""
-    address = re.sub(r"(?<=\w\w):/(?!/)", "://", str(path))  # a Path makes one slash of two
-    archive = re.match(r"(/vsi\w+)(/.+)", address)
-    if archive and any(place.is_file() for place in (Path(archive[2]), *Path(archive[2]).parents)):
-        address = f"{archive[1]}/{archive[2]}"  # an archive by its absolute path wants two
-    elif address == str(path) and not address.startswith("/vsi"):
-        if not path.exists():
-            raise InputError(f"{path} does not exist")
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; a raster file is needed")
+    address = address_of(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; a raster file is needed")
     with reading(path), quiet():
-        return rasterio.open(address)
+        dataset = rasterio.open(address)
+    if dataset.count == 0 and dataset.subdatasets:
+        names = list(dataset.subdatasets)
+        dataset.close()
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise InputError(f"{path} holds {len(names)} rasters; name one of them instead: {shown}")
+    return dataset
 
 
 @contextmanager

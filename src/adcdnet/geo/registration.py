@@ -101,12 +101,13 @@ class Registration:
         return asdict(self)
 
 
-def measure(read: Read, height: int, width: int) -> Registration | None:
+def measure(read: Read, height: int, width: int, *, phase: tuple[float, float] = (0.0, 0.0)) -> Registration | None:
     """The correction over a scene of height × width MS pixels, from up to 25 windows; None where none can be measured.
 
-    read(window) gives ms (B, h, w), pan (P, h·ratio, w·ratio) and the masks of both, as `Scene.read` does.
+    read(window) gives ms (B, h, w), pan (P, h·ratio, w·ratio) and the masks of both, as `Scene.read` does. phase: how
+    far PAN lies off the MS edges there by the files' own word, which needs no correction.
     """
-    windows = [(window, shift_between(*read(window.grow(_MARGIN)))) for window in _windows(height, width)]
+    windows = [(window, shift_between(*read(window.grow(_MARGIN)), phase=phase)) for window in _windows(height, width)]
     return combine(windows, height, width)
 
 
@@ -130,8 +131,12 @@ def shift_between(
     pan: NDArray[np.float32],
     ms_valid: NDArray[np.bool_] | None = None,
     pan_valid: NDArray[np.bool_] | None = None,
+    *,
+    phase: tuple[float, float] = (0.0, 0.0),
 ) -> Shift | None:
     """The correction that lays pan (P, h·ratio, w·ratio) on ms (B, h, w); masks (h, w) and (h·ratio, w·ratio).
+
+    phase: where pan is meant to lie, in its pixels below and right of ms; the correction is what lacks to that.
 
     The six outermost MS pixels serve as margin only. None where too few pixels are valid, where there is nothing to
     see, or where the best trial lies at the edge of what was tried. ValueError if the sizes do not fit.
@@ -150,7 +155,7 @@ def shift_between(
     usable = (ms_valid & near)[inner]
     if usable.sum() < _FEWEST:
         return None
-    return _Trials(ms[:, *inner], pan, pan_valid, usable, ratio).best()
+    return _Trials(ms[:, *inner], pan, pan_valid, usable, ratio, phase).best()
 
 
 def _smoothed(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -170,8 +175,9 @@ class _Trials:
         pan_valid: NDArray[np.bool_],
         usable: NDArray[np.bool_],
         ratio: int,
+        phase: tuple[float, float],
     ) -> None:
-        self.usable, self.ratio = usable, ratio
+        self.usable, self.ratio, self.phase = usable, ratio, phase
         bands = ms[:, usable].T.astype(np.float64)  # (n, B)
         bands -= bands.mean(0)
         deviation = bands.std(0)
@@ -200,8 +206,11 @@ class _Trials:
         covariance = 2 * (1 - fit) / (self.usable.sum() / alike) * np.linalg.inv(curvature)
         phase_row, phase_col = self._by_phase(row_s, col_s)
         errors = np.sqrt(np.diag(covariance)).tolist()
-        as_given = self.fit(*self._at_whole(0, 0))
-        return Shift(row_s, col_s, (errors[0], errors[1]), fit, as_given, phase_row, phase_col)
+        rows, cols = self.phase
+        as_given = self.fit(*(self._at(rows, cols) if any(self.phase) else self._at_whole(0, 0)))
+        return Shift(
+            row_s - rows, col_s - cols, (errors[0], errors[1]), fit, as_given, phase_row - rows, phase_col - cols
+        )
 
     def _at_whole(self, row: int, col: int) -> list[Floats]:
         """p(s) per PAN band, as maps (h, w); s in whole pixels."""

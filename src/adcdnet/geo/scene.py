@@ -18,7 +18,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from adcdnet.errors import InputError
-from adcdnet.geo.grid import Grid, Window, match, tiles
+from adcdnet.geo.grid import Grid, Window, match, phase_words, tiles
 from adcdnet.geo.image import Files, Image, Stack, is_same_grid, open_image, size_of
 from adcdnet.geo.masks import BIT_TYPES, PLAIN, MaskRule
 from adcdnet.geo.raster import UNPLACED, same_crs
@@ -68,6 +68,7 @@ class Scene:
     """An MS and a PAN raster of the same ground, open for reading; also a context manager.
 
     grid, ms_full, pan_full: the MS grid of the common extent, and the two whole rasters.
+    fine_grid: the PAN grid of the common extent, as PAN lies. phase: how far that lies off the MS grid, see `grid`.
     ratio: PAN pixels per MS pixel and axis. placed: whether the files say where they lie. paths: MS and PAN file, then
     all others that the pixels come from. files: the same by what they are, "ms", "pan", "mask" or "ms 1", "ms 2".
     chosen: the bands asked for, of "ms" and "pan", where they were. mask_rule: what of the mask hides; hidden: the
@@ -87,9 +88,12 @@ class Scene:
         chosen: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.ms_full, self.pan_full, notes = place(ms, pan)
-        matched = match(self.ms_full, self.pan_full)
+        matched = match(self.ms_full, self.pan_full, any_phase=True)
         self.ratio, self.placed = matched.ratio, ms.placed
-        self.grid = self.ms_full.crop(matched.ms)
+        self.grid, self.phase = self.ms_full.crop(matched.ms), matched.phase
+        self.fine_grid = self.pan_full.crop(matched.pan) if any(self.phase) else self.grid.refine(self.ratio)
+        if any(self.phase):
+            notes += (f"PAN pixels lie {phase_words(self.phase)} off the MS edges; used as they are",)
         if matched.ms != self.ms_full.window or matched.pan != self.pan_full.window:
             notes += (
                 f"MS covers {size_of(self.ms_full)}, PAN {size_of(self.pan_full)} pixels; "
@@ -167,6 +171,10 @@ class Scene:
             )
         return not fits[0]
 
+    def grid_of(self, targets: str) -> Grid:
+        """That of MS for "coarse" targets, that of PAN for "fine" ones."""
+        return self.fine_grid if targets == "fine" else self.grid
+
     def _share_hidden(self, mask: _Mask) -> float:
         """About how much of the common extent a mask hides. InputError where it hides all."""
         extent = self._match.pan if mask.fine else self._match.ms
@@ -187,11 +195,6 @@ class Scene:
                 "if that is not meant, name what hides with --mask-values or --mask-bits",
             )
         return share
-
-    @property
-    def fine_grid(self) -> Grid:
-        """The PAN grid of the common extent."""
-        return self.grid.refine(self.ratio)
 
     def read(self, window: Window, *, repeat_edge: bool = True) -> Pixels:
         """One window of the common extent, in MS pixels; beyond it the images are mirrored, each at its own resolution.

@@ -11,6 +11,7 @@ mask_values = [3, 8, 9, 10]          # or only where it has one of these values,
 mask_bits = [1, 3, 4]                # or any of these bits
 labels = "valley/labels.gpkg"
 column = "class"                     # optional, of a polygon file
+layer = "train"                      # optional, of a file with several
 part = "test"                        # optional: all of it trains, validates or tests; otherwise it is divided,
 split = "split.tif"                  # or as this raster says, values as in a run's split.tif
 """
@@ -45,6 +46,7 @@ class SceneFiles(BaseModel):
     labels: Path | None = None
     classes: Path | None = None
     column: str | None = None
+    layer: str | None = None
     part: Literal["train", "validation", "test"] | None = None
     split: Path | None = None
 
@@ -70,7 +72,7 @@ class SceneFiles(BaseModel):
         if self.labels is None:
             raise InputError(f'scene {self.name!r} names no labels; add labels = "..." to it')
         table = None if self.classes is None else ClassTable.read(self.classes)
-        return read_labels(self.labels, grid, classes=table, column=self.column)
+        return read_labels(self.labels, grid, classes=table, column=self.column, layer=self.layer)
 
 
 class _File(BaseModel):
@@ -87,8 +89,7 @@ def read_scenes(path: Path | str, *, labelled: bool = True) -> list[SceneFiles]:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            content = _File.model_validate(tomllib.load(file))
+        content = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"scenes {path} cannot be read: {error}") from error
     except ValidationError as error:

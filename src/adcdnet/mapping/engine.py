@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adcdnet.config import AnswerConfig
 from adcdnet.errors import InputError
-from adcdnet.geo.grid import Window, tiles
+from adcdnet.geo.grid import Window, phase_words, same_phase, tiles
 from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.mapping.memory import LARGEST_BATCH, Engine
 from adcdnet.mapping.model import Model
@@ -34,7 +34,7 @@ def default_engine(network: ADCDNet) -> Engine:
 
 
 def check_scene(model: Model, scene: Scene) -> None:
-    """InputError if the scene's bands or ratio are not those the model was trained with."""
+    """InputError if the scene's bands, ratio or phase are not those the model was trained with."""
     layout = model.network.layout
     for what, here, needed in (
         ("MS bands", scene.ms_bands, layout.ms_bands),
@@ -46,6 +46,12 @@ def check_scene(model: Model, scene: Scene) -> None:
                 f"the scene has {here} {what}, the model was trained with {needed}; "
                 "give it images of the sensors it was trained with, or train a model on this scene"
             )
+    if not same_phase(scene.phase, model.phase):
+        mend = "use a model trained on such images" + ("" if any(model.phase) else ", or the copy of `adcdnet align`")
+        raise InputError(
+            f"PAN pixels of the scene lie {phase_words(scene.phase)} off the MS edges, the model was trained with "
+            f"{phase_words(model.phase)}; {mend}"
+        )
 
 
 def logits_of(

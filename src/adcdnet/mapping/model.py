@@ -42,6 +42,7 @@ class Model:
     answers: what is done with its answers before they make a map.
     label_shares: π, the class shares of the training labels. drawn_shares: ρ, the shares in which training met them.
     record: how it was trained, for people and reports. temperature: see `posterior`.
+    phase: of the scenes it was trained on, see `grid`; others are not for it.
     """
 
     network: ADCDNet
@@ -52,6 +53,7 @@ class Model:
     record: RunRecord = field(default_factory=RunRecord)
     temperature: float = 1.0
     answers: AnswerConfig = field(default_factory=AnswerConfig)
+    phase: tuple[float, float] = (0.0, 0.0)
 
     @property
     def reach(self) -> int:
@@ -69,12 +71,13 @@ class Model:
             "answers": self.answers.model_dump(),
             "layout": asdict(self.network.layout),
             "statistics": asdict(self.statistics),
-            "classes": asdict(self.classes),
+            "classes": {name: values for name, values in asdict(self.classes).items() if values},
             "label_shares": self.label_shares,
             "drawn_shares": self.drawn_shares,
             "temperature": self.temperature,
             "record": self.record.to_dict(),
             "weights_sha256": _digest(weights),
+            **({"phase": self.phase} if any(self.phase) else {}),
         }
         write_whole(path, save(weights, {_KEY: json.dumps(header, ensure_ascii=False)}))
 
@@ -122,7 +125,8 @@ class Model:
         statistics = BandStatistics(**{name: tuple(values) for name, values in header["statistics"].items()})
         classes = ClassTable(**{name: tuple(values) for name, values in header["classes"].items()})
         shares = tuple(header["label_shares"]), tuple(header["drawn_shares"])
-        _check_values(layout, statistics, classes, shares, header["temperature"])
+        phase = tuple(header.get("phase", (0.0, 0.0)))
+        _check_values(layout, statistics, classes, shares, header["temperature"], phase)
         return cls(
             network.eval(),
             statistics,
@@ -131,6 +135,7 @@ class Model:
             RunRecord.from_dict(header["record"]),
             float(header["temperature"]),
             AnswerConfig.model_validate(header["answers"]),
+            (float(phase[0]), float(phase[1])),
         )
 
 
@@ -163,6 +168,7 @@ def _check_values(
     classes: ClassTable,
     shares: tuple[tuple[float, ...], tuple[float, ...]],
     temperature: float,
+    phase: tuple[float, ...],
 ) -> None:
     """ValueError where a number is not finite or out of its range, or there are too few or too many."""
     ms, pan, k = layout.ms_bands, layout.pan_bands, layout.classes
@@ -174,6 +180,7 @@ def _check_values(
         "label_shares": (shares[0], k, True),
         "drawn_shares": (shares[1], k, True),
         "temperature": ((temperature,), 1, True),
+        "phase": (phase, 2, False),
     }
     for name, (values, count, positive) in numbers.items():
         if len(values) != count:

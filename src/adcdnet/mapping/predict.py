@@ -80,7 +80,7 @@ def predict(
     for path in written:
         require_file_name(path)
     _refuse_overwriting(written, scene)
-    grid = scene.grid.refine(model.network.config.step(scene.ratio))
+    grid = scene.grid_of(model.network.config.grid)
     if sieved >= grid.height * grid.width:
         raise InputError(
             f"patches of fewer than {sieved} pixels are to go, but the map of {scene.name} has only "

@@ -42,7 +42,7 @@ class RunFiles:
     """A run folder, read. history: rows of history.csv as they are; timing: seconds by stage, and memory.
 
     scene: the name of the one that is looked at in a run of several, "" where there is one only.
-    column: which column of a polygon file held the class. command: the words that made the run, none where not known.
+    column, layer: which of a polygon file held the class. command: the words that made the run, none where not known.
     bands: to use of "ms" and "pan", as `Scene.open` takes them, of an image that is missing here all.
     others: files that the run's other scenes were trained with, as "SCENE: role".
     mask_rule: which values of the mask hide.
@@ -58,6 +58,7 @@ class RunFiles:
     mask_rule: MaskRule
     pan_shift: tuple[int, int]
     column: str | None
+    layer: str | None
     command: tuple[str, ...]
     history: tuple[dict[str, str], ...]
     timing: Mapping[str, float]
@@ -107,7 +108,7 @@ def read_run(
             f"{folder} is not a run: it has no model.safetensors; name a folder that `adcdnet train` wrote"
         )
     model = Model.load(folder)
-    recorded, column, command = inputs.read(folder)
+    recorded, column, layer, command = inputs.read(folder)
     names = list(model.record.scenes)
     name = _choose(names, scene, folder)
     before = f"{name}: " if name else ""
@@ -133,6 +134,7 @@ def read_run(
         recorded["mask"].rule if mask_rule.is_plain and "mask" in recorded and not given.get("mask") else mask_rule,
         (rows, cols),
         column,
+        layer,
         command,
         tuple(_rows(folder / "history.csv")),
         _json(folder / "timing.json"),

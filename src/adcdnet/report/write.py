@@ -41,6 +41,7 @@ def write_report(
     pan_bands: Sequence[str] | None = None,
     labels: Path | str | None = None,
     column: str | None = None,
+    layer: str | None = None,
     scene: str | None = None,
     fix_shift: bool = False,
     sample: Path | str | None = None,
@@ -51,8 +52,8 @@ def write_report(
 
     map_path, probabilities: as `predict` wrote them; by default map.tif and probabilities.tif of the run's folder, and
     where there are none the scene is mapped for the page. ms, pan, mask and bands as of `Scene.open`, labels
-    and their column: by default what the run was trained on, with the correction of PAN that it had. scene: which one
-    of a run of several, by default the first; map and page are then by default called as it is, NAME.tif and
+    and their column and layer: by default what the run was trained on, with the correction of PAN that it had. scene:
+    which one of a run of several, by default the first; map and page are then by default called as it is, NAME.tif and
     report-NAME.html. fix_shift: measure the correction of PAN in images that the run was not trained with. sample: a
     probability sample of the map, for adjusted areas.
     The drawings also go, as SVG, and the pictures, as PNG or JPEG, into a folder of the page's name beside it.
@@ -71,7 +72,9 @@ def write_report(
         if fix_shift and files.pan_shift == (0, 0):
             opened = alignment.fix_shift(opened)
         product = find_product(files, opened, _path(map_path), _path(probabilities), temp=Path(temp), progress=progress)
-        findings = look(files, opened, product, column=column or files.column, sample=_path(sample))
+        if labels is None:
+            column, layer = column or files.column, layer or files.layer
+        findings = look(files, opened, product, column=column or files.column, layer=layer, sample=_path(sample))
         drawings: dict[str, str] = {}
         content = _chapters(findings, drawings)
     beside = page.with_suffix("")

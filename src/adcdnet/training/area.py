@@ -19,6 +19,7 @@ from adcdnet.geo.scene import Pixels
 from adcdnet.mapping.smoothing import looks
 from adcdnet.nn.architecture import Architecture
 from adcdnet.split.parts import TEST, TRAIN, UNUSED, VALIDATION, Split
+from adcdnet.training.turning import Turning, turned
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class TrainingArea:
     step: targets per MS pixel and axis; where PAN pixels are the targets, target and label are (H·ratio, W·ratio), and
     targets are counted on that grid. All targets of one tile are then of one phase (`Window.around`), so that its
     labels lie on it as those of MS pixels do.
+
+    phase: of the scenes, see `grid`. A draw is flipped and turned only in ways that keep it (`turning`).
     """
 
     network: Architecture
@@ -70,6 +73,7 @@ class TrainingArea:
     label: NDArray[np.int64]
     validation: NDArray[np.bool_]
     validation_label: NDArray[np.int64]
+    phase: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def of(
@@ -80,10 +84,12 @@ class TrainingArea:
         *,
         config: TrainConfig,
         ratio: int,
+        phase: tuple[float, float] = (0.0, 0.0),
         statistics: BandStatistics | None = None,
     ) -> TrainingArea:
         """Of one scene. labels: on the grid of the targets. statistics: measured over the train part if not given."""
-        network, reach, step = config.network, config.reach, config.network.step(ratio)
+        network, step = config.network, config.network.step(ratio)
+        reach = config.reach + any(phase)  # a flip may want the PAN pixel before those that the network sees
         train, test = split.part == TRAIN, (split.part == TEST) & split.hides_test
         statistics = statistics or training_statistics([(pixels, split)])
         ms, pan = statistics.standardise(
@@ -110,6 +116,7 @@ class TrainingArea:
             label=np.where(target, index, -1),
             validation=validation,
             validation_label=np.where(validation, index, -1),
+            phase=phase,
         )
 
     @classmethod
@@ -142,6 +149,10 @@ class TrainingArea:
     @property
     def step(self) -> int:
         return self.network.step(self.ratio)
+
+    @cached_property
+    def _turning(self) -> Turning:
+        return Turning(self.phase, self.step)
 
     @cached_property
     def labelled(self) -> NDArray[np.int64]:
@@ -292,12 +303,15 @@ class TrainingArea:
         """As `_cut`, but without validation pixels, and ready to be turned.
 
         In pan of an even step a target lies behind the middle, and in front of it once turned; one more row and column
-        put it into the middle, and `_stack` takes them off again.
+        put it into the middle, and `_stack` takes them off again. Those before the first, see `turning`.
         """
         around = window.around(self.ratio, self.step, phase)
         spare = 1 - self.step % 2
         coarse = window.slices
-        fine = Window(around.row, around.col, around.height + spare, around.width + spare).slices
+        top, left = self._turning.spare
+        fine = Window(
+            around.row - top, around.col - left, around.height + spare + top, around.width + spare + left
+        ).slices
         return self.ms[:, *coarse] * self.shown[:, *coarse], self.pan[:, *fine] * self.shown_fine[:, *fine]
 
     def _stack(
@@ -308,12 +322,13 @@ class TrainingArea:
         augment: bool,
     ) -> Drawn:
         """One batch of all cuts, each flipped and turned at random if wanted."""
-        turned = []
+        batch = []
         for cut in cuts:
-            turns, flip = (int(rng.integers(4)), int(rng.integers(2))) if augment else (0, 0)
-            ms, pan, label = (np.rot90(x[..., ::-1] if flip else x, turns, axes=(-2, -1)) for x in cut)
-            turned.append((ms, pan[:, : ms.shape[1] * self.ratio, : ms.shape[2] * self.ratio], label))
-        return Drawn(*(np.stack(arrays) for arrays in zip(*turned, strict=True)))
+            way = self._turning.draw(rng) if augment else (0, 0)
+            ms, pan, label = (turned(x, way) for x in cut)
+            pan = self._turning.without_spare(pan, *(n * self.ratio for n in ms.shape[1:]))
+            batch.append((ms, pan, label))
+        return Drawn(*(np.stack(arrays) for arrays in zip(*batch, strict=True)))
 
 
 def training_statistics(scenes: Sequence[tuple[Pixels, Split]]) -> BandStatistics:
@@ -357,12 +372,13 @@ def training_area(
     *,
     config: TrainConfig,
     ratio: int,
+    phase: tuple[float, float] = (0.0, 0.0),
     statistics: BandStatistics | None = None,
 ) -> TrainingArea:
     """What training may look at, over all scenes that train or validate; band statistics over all that train."""
     statistics = statistics or training_statistics(list(zip(pixels, splits, strict=True)))
     areas = [
-        TrainingArea.of(*scene, config=config, ratio=ratio, statistics=statistics)
+        TrainingArea.of(*scene, config=config, ratio=ratio, phase=phase, statistics=statistics)
         for scene in zip(pixels, labels, splits, strict=True)
         if np.isin(scene[2].part, (TRAIN, VALIDATION)).any()
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adcdnet.files import as_json, sha256, write_whole
+from adcdnet.files import as_json, is_address, sha256, write_whole
 from adcdnet.geo.masks import PLAIN, MaskRule
 
 FILE = "inputs.json"
@@ -28,7 +28,7 @@ class Input:
     @classmethod
     def of(cls, path: Path, rule: MaskRule = PLAIN) -> Input:
         """InputError if the file cannot be read."""
-        return cls(path.resolve(), sha256(path), rule)
+        return cls(path if is_address(path) else path.resolve(), sha256(path), rule)
 
     @classmethod
     def of_dict(cls, content: Mapping[str, Any]) -> Input:
@@ -42,25 +42,34 @@ class Input:
 
     def found(self, beside: Path) -> Path | None:
         """Where the file is now: at its old place or, of the same name, in the folder `beside`; None if in neither."""
+        if is_address(self.path):
+            return self.path
         places = (self.path, beside / self.path.name)
         return next((place for place in places if place.exists()), None)
 
 
-def write(folder: Path, inputs: Mapping[str, Input], column: str | None, command: Sequence[str] = ()) -> None:
-    """Leave inputs.json in a run's folder. column: that of a polygon file which held the class, if it was named.
+def write(
+    folder: Path,
+    inputs: Mapping[str, Input],
+    column: str | None,
+    layer: str | None = None,
+    command: Sequence[str] = (),
+) -> None:
+    """Leave inputs.json in a run's folder. column, layer: those of a polygon file that held the class, if named.
 
     command: the arguments of the command line, none where training was called from Python. InputError on failure.
     """
     content: dict[str, Any] = {name: file.to_dict() for name, file in inputs.items()}
-    content |= {"column": column, "command": list(command)}
+    content |= {"column": column, "layer": layer, "command": list(command)}
     write_whole(folder / FILE, as_json(content))
 
 
-def read(folder: Path) -> tuple[dict[str, Input], str | None, tuple[str, ...]]:
-    """Inputs by name ("ms", "pan", "labels"), column and command; nothing where the file is missing or damaged."""
+def read(folder: Path) -> tuple[dict[str, Input], str | None, str | None, tuple[str, ...]]:
+    """Inputs by name ("ms", "pan", "labels"), column, layer and command; nothing where the file is no such."""
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
         column, command = content.pop("column"), tuple(map(str, content.pop("command")))
-        return {name: Input.of_dict(file) for name, file in content.items()}, column, command
+        layer = content.pop("layer", None)  # which older versions did not write
+        return {name: Input.of_dict(file) for name, file in content.items()}, column, layer, command
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}, None, ()
+        return {}, None, None, ()

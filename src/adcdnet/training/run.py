@@ -62,8 +62,8 @@ def train(
 ) -> Run:
     """Train both stages and leave a run folder: model, settings, history, split, metrics, timing.
 
-    scene: one, with its labels; or several `LabelledScene`s, which must agree in bands, ratio and classes, and may
-    differ in size and coordinate system. Labels must be on their scene's grid (`read_labels`): `scene.grid`, or
+    scene: one, with its labels; or several `LabelledScene`s, which must agree in bands, ratio, phase and classes,
+    and may differ in size and coordinate system. Labels must be on their scene's grid (`read_labels`): `scene.grid`, or
     `scene.fine_grid` where the settings of the network say grid "fine". Raises InputError for
     settings or labels that cannot be used, for a collapse in stage I and for a folder that cannot be written.
     KeyboardInterrupt in stage II ends it early: the run is then complete with the weights so far, and says so.
@@ -89,7 +89,9 @@ def train(
             network = build_network(ground.config, ground.layout, pick_device(device))
             notes = ground.notes
             if init is not None:
-                notes += tuple(notes_of(init, ground.measured, begin_from(network, init, ground.classes)))
+                notes += tuple(
+                    notes_of(init, ground.measured, begin_from(network, init, ground.classes, phase=ground.area.phase))
+                )
             trained = train_network(network, ground.area, ground.config, history)
         record = _record(folder.name, scene, ground, trained, notes)
         model = trained.model(ground.area, ground.classes, ground.config, record)
@@ -132,6 +134,7 @@ class Trained:
             record or RunRecord(),
             self.temperature,
             config.answers,
+            area.phase,
         )
 
 
@@ -188,7 +191,9 @@ def _prepare(scenes: Sequence[LabelledScene], config: TrainConfig, init: Model |
         )
     measured = training_statistics(list(zip(pixels, splits, strict=True)))
     statistics = measured if init is None else init.statistics
-    area = training_area(pixels, labels, splits, config=config, ratio=first.ratio, statistics=statistics)
+    area = training_area(
+        pixels, labels, splits, config=config, ratio=first.ratio, phase=first.phase, statistics=statistics
+    )
     if init is None and (suited := suited_to(area, config)) is not config:
         config = suited
         notes += ("few labels: trained without prior, DIA and DTM, which cost accuracy there (plain_if_few)",)
@@ -208,10 +213,12 @@ def _write_inputs(folder: Path, scenes: Sequence[LabelledScene], ground: _Ground
     """Splits, settings, and which files the run is made from: all that is known before the first step."""
     for labelled, split in zip(scenes, ground.splits, strict=True):
         tags = {"PARTS": json.dumps(PART_NAMES), "BLOCK": str(split.block), "REACH": str(ground.config.reach)}
+        if any(labelled.scene.phase):
+            tags["PHASE"] = " ".join(map(str, labelled.scene.phase))
         file = folder / split_name(labelled.name if len(scenes) > 1 else "")
         write_raster(file, split.part, labelled.scene.grid, nodata=0, tags=tags)
     write_whole(folder / "config.toml", ground.config.to_toml().encode())
-    provenance.write(folder, _inputs(scenes), scenes[0].labels.column, command)
+    provenance.write(folder, _inputs(scenes), scenes[0].labels.column, scenes[0].labels.layer, command)
 
 
 def _record(

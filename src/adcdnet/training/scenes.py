@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from adcdnet.config import SplitConfig
 from adcdnet.errors import InputError
+from adcdnet.geo.grid import phase_words, same_phase
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.split.blocks import split_blocks
@@ -56,7 +57,7 @@ class LabelledScene:
 
 
 def check_alike(scenes: Sequence[LabelledScene], *, fine: bool = False) -> None:
-    """InputError where labels are not on their scene's grid, or scenes differ in bands, ratio or classes.
+    """InputError where labels are not on their scene's grid, or scenes differ in bands, ratio, phase or classes.
 
     fine: the grid of a scene is that of its PAN image.
     """
@@ -79,6 +80,12 @@ def check_alike(scenes: Sequence[LabelledScene], *, fine: bool = False) -> None:
                     f"scene {labelled.name!r} has {here} {what}, scene {first.name!r} has {needed}; scenes trained "
                     "together must agree in bands and ratio; leave one out"
                 )
+        if not same_phase(labelled.scene.phase, first.scene.phase):
+            raise InputError(
+                f"PAN pixels of scene {labelled.name!r} lie {phase_words(labelled.scene.phase)} off the MS edges, "
+                f"those of scene {first.name!r} {phase_words(first.scene.phase)}; scenes trained together must agree; "
+                "leave one out"
+            )
         mine, theirs = (list(s.scene.ms_descriptions) for s in (labelled, first))
         if mine != theirs and None not in mine and sorted(map(str, mine)) == sorted(map(str, theirs)):
             raise InputError(

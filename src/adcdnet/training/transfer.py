@@ -10,6 +10,7 @@ from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.grid import phase_words, same_phase
 from adcdnet.mapping.model import Model
 from adcdnet.nn.adcdnet import ADCDNet
 
@@ -21,11 +22,13 @@ def settings_of(model: Model) -> TrainConfig:
     return TrainConfig().replace({"network": asdict(model.network.config), "answers": model.answers.model_dump()})
 
 
-def begin_from(network: ADCDNet, model: Model, classes: ClassTable) -> tuple[str, ...]:
+def begin_from(
+    network: ADCDNet, model: Model, classes: ClassTable, *, phase: tuple[float, float] = (0.0, 0.0)
+) -> tuple[str, ...]:
     """Give a fresh network the weights of a trained one, prior included; returns the names of classes it did not know.
 
     Of the classifiers, only the rows of classes of the same name are taken over. InputError where the two networks
-    differ in settings, bands or ratio.
+    differ in settings, bands or ratio, or the phase of the scene is not the model's.
     """
     trained = model.network
     if network.config != trained.config:
@@ -40,6 +43,11 @@ def begin_from(network: ADCDNet, model: Model, classes: ClassTable) -> tuple[str
                 f"the scene has {what.replace('_', ' ')} {came}, the model to begin from {needed}; choose bands with "
                 "--ms-bands and --pan-bands, or train without --init"
             )
+    if not same_phase(phase, model.phase):
+        raise InputError(
+            f"PAN pixels of the scene lie {phase_words(phase)} off the MS edges, those of the model to begin from "
+            f"{phase_words(model.phase)}; begin from a model trained on such images, or train without --init"
+        )
     row_of = {name: k for k, name in enumerate(model.classes.names)}
     here = [k for k, name in enumerate(classes.names) if name in row_of]
     there = [row_of[classes.names[k]] for k in here]
