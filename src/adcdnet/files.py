@@ -68,8 +68,15 @@ def remove_left(folders: Iterable[Path]) -> None:
                     left.remove()
 
 
+def require_file_name(path: Path) -> None:
+    """InputError for a path that no file can have: a folder, or none at all."""
+    if not path.name or path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder; name a file to write")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file beside its target and move it into place, so that it is never half there. InputError on failure."""
+    require_file_name(path)
     part = path.with_name(f".{path.name}.part")
     try:
         try:
@@ -104,10 +111,15 @@ class WriteBehind:
             self._last.result()
 
 
+def is_address(path: Path) -> bool:
+    """Whether only GDAL can say if it is there: inside an archive, or on the net."""
+    return str(path).startswith("/vsi") or ":/" in str(path)
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal digest of a file's content, read piece by piece; "" for a folder and for an address inside an archive
     or on the net, which only GDAL can read. InputError if it cannot be read."""
-    if path.is_dir() or str(path).startswith("/vsi") or ":/" in str(path):
+    if path.is_dir() or is_address(path):
         return ""
     try:
         with path.open("rb") as file:

@@ -163,7 +163,7 @@ def test_points_beside_a_transform_do_no_harm(tiny_pair):
 @pytest.mark.parametrize("with_height", ["ms", "pan", "mask"])
 def test_a_height_in_the_coordinate_system_does_no_harm(write_tif, with_height):
     files = {
-        name: write_tif(f"{name}.tif", np.ones((5, 7), np.uint8), crs=f"{UTM}+5773" if name == with_height else UTM)
+        name: write_tif(f"{name}.tif", np.zeros((5, 7), np.uint8), crs=f"{UTM}+5773" if name == with_height else UTM)
         for name in ("ms", "pan", "mask")
     }
     with Scene.open(**files) as scene:

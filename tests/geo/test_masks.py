@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,9 +142,9 @@ def test_a_run_remembers_what_hid(labelled_pair, quick_run, write_tif, tmp_path,
     mask = write_tif("scl.tif", codes)
     run = tmp_path / "run"
     shutil.copytree(quick_run.folder, run)
-    files, column, command = provenance.read(run)
+    files, *rest = provenance.read(run)
     assert "mask_values" not in json.loads((run / "inputs.json").read_text())["ms"]
-    provenance.write(run, {**files, "mask": provenance.Input.of(mask, MaskRule((9,)))}, column, command)
+    provenance.write(run, {**files, "mask": provenance.Input.of(mask, MaskRule((9,)))}, *rest)
     assert provenance.read(run)[0]["mask"].rule == MaskRule((9,))
     for rule, given, share in ((MaskRule(), {}, 100), (MaskRule((4,)), {}, 83 * 71 - 100)):
         with read_run(run, given, mask_rule=rule).open() as scene:
@@ -166,3 +168,16 @@ def test_training_writes_down_what_hid(labelled_pair, write_tif, tmp_path):
     assert recorded["mask"].to_dict()["mask_values"] == [9]
     assert recorded["mask"].to_dict()["mask_bits"] == [3]
     assert "mask_bits" not in recorded["ms"].to_dict()
+
+
+def test_a_mask_in_an_archive_is_used_and_stays_known(tiny_pair, write_tif, tmp_path):
+    codes = np.zeros((13, 11), np.uint8)
+    codes[4, 6] = 1
+    write_tif("clouds.tif", codes)
+    with zipfile.ZipFile(tmp_path / "masks.zip", "w") as archive:
+        archive.write(tmp_path / "clouds.tif", "deep/clouds.tif")
+    address = Path(f"/vsizip/{tmp_path}/masks.zip/deep/clouds.tif")
+    with Scene.open(*tiny_pair(), mask=address) as scene:
+        assert np.argwhere(~scene.read(scene.grid.window).ms_valid).tolist() == [[4, 6]]
+    assert provenance.Input.of(address).found(beside=tmp_path) == address
+    assert provenance.Input.of(tmp_path / "clouds.tif").found(beside=tmp_path) == tmp_path / "clouds.tif"

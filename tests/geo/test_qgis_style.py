@@ -37,6 +37,13 @@ def test_values_colours_and_names_survive_as_they_are(tmp_path):
     ]
 
 
+def test_names_beside_the_map_are_xml_whatever_they_hold(tmp_path):
+    write_raster(tmp_path / "map.tif", CODES, GRID, classes=TABLE)
+    root = ElementTree.fromstring((tmp_path / "map.tif.aux.xml").read_bytes())
+    named = [category.text for category in root.iterfind("PAMRasterBand/CategoryNames/Category")]
+    assert named[1:3] + named[255:] == ["<fields> & \"x\" 'y'", "水体 – 湖", "bell\ufffd and ]]>"]
+
+
 def test_the_next_map_brings_its_own_style_and_another_raster_none(tmp_path):
     path = tmp_path / "map.tif"
     write_raster(path, CODES, GRID, classes=TABLE)

@@ -375,7 +375,7 @@ def test_outputs_are_checked_before_any_work(call, tmp_path):
     for out, says in (
         ("why.pdf", "must end in .png or .svg"),
         ("none/why.png", "is a folder or lies in none"),
-        ("folder.png", "is a folder or lies in none"),
+        ("folder.png", "is a folder"),
         ("points.png", "points.csv is one of the inputs"),
     ):
         where = "--ms", images[0], "--pan", images[0], "--labels", images[1]

@@ -7,6 +7,7 @@ a fraction of a second, and this list of commands needs no second spelling. Type
 from __future__ import annotations
 
 import ctypes
+import io
 import platform
 import sys
 from collections.abc import Callable
@@ -54,6 +55,7 @@ for _name, _command in _COMMANDS.items():
 def main() -> None:
     """Entry point: one line for a user's error, exit code 1; typer itself ends wrong use with 2."""
     debug = "--debug" in sys.argv
+    _print_what_can_be_printed()
     _keep_memory()
     try:
         app(args=[a for a in sys.argv[1:] if a != "--debug"])
@@ -62,6 +64,13 @@ def main() -> None:
             raise
         err.print(f"adcdnet: {error}", markup=False, style="red")
         raise SystemExit(1) from None
+
+
+def _print_what_can_be_printed() -> None:
+    """A pipe or file of another encoding than UTF-8, as on Windows, gets ? for arrows and letters that it has not."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _keep_memory() -> None:

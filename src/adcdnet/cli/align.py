@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 import typer
 
 from adcdnet.cli.choices import Resampled
-from adcdnet.cli.console import out_console, say
+from adcdnet.cli.console import file_to_write, out_console, say
 
 
 def align_command(
     ms: Annotated[Path, typer.Option("--ms", help="Coarse image, any number of bands.")],
     pan: Annotated[Path, typer.Option("--pan", help="Fine image.")],
-    out: Annotated[Path, typer.Option(help="Copy to write (GeoTIFF, float32).")],
+    out: Annotated[Path, typer.Option(callback=file_to_write, help="Copy to write (GeoTIFF, float32).")],
     resample: Annotated[Resampled, typer.Option(help="Which image: pan or ms. The other one stays as it is.")] = "pan",
     shift: Annotated[
         str, typer.Option(help="Correction of PAN: auto (measured), or ROW,COL in its pixels, down and right positive.")

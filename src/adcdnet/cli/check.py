@@ -10,6 +10,7 @@ import typer
 
 from adcdnet.cli.console import (
     ColumnOption,
+    JsonOption,
     LayerOption,
     MaskBitsOption,
     MaskOption,
@@ -43,7 +44,7 @@ def check_command(
     mask_bits: MaskBitsOption = None,
     ms_bands: MsBandsOption = None,
     pan_bands: PanBandsOption = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Also write all figures as JSON.")] = None,
+    json_path: JsonOption = None,
 ) -> None:
     """Tell whether these images can be used together: their contents, their alignment, and what to fix.
 

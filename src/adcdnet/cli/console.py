@@ -16,12 +16,21 @@ import typer
 from rich.console import Console
 
 from adcdnet.errors import InputError
+from adcdnet.files import require_file_name
 
 if TYPE_CHECKING:
     from adcdnet.metrics import Scores
 
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 out_console = Console(soft_wrap=True, highlight=False)
+
+
+def file_to_write(path: Path | None) -> Path | None:
+    """Of an option, before any work is done. InputError where no file can have the name."""
+    if path is not None:
+        require_file_name(path)
+    return path
+
 
 MsOption = Annotated[Path, typer.Option("--ms", help="Coarse image, any number of bands.")]
 PanOption = Annotated[Path, typer.Option("--pan", help="Fine image; a whole number of its pixels fit in an MS pixel.")]
@@ -40,6 +49,9 @@ MaskValuesOption = Annotated[
 ]
 MaskBitsOption = Annotated[
     str | None, typer.Option("--mask-bits", help="Only these bits of the mask hide, e.g. 1,3,4 of a QA_PIXEL.")
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", callback=file_to_write, help="Also write all figures as JSON.")
 ]
 MsBandsOption = Annotated[
     str | None, typer.Option("--ms-bands", help="MS bands to use, in order: numbers or descriptions, e.g. 1,2,nir.")

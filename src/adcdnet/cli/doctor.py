@@ -10,12 +10,14 @@ import typer
 
 from adcdnet.assess.doctor import Finding, Health, examine
 from adcdnet.assess.machine import Bytes, Fact
-from adcdnet.cli.console import out_console
+from adcdnet.cli.console import file_to_write, out_console
 from adcdnet.files import as_json, write_whole
 
 
 def doctor_command(
-    json_path: Annotated[Path | None, typer.Option("--json", help="Also write all of it as JSON.")] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", callback=file_to_write, help="Also write all of it as JSON.")
+    ] = None,
 ) -> None:
     """Whether this installation works: versions, devices, drivers, projections, memory. Text to paste into an issue.
 

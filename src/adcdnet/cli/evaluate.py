@@ -10,6 +10,7 @@ import typer
 
 from adcdnet.cli.console import (
     ColumnOption,
+    JsonOption,
     LayerOption,
     out_console,
     print_table,
@@ -38,7 +39,7 @@ def evaluate_command(
     block: Annotated[
         int | None, typer.Option(min=1, help="Map pixels per side of the blocks that intervals come from.")
     ] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Also write all figures as JSON.")] = None,
+    json_path: JsonOption = None,
 ) -> None:
     """Compare a map with labels: OA, AA, kappa, F1 and more with 95 % intervals, confusion matrix, areas, leakage.
 
@@ -53,10 +54,10 @@ def evaluate_command(
     evaluation = evaluate(
         map_path, labels, split=split, part=part, classes=table, column=column, layer=layer, block=block
     )
-    say(evaluation.notes)
-    print_evaluation(evaluation)
     if json_path is not None:
         write_whole(json_path, as_json(evaluation.to_dict()))
+    say(evaluation.notes)
+    print_evaluation(evaluation)
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

@@ -10,9 +10,11 @@ import typer
 
 from adcdnet.cli.console import (
     ColumnOption,
+    JsonOption,
     LayerOption,
     MsOption,
     PanOption,
+    file_to_write,
     out_console,
     print_table,
     progress_bars,
@@ -28,13 +30,18 @@ def explain_command(
     ms: MsOption,
     pan: PanOption,
     labels: Annotated[Path, typer.Option(help="Raster or polygons: the pixels to explain, by class.")],
-    out: Annotated[Path, typer.Option(help="Figure to write (.png or .svg); a CSV of the same name goes beside it.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            callback=file_to_write, help="Figure to write (.png or .svg); a CSV of the same name goes beside it."
+        ),
+    ],
     classes: Annotated[Path | None, typer.Option(help="CSV with other names for the model's classes.")] = None,
     column: ColumnOption = None,
     layer: LayerOption = None,
     split: Annotated[Path | None, typer.Option(help="split.tif of a run.")] = None,
     part: Annotated[str | None, typer.Option(help="train, validation, test or guard.")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Also write all figures as JSON.")] = None,
+    json_path: JsonOption = None,
 ) -> None:
     """Show how much each depth and the prior gave to the answers of the DTM heads, by class and sensor.
 

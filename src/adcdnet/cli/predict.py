@@ -25,6 +25,7 @@ from adcdnet.cli.console import (
     PanFilesOption,
     bands_of,
     err,
+    file_to_write,
     mask_rule,
     out_console,
     progress_bars,
@@ -124,6 +125,8 @@ def predict_command(
         return
     if scenes is not None or not ms or not pan:
         raise typer.BadParameter("name a file of scenes, or --ms and --pan of one", param_hint="SCENES")
+    for path in (out, probabilities):
+        file_to_write(path)
     rule = mask_rule(mask, mask_values, mask_bits)
     if mask is not None and not any(rule.values()):
         rule = _rule_of_training(model)

@@ -19,6 +19,7 @@ from adcdnet.cli.console import (
     PanBandsOption,
     PanFilesOption,
     bands_of,
+    file_to_write,
     mask_rule,
     out_console,
     progress_bars,
@@ -49,7 +50,9 @@ def report_command(
     sample: Annotated[
         Path | None, typer.Option(help="Points of `adcdnet sample` with their classes, for adjusted areas.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Page to write. Default: report.html in the run folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=file_to_write, help="Page to write. Default: report.html in the run folder.")
+    ] = None,
 ) -> None:
     """Write one page on a run and its map, to read, sign and hand on: a single HTML file that needs no network.
 

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from adcdnet.cli.console import out_console, print_table
+from adcdnet.cli.console import file_to_write, out_console, print_table
 
 
 def sample_command(
     map_path: Annotated[Path, typer.Option("--map", help="Map to draw from.")],
     n: Annotated[int, typer.Option("--n", min=2, help="How many points.")],
-    out: Annotated[Path, typer.Option(help="New GeoPackage (.gpkg) with an empty column 'class'.")],
+    out: Annotated[
+        Path, typer.Option(callback=file_to_write, help="New GeoPackage (.gpkg) with an empty column 'class'.")
+    ],
     min_per_class: Annotated[
         int | None,
         typer.Option(min=2, help="Points each mapped class gets at least (50, or an equal part of a small n)."),

@@ -20,6 +20,10 @@ from adcdnet.errors import InputError
 PALETTE = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#666666",
     "#00466e", "#8d2f00", "#006437", "#6028ad", "#a8d8f5", "#f7a873", "#fff6a3", "#c7c7c7",
+    # then, one after another, the colour that lies furthest from all before it, for each kind of sight
+    "#0000ff", "#002d2d", "#8778ff", "#0f0f69", "#fff0d2", "#5a4bf0", "#3c1e00", "#0000c3",
+    "#e1ff78", "#87874b", "#b40096", "#b4ffff", "#ff964b", "#d2c3a5", "#9696ff", "#001e4b",
+    "#2d4b5a", "#1e4b3c", "#000087", "#3cb4c3", "#1e691e", "#e1e1a5", "#0078d2", "#965a87",
 )  # fmt: skip
 # Linear RGB as it looks without one kind of cone (Machado, Oliveira and Fernandes 2009, IEEE TVCG 15(6), severity 1)
 _VISION = {

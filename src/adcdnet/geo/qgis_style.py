@@ -23,10 +23,15 @@ def map_style(classes: ClassTable) -> bytes:
     renderer = ElementTree.SubElement(pipe, "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1")
     palette = ElementTree.SubElement(renderer, "colorPalette")
     for value, name, color in zip(classes.values, classes.names, classes.colors, strict=True):
-        label = _NOT_IN_XML.sub("\ufffd", name)
-        ElementTree.SubElement(palette, "paletteEntry", value=str(value), color=color, label=label, alpha="255")
+        entry = {"value": str(value), "color": color, "label": xml_text(name), "alpha": "255"}
+        ElementTree.SubElement(palette, "paletteEntry", entry)
     ElementTree.indent(root)
     return _MARK + b"\n" + bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=False)) + b"\n"
+
+
+def xml_text(text: str) -> str:
+    """A text with the replacement character for what no XML file may hold, such as control characters."""
+    return _NOT_IN_XML.sub("\ufffd", text)
 
 
 def is_own_style(path: Path) -> bool:

@@ -22,10 +22,10 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
 from adcdnet.errors import InputError
-from adcdnet.files import HeldFolder, remove_left
+from adcdnet.files import HeldFolder, remove_left, require_file_name
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
-from adcdnet.geo.qgis_style import is_own_style, map_style
+from adcdnet.geo.qgis_style import is_own_style, map_style, xml_text
 from adcdnet.geo.raster import BLOCK, has_system, quiet, raster_window, reason, require_proj
 
 _NOT_WHOLE = "what was written does not read back whole; the disk is probably full"
@@ -58,8 +58,7 @@ class RasterWriter:
         self._written: dict[Window, int] = {}  # checksum of what should be on disk
 
     def __enter__(self) -> Self:
-        if self.path.is_dir():
-            raise InputError(f"{self.path} is a folder; name a file to write")
+        require_file_name(self.path)
         with self._writing():
             self._folder = HeldFolder.make(self.path.parent, f".{self.path.name}.", ".part")
         self._part = self._folder.path / "raster.tif"
@@ -224,5 +223,5 @@ def _category_names(classes: ClassTable) -> bytes:
     root = ElementTree.Element("PAMDataset")
     categories = ElementTree.SubElement(ElementTree.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
     for value in range(classes.values[-1] + 1):
-        ElementTree.SubElement(categories, "Category").text = names.get(value, "")
+        ElementTree.SubElement(categories, "Category").text = xml_text(names.get(value, ""))
     return bytes(ElementTree.tostring(root, encoding="utf-8"))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adcdnet.errors import InputError
-from adcdnet.files import WriteBehind
+from adcdnet.files import WriteBehind, require_file_name
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
@@ -76,7 +76,10 @@ def predict(
         model = Model.load(Path(model))
     engine = engine or default_engine(model.network)
     check_scene(model, scene)
-    _refuse_overwriting([p for p in (out, probabilities) if p is not None], scene)
+    written = [Path(p) for p in (out, probabilities) if p is not None]
+    for path in written:
+        require_file_name(path)
+    _refuse_overwriting(written, scene)
     grid = scene.grid_of(model.network.config.grid)
     if sieved >= grid.height * grid.width:
         raise InputError(

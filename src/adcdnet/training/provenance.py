@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adcdnet.files import as_json, sha256, write_whole
+from adcdnet.files import as_json, is_address, sha256, write_whole
 from adcdnet.geo.masks import PLAIN, MaskRule
 
 FILE = "inputs.json"
@@ -28,7 +28,7 @@ class Input:
     @classmethod
     def of(cls, path: Path, rule: MaskRule = PLAIN) -> Input:
         """InputError if the file cannot be read."""
-        return cls(path.resolve(), sha256(path), rule)
+        return cls(path if is_address(path) else path.resolve(), sha256(path), rule)
 
     @classmethod
     def of_dict(cls, content: Mapping[str, Any]) -> Input:
@@ -42,6 +42,8 @@ class Input:
 
     def found(self, beside: Path) -> Path | None:
         """Where the file is now: at its old place or, of the same name, in the folder `beside`; None if in neither."""
+        if is_address(self.path):
+            return self.path
         places = (self.path, beside / self.path.name)
         return next((place for place in places if place.exists()), None)
 
