@@ -213,3 +213,17 @@ def test_a_copy_of_a_file_whose_fourth_band_holds_data_keeps_it_with_a_word(writ
     with Scene.open(ms, write_tif("pan.tif", np.ones((5, 7), np.uint8))) as scene:
         assert scene.ms_bands == 4
         assert "is marked as transparency but holds data; used as data" in scene.notes[0]
+
+
+# ---- longitudes
+
+
+def test_longitudes_on_either_side_of_180_degrees_are_named(write_tif):
+    ones, there = np.ones((5, 7), np.uint8), {"crs": "EPSG:4326", "pixel": 0.001}
+    east = write_tif("east.tif", ones, corner=(181.0, -17.0), **there)
+    west = write_tif("west.tif", ones, corner=(-179.0, -17.0), **there)
+    far = write_tif("far.tif", ones, corner=(11.0, -17.0), **there)
+    with pytest.raises(InputError, match="longitudes are on either side of 180°; shift one by 360°"):
+        Scene.open(east, west)
+    with pytest.raises(InputError, match="check that both are of the same place"):
+        Scene.open(east, far)

@@ -212,10 +212,13 @@ def match(
     stop_row = min(ms.height, (pan.height - row) // ratio)
     stop_col = min(ms.width, (pan.width - col) // ratio)
     if stop_row <= first_row or stop_col <= first_col:
+        beyond = ""
+        if (ms.crs or "").startswith("GEOG") and abs(ms.transform.c - pan.transform.c) > 180:  # degrees
+            beyond = "their longitudes are on either side of 180°; shift one by 360°, e.g. with gdal_edit -a_ullr"
         corners = [f"({grid.transform.c:.10g}, {grid.transform.f:.10g})" for grid in (ms, pan)]
         raise InputError(
             f"{coarse} and {fine} have no ground in common: {coarse} begins at {corners[0]}, {fine} at {corners[1]}; "
-            "check that both are of the same place and in the same coordinate system"
+            + (beyond or "check that both are of the same place and in the same coordinate system")
         )
     height, width = stop_row - first_row, stop_col - first_col
     return Match(
