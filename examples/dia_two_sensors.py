@@ -16,7 +16,7 @@ from study import Part, Row, arguments, table, train
 from torch import Tensor, nn
 
 from adcdnet.benchmark.comparisons import SpatialAttention
-from adcdnet.nn import DeformableInteractiveAttention
+from adcdnet.nn import DIA
 
 COVERS, BANDS, SIDE = 6, 4, 16
 Pair = Callable[[], tuple[nn.Module, nn.Module]]
@@ -24,8 +24,8 @@ Pair = Callable[[], tuple[nn.Module, nn.Module]]
 VARIANTS: dict[str, Pair] = {
     "no attention": lambda: (nn.Identity(), nn.Identity()),
     "CBAM spatial": lambda: (SpatialAttention(rectify=False), SpatialAttention(rectify=False)),
-    "DIA": lambda: (DeformableInteractiveAttention(0.4, 0.1), DeformableInteractiveAttention(0.1, 0.4)),
-    "DIA, whole gradients": lambda: (DeformableInteractiveAttention(1, 1), DeformableInteractiveAttention(1, 1)),
+    "DIA": lambda: (DIA(global_scale=0.4, local_scale=0.1), DIA(global_scale=0.1, local_scale=0.4)),
+    "DIA, whole gradients": lambda: (DIA(global_scale=1, local_scale=1), DIA(global_scale=1, local_scale=1)),
 }
 
 

@@ -19,6 +19,8 @@ set the variable keeps it; whoever imports PyTorch before this package sets it f
 
 GDAL reads its limit once as well. Its own, a twentieth of the machine's memory, would break the limits of `predict`.
 Processes that a benchmark starts inherit both.
+
+PROJ and GDAL read where their data lie when rasterio is loaded. What another program has named there is left out.
 """
 
 import os
@@ -26,6 +28,10 @@ from typing import TYPE_CHECKING
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("GDAL_CACHEMAX", "128")  # MB of blocks of open files
+if not os.environ.keys().isdisjoint(("PROJ_DATA", "PROJ_LIB", "GDAL_DATA")):
+    from adcdnet.geo.library_data import ignore_foreign_data
+
+    ignore_foreign_data()
 
 if TYPE_CHECKING:
     from adcdnet.assess.check import CheckReport, check

@@ -76,16 +76,16 @@ def scores(confusion: NDArray[np.number]) -> Scores:
     """
     if confusion.ndim != 2:
         raise ValueError(_SHAPE.format(confusion.shape))
-    found = score_arrays(confusion)
+    arrays = score_arrays(confusion)
     return Scores(
-        oa=float(found["oa"]),
-        aa=float(found["aa"]),
-        kappa=float(found["kappa"]),
-        macro_f1=float(found["macro_f1"]),
-        precision=tuple(found["precision"].tolist()),
-        recall=tuple(found["recall"].tolist()),
-        f1=tuple(found["f1"].tolist()),
-        iou=tuple(found["iou"].tolist()),
+        oa=float(arrays["oa"]),
+        aa=float(arrays["aa"]),
+        kappa=float(arrays["kappa"]),
+        macro_f1=float(arrays["macro_f1"]),
+        precision=tuple(arrays["precision"].tolist()),
+        recall=tuple(arrays["recall"].tolist()),
+        f1=tuple(arrays["f1"].tolist()),
+        iou=tuple(arrays["iou"].tolist()),
         support=tuple(confusion.sum(axis=1).tolist()),
         unmapped=confusion[:, -1].sum().item(),
     )

@@ -246,7 +246,7 @@ def test_pairs_that_make_no_scene_are_refused_in_one_line(call, pair, ground, wr
     missing = tmp_path / "missing.tif"
     here = sorted(tmp_path.iterdir())
     for images, message in (
-        ((ms, missing), f"adcdnet: {missing} does not exist\n"),
+        ((ms, missing), f"adcdnet: {missing} does not exist; check the path\n"),
         ((pan, ms), "exchange the two\n"),
         ((ms, odd), "e.g. with adcdnet align\n"),
     ):

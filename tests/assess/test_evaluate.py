@@ -2,11 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 
+import geopandas
 import numpy as np
 import pytest
 from affine import Affine
 from pyproj import CRS
+from shapely.geometry import Point
 
 from adcdnet.assess.evaluate import evaluate
 from adcdnet.cli.evaluate import print_evaluation
@@ -16,7 +19,7 @@ from adcdnet.geo.grid import Grid
 from adcdnet.geo.raster import RasterReader, read_band, read_classes, read_map, sieve
 from adcdnet.geo.raster_writer import write_raster
 from adcdnet.mapping.predict import predict
-from conftest import CORNER, PIXEL
+from conftest import CORNER, PIXEL, UTM
 
 TABLE = ClassTable((1, 2, 5), ("water", "wood", "rock"), ("#0000ff", "#00ff00", "#808080"))
 #            right  right  wrong  unmapped  unlabelled  right
@@ -108,8 +111,77 @@ def test_a_split_of_another_place_or_size_is_refused(files, write_tif):
 def test_labels_with_a_class_the_map_does_not_know_are_refused(files, write_tif):
     labels = np.array(LABELS, np.uint8)
     labels[0, 0] = 9
-    with pytest.raises(InputError, match=r"\[9\]"):
+    with pytest.raises(InputError, match=r"\['9'\]"):
         evaluate(files[0], write_tif("other.tif", labels))
+
+
+# ---- names match names, values match values
+
+
+@pytest.fixture
+def plain(write_tif):
+    """The map without its class table, as other software leaves it."""
+    return write_tif("plain.tif", np.array(MAP, np.uint8))
+
+
+@pytest.fixture
+def points(tmp_path):
+    """points(names or values) -> the labels of the test as points, each class as it is called there."""
+
+    def write(called, file="points.gpkg"):
+        places = [(row, col) for row in range(2) for col in range(6) if LABELS[row][col]]
+        spots = [Point(CORNER[0] + (col + 0.5) * PIXEL, CORNER[1] - (row + 0.5) * PIXEL) for row, col in places]
+        keys = [called[LABELS[row][col]] for row, col in places]
+        geopandas.GeoDataFrame({"class": keys}, geometry=spots, crs=UTM).to_file(tmp_path / file)
+        return tmp_path / file
+
+    return write
+
+
+NAMES = {1: "water", 2: "wood", 5: "rock"}
+COUNTS = [[2, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]]
+
+
+def test_a_map_without_names_is_judged_by_values_and_not_by_names(files, plain, points):
+    assert evaluate(plain, points({1: 1, 2: 2, 5: 5})).confusion.tolist() == COUNTS
+    says = (
+        r"names its classes \(rock, water, wood\) and the map .*plain\.tif has values without names; say with --classes"
+    )
+    with pytest.raises(InputError, match=says):
+        evaluate(plain, points(NAMES))
+    found = evaluate(plain, points(NAMES), classes=TABLE)
+    assert (found.confusion.tolist(), found.classes) == (COUNTS, TABLE)
+    with pytest.raises(InputError, match=r"holds the classes 0 and the map .* lie in 1\.\.255; say with --classes"):
+        evaluate(plain, points({1: 0, 2: 1, 5: 2}))  # another count of the same classes: all would be wrong
+
+
+def test_a_map_with_names_is_judged_by_names_or_values(files, points):
+    for called in (NAMES, {1: 1, 2: 2, 5: 5}):
+        assert evaluate(files[0], points(called)).confusion.tolist() == COUNTS
+    with pytest.raises(InputError, match=r"holds the classes \['0'\]"):
+        evaluate(files[0], points({1: 0, 2: 1, 5: 2}))
+
+
+def test_codes_that_named_a_class_in_training_judge_its_map(write_tif, tmp_path, points):
+    _, grid, _ = read_band(write_tif("grid.tif", np.array(LABELS, np.uint8)))
+    numbered = np.select([np.array(MAP) == 1, np.array(MAP) == 2, np.array(MAP) == 5], [1, 2, 3]).astype(np.uint8)
+    corine = points({1: 112, 2: 231, 5: 312})
+    write_raster(tmp_path / "map.tif", numbered, grid, classes=ClassTable.numbered(["112", "231", "312"]))
+    assert evaluate(tmp_path / "map.tif", corine).confusion.tolist() == COUNTS
+    table = replace(ClassTable.numbered(["town", "field", "wood"]), codes=(112, 231, 312))
+    write_raster(tmp_path / "named.tif", numbered, grid, classes=ClassTable.numbered(["town", "field", "wood"]))
+    assert evaluate(tmp_path / "named.tif", corine, classes=table).confusion.tolist() == COUNTS
+    nameless = write_tif("nameless.tif", numbered)
+    with pytest.raises(InputError, match=r"has the values \[112, 231, 312\].*give a table of the map's own values"):
+        evaluate(nameless, corine, classes=table)
+
+
+def test_classes_that_contradict_the_map_are_refused_and_strange_values_noted(files, plain, points):
+    other = replace(TABLE, names=("wood", "water", "rock"))
+    with pytest.raises(InputError, match="calls its value 1 'water', the class table 'wood'; leave --classes out"):
+        evaluate(files[0], points(NAMES), classes=other)
+    found = evaluate(plain, points({1: 1, 2: 1, 5: 5}))
+    assert found.notes[-1].endswith("the labels or the table count as 'no class': 2 (2 pixels)")
 
 
 @pytest.mark.parametrize("value", [1.5, 300.0, -2.0, float("nan")])

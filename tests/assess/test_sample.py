@@ -24,6 +24,8 @@ from adcdnet.geo.raster_writer import write_raster
 GRID = Grid(61, 47, Affine(30, 0, 500_000, 0, -30, 4_000_000), CRS("EPSG:32617").to_wkt())
 TABLE = ClassTable.of([2, 5, 9], ["meadow", "rock", "water"])
 
+READ = "classes of points.gpkg stand in its column 'class': meadow, rock, water"
+
 
 def make_map(seed: int = 0):
     """(61, 47): a tenth without a class, the rest meadow, rock and a little water."""
@@ -173,7 +175,7 @@ def test_a_filled_sample_gives_the_stratified_estimates(map_path, tmp_path):
         n[h, h, TABLE.names.index(name)] += 1
     by_hand = estimate(n, drawn.pixels)
     assert found.of_sample
-    assert found.notes == ()
+    assert found.notes == (READ,)
     assert found.confusion.tolist() == n.sum(0).T.tolist()
     assert found.scores.oa == pytest.approx(by_hand.oa.value)
     assert found.scores.precision == pytest.approx([u.value for u in by_hand.precision])
@@ -215,7 +217,7 @@ def test_a_simple_random_sample(map_path, tmp_path):
     assert pixels == pytest.approx(share * drawn.pixels[0])
     assert error == pytest.approx(math.sqrt(share * (1 - share) / 299) * drawn.pixels[0])
     assert found.scores.oa == pytest.approx(np.trace(found.confusion) / 300)
-    assert found.notes == ()
+    assert found.notes == (READ,)
 
 
 def test_points_without_a_class_are_left_out_and_said_to_be(map_path, tmp_path):
@@ -235,11 +237,11 @@ def test_a_class_that_few_points_are_of_is_named(map_path, tmp_path):
     strange = np.flatnonzero(names == "meadow")[:3]
     names[strange] = "water"
     fill(tmp_path / "p.gpkg", names)
-    (note,) = evaluate(map_path, tmp_path / "p.gpkg").notes
+    _, note = evaluate(map_path, tmp_path / "p.gpkg").notes
     assert "turned out to be of water (3): intervals" in note
     names[np.flatnonzero(names == "meadow")[:7]] = "water"
     fill(tmp_path / "p.gpkg", names)
-    assert evaluate(map_path, tmp_path / "p.gpkg").notes == ()
+    assert evaluate(map_path, tmp_path / "p.gpkg").notes == (READ.replace("points", "p"),)
 
 
 def test_another_map_of_the_same_ground_may_be_judged_by_it(map_path, tmp_path):
@@ -359,7 +361,7 @@ def test_sample_and_evaluate_as_commands(call, map_path, tmp_path):
     assert "none of its 200 shapes has a geometry and, in the column 'class', a class; fill that in" in err
     fill(points, truth_at(drawn, noisy()))
     code, out, err = call("evaluate", "--map", map_path, "--labels", points)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"note: {READ}\n")
     found = evaluate(map_path, points)
     low, high = found.intervals.oa
     assert f"whole map, estimated: OA {found.scores.oa:.3f} [{low:.2f}, {high:.2f}]" in out

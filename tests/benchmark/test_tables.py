@@ -303,6 +303,15 @@ def test_a_network_is_trained_where_it_is_told_and_its_cell_is_another_one(scene
     assert here.fingerprint() != there.fingerprint()
 
 
+def test_an_exchanged_part_is_trained_under_the_settings_of_a_file(scene, tmp_path):
+    file = tmp_path / "whole.toml"
+    file.write_text(TrainConfig().replace({**QUICK, "plain_if_few": False}).to_toml())
+    methods = str(file), f"cbam+{file}"
+    dia, cbam = (cells.compute(Cell(scene, method, 0, 0, 0, 2))["parameters"] for method in methods)
+    sensors = 4 if TrainConfig.read(file).network.prior else 2
+    assert cbam - dia == sensors * (98 - 59)
+
+
 def test_a_device_that_is_not_there_is_refused_before_anything_is_written(scene, quick, tmp_path):
     with pytest.raises(InputError, match="'quantum' cannot be used here"):
         benchmark([scene], methods=[quick], reference=quick, out=tmp_path / "out", device="quantum")

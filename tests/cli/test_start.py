@@ -97,7 +97,7 @@ for file in pathlib.Path(elsewhere.__file__).parent.glob("*.py"):
     importlib.import_module(f"elsewhere.{file.stem}")
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(*sorted(new - sys.stdlib_module_names))
-y = elsewhere.Mamba()(torch.zeros(1, 4, 5, 5))
+y = elsewhere.DeformableInteractiveAttention()(torch.zeros(1, 4, 5, 5))
 print(tuple(y.shape))
 """
     environment = {**os.environ, "PYTHONPATH": ""}

@@ -1,11 +1,15 @@
 """Labels from rasters on every grid that fits, and from polygons, against small cases worked out by hand."""
 
+import json
+import shutil
 import warnings
+from pathlib import Path
 
 import geopandas
 import numpy as np
 import pytest
-from shapely.geometry import LineString, MultiPoint, Point, Polygon, box
+from scipy.io import netcdf_file
+from shapely.geometry import GeometryCollection, LineString, MultiPoint, Point, Polygon, box
 
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
@@ -158,13 +162,21 @@ def test_the_nodata_value_is_no_label_and_whole_numbers_may_be_floats(scene, cod
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [
-        (lambda a: a * 2, {}, r"holds the values \[2, 6, 14\], which the class table has not \(it has \[1, 3, 7\]\)"),
+        (
+            lambda a: a * 2,
+            {},
+            r"holds the classes \['2', '6', '14'\], which the class table has not \(.* values \[1, 3, 7\]\)",
+        ),
         (lambda a: a * 0, {}, "labels no pixel"),
         (lambda a: a * 0 + 9, {"nodata": 9}, "labels no pixel"),
         (lambda a: (a == 3) * np.uint8(3), {}, "only the class 'rock'"),
         (lambda a: a / np.float32(2), {}, "not whole numbers"),
-        (lambda a: a * np.int16(100), {}, r"values from 0 to 700; class values must lie in 1\.\.255"),
-        (lambda a: a.astype(np.int16) - 1, {}, "values from -1 to 6"),
+        (lambda a: a * np.int16(100), {}, r"holds the classes \['100', '300', '700'\]"),
+        (
+            lambda a: a.astype(np.int16) - 1,
+            {},
+            "values from -1 to 6; class values must be whole numbers above 0; declare others as nodata",
+        ),
         (lambda a: a.astype(np.complex64), {}, "not whole numbers"),
         (lambda a: a, {"crs": "EPSG:32634"}, r"labels\.tif in WGS 84 / UTM zone 34N"),
         (lambda a: a, {"crs": None}, r"labels\.tif has none"),
@@ -192,7 +204,7 @@ def test_polygons_label_the_pixels_whose_centre_they_hold(scene, write_shapes, n
     assert labels.classes == ClassTable.numbered(["forest", "water"])  # alphabetical, whatever their order
     assert np.array_equal(labels.polygons, np.select([INDEX == 1, INDEX == 0], [0, 1], -1))
     assert labels.polygons.dtype == np.int32
-    assert labels.notes == ()
+    assert labels.notes == (f"classes of {name} stand in its column 'class': forest, water",)
 
 
 def test_names_or_values_of_a_table_may_be_in_the_column(scene, write_shapes):
@@ -205,13 +217,73 @@ def test_names_or_values_of_a_table_may_be_in_the_column(scene, write_shapes):
         assert np.array_equal(by_value.index, by_name.index)
 
 
-def test_numbers_without_a_table_keep_their_value_and_zero_is_no_class(scene, write_shapes):
-    for ten, nine, zero in (("10", "9", "0"), (10.0, 9.0, 0.0), ("10.0", "9.00", "0")):
-        rows = [(ten, FOREST[1]), (nine, WATER[1]), (zero, block(10, 0, 2, 2))]
-        labels = read_labels(write_shapes(rows), scene.grid)
+def test_numbers_without_a_table_keep_their_value(scene, write_shapes):
+    for ten, nine in (("10", "9"), (10.0, 9.0), ("10.0", "9.00")):
+        labels = read_labels(write_shapes([(ten, FOREST[1]), (nine, WATER[1])]), scene.grid)
         assert labels.classes == ClassTable.of((9, 10), ("9", "10"))
         assert np.array_equal(labels.index, np.select([INDEX == 0, INDEX == 1], [1, 0], -1))
-        assert labels.polygons[10, 0] == -1
+
+
+@pytest.mark.parametrize("codes", [(0, 1, 2), (112, 231, 312), (-1, 3, 40000), (0.0, 1.0, 254.0)])
+def test_numbers_that_no_map_can_hold_are_classes_named_by_them(scene, write_shapes, codes):
+    rows = list(zip((codes[2], codes[1], codes[0]), (FOREST[1], WATER[1], block(10, 0, 2, 2)), strict=True))
+    labels = read_labels(write_shapes(rows), scene.grid)
+    expected = np.select([INDEX == 0, INDEX == 1], [2, 1], -1)
+    expected[10:12, 0:2] = 0
+    assert np.array_equal(labels.index, expected)
+    names = [str(int(code)) for code in codes]
+    assert labels.classes == ClassTable.numbered(names)
+    pairs = f"1 for {names[0]}, 2 for {names[1]}, 3 for {names[2]}"
+    assert labels.notes[-1] == (
+        f"classes of shapes.gpkg that lie outside 1..255 cannot be values of a map, which will have {pairs}"
+    )
+
+
+def test_zero_that_a_table_lacks_is_refused_and_counts_where_it_names_it(scene, write_shapes):
+    path = write_shapes([(1, FOREST[1]), (0, WATER[1])])
+    with pytest.raises(InputError, match=r"holds the classes \['0'\], which the class table has not"):
+        read_labels(path, scene.grid, classes=TABLE)
+    named = ClassTable((1, 2), ("0", "1"), ("#00ff00", "#0000ff"))
+    coded = ClassTable((1, 2), ("water", "wood"), ("#00ff00", "#0000ff"), codes=(0, 1))
+    for table in (named, coded):
+        assert np.array_equal(read_labels(path, scene.grid, classes=table).index, np.where(INDEX >= 0, 1 - INDEX, -1))
+
+
+def test_codes_of_a_raster_are_classes_by_a_table_or_without_one(scene, codes, write_tif):
+    corine = np.select([codes == 1, codes == 3, codes == 7], [112, 231, 312]).astype(np.uint16)
+    path = write_tif("corine.tif", corine)
+    index = np.select([codes == 1, codes == 3, codes == 7], [0, 1, 2], -1)
+    labels = read_labels(path, scene.grid)
+    assert labels.classes == ClassTable.numbered(["112", "231", "312"])
+    assert "1 for 112, 2 for 231, 3 for 312" in labels.notes[-1]
+    coded = ClassTable((1, 2, 3), ("town", "field", "wood"), ("#000000",) * 3, codes=(112, 231, 312))
+    named = ClassTable((1, 2, 3), ("112", "231", "312"), ("#000000",) * 3)
+    for table in (coded, named):
+        assert np.array_equal(read_labels(path, scene.grid, classes=table).index, index)
+    assert np.array_equal(labels.index, index)
+
+
+def test_zero_in_a_raster_is_a_class_where_another_nodata_value_is_declared(scene, codes, write_tif):
+    labels = read_labels(
+        write_tif("labels.tif", np.where(codes == 7, 255, codes).astype(np.uint8), nodata=255), scene.grid
+    )
+    assert labels.classes == ClassTable.numbered(["0", "1", "3"])
+    assert np.array_equal(labels.index, np.select([codes == 0, codes == 1, codes == 3], [0, 1, 2], -1))
+    named = read_labels(write_tif("labels.tif", codes, nodata=255), scene.grid, classes=TABLE)
+    assert np.array_equal(named.index >= 0, codes > 0)
+    assert named.notes == (
+        f"{(codes == 0).sum()} pixels of labels.tif have the value 0, which is no class here; they are unlabelled",
+    )
+
+
+def test_numbers_that_are_names_and_values_are_names_and_that_is_said(scene, write_shapes):
+    table = ClassTable((1, 2, 3), ("0", "1", "2"), ("#000000",) * 3)
+    labels = read_labels(write_shapes([(1, FOREST[1]), (2, WATER[1])]), scene.grid, classes=table)
+    assert np.array_equal(labels.index, np.where(INDEX >= 0, INDEX + 1, -1))
+    assert labels.notes[-1] == "the numbers in shapes.gpkg are taken for names of classes, not for their values"
+    labels = read_labels(write_shapes([(1, FOREST[1]), (3, WATER[1])]), scene.grid, classes=table)
+    assert np.array_equal(labels.index, np.where(INDEX >= 0, 2 * INDEX, -1))
+    assert labels.notes[-1] == "the numbers in shapes.gpkg are taken for values of classes, not for their names"
 
 
 def test_names_with_a_point_that_the_table_knows_are_names(scene, write_shapes):
@@ -233,10 +305,29 @@ def test_the_class_column_is_found_by_name_by_kind_or_given(scene, write_shapes)
     found = read_labels(write_shapes(numbers, "f.gpkg", column="what", area=[0.5, 0.7, 0.2]), scene.grid)
     assert found.classes.values == (1, 2)
     unclear = write_shapes(rows, "d.gpkg", column="what", also=["x", "y"])
-    with pytest.raises(InputError, match=r"none of the columns \['what', 'also'\] is clearly the class"):
+    with pytest.raises(
+        InputError, match=r"none of its columns \['what', 'also'\] is clearly the class; name it with --column"
+    ):
         read_labels(unclear, scene.grid)
+    both = write_shapes([(1, FOREST[1]), (2, WATER[1])], "g.geojson", column="Class", **{"class": ["a", "b"]})
+    assert read_labels(both, scene.grid).classes.names == ("a", "b")  # written exactly so
+    alike = write_shapes(rows, "h.geojson", column="Class", CLASS=["x", "y"])
+    with pytest.raises(InputError, match="name it with --column"):
+        read_labels(alike, scene.grid)
     with pytest.raises(InputError, match=r"no column 'none'; it has \['what', 'also'\]"):
         read_labels(unclear, scene.grid, column="none")
+
+
+def test_a_column_that_tells_shapes_apart_is_not_taken_for_the_class(scene, write_shapes):
+    rows = [(1 + k % 2, block(k, 0, 1, 3)) for k in range(12)]
+    fields = [f"Field {k}" for k in range(12)]
+    labels = read_labels(write_shapes(rows, "a.gpkg", column="class_id", name=fields), scene.grid)
+    assert labels.classes.names == ("1", "2")
+    assert labels.notes == ("classes of a.gpkg stand in its column 'class_id': 1, 2",)
+    unique = write_shapes([(name, shape) for name, (_, shape) in zip(fields, rows, strict=True)], "b.gpkg")
+    with pytest.raises(InputError, match="name it with --column"):
+        read_labels(unique, scene.grid)
+    assert len(read_labels(unique, scene.grid, column="class").classes) == 12  # whoever names it means it
 
 
 def test_polygons_in_another_coordinate_system_are_moved_and_that_is_said(scene, write_shapes):
@@ -245,7 +336,7 @@ def test_polygons_in_another_coordinate_system_are_moved_and_that_is_said(scene,
     path = write_shapes(list(zip(("forest", "water"), moved, strict=True)), "shapes.geojson", crs="EPSG:4326")
     labels = read_labels(path, scene.grid)
     assert np.array_equal(labels.index, INDEX)
-    assert labels.notes == ("shapes.geojson was reprojected from WGS 84 to the scene's coordinate system",)
+    assert labels.notes[0] == "shapes.geojson was reprojected from WGS 84 to the scene's coordinate system"
 
 
 def test_pixels_in_polygons_of_different_classes_stay_unlabelled(scene, write_shapes):
@@ -256,18 +347,41 @@ def test_pixels_in_polygons_of_different_classes_stay_unlabelled(scene, write_sh
     expected[3:6, 4:10] = 1
     expected[3, 4:7] = -1  # in the first two and in the third
     assert np.array_equal(labels.index, expected)
-    assert labels.notes == ("3 pixels lie in polygons of different classes and stay unlabelled",)
+    assert labels.notes[1:] == ("3 pixels lie in polygons of different classes and stay unlabelled",)
     assert np.array_equal(labels.polygons >= 0, expected >= 0)
     assert (labels.polygons[2, 3], labels.polygons[2, 6], labels.polygons[0, 0]) == (1, 1, 0)
 
 
-def test_a_class_that_holds_no_centre_stays_in_the_table_and_is_named(scene, write_shapes):
-    labels = read_labels(write_shapes([FOREST, WATER, ("rock", block(11.6, 5, 0.3, 4))]), scene.grid)
+def test_a_class_that_labels_no_pixel_stays_in_the_table_and_is_named(scene, write_shapes):
+    labels = read_labels(write_shapes([FOREST, WATER, ("rock", block(11.6, 0, 0.3, 11))]), scene.grid)
     assert labels.classes.names == ("forest", "rock", "water")
-    assert labels.notes == (
-        "1 of 3 shapes of shapes.gpkg label no pixel: they hold no centre of one, lie elsewhere or under others",
-        "no pixel has its centre in the polygons of rock alone",
+    assert labels.notes[1:] == (
+        "1 of 3 shapes of shapes.gpkg label no pixel: they lie elsewhere, under others, or are long and hold no centre "
+        "of one",
+        "no pixel is labelled by the shapes of rock alone",
     )
+
+
+def test_polygons_between_centres_label_the_pixel_in_which_most_of_them_lies(scene, write_shapes):
+    rows = [
+        ("forest", block(1.6, 2.55, 0.3, 0.8)),  # 0.45 of a pixel's width in column 2, 0.35 in column 3
+        ("water", block(4.7, 5.6, 0.2, 0.3)),
+        ("forest", block(4.1, 5.1, 0.1, 0.1)),  # on the same pixel, of another class
+        ("water", block(7, 7, 2, 2)),
+        ("forest", block(7.6, 7.6, 0.2, 0.2)),  # in the one before, whose centre counts
+        ("water", block(20.6, 7.6, 0.2, 0.2)),  # beyond the scene
+    ]
+    labels = read_labels(write_shapes(rows), scene.grid)
+    expected = np.full((13, 11), -1)
+    expected[1, 2] = 0
+    expected[7:9, 7:9] = 1
+    assert np.array_equal(labels.index, expected)
+    assert labels.polygons[1, 2] == 0
+    assert (
+        labels.notes[1]
+        == "3 shapes of shapes.gpkg hold no pixel's centre; each labels the pixel in which most of it lies"
+    )
+    assert labels.contested == 1
 
 
 def test_points_label_the_pixel_they_lie_in(scene, write_shapes):
@@ -285,11 +399,56 @@ def test_what_cannot_label_is_left_out_or_mended_and_said(scene, write_shapes):
     expected[10:12, 1:3] = 0  # half a row above and below the crossing the tie is 2 pixels wide
     assert np.array_equal(labels.index, expected)
     assert (labels.polygons[10:12, 1:3] == 6).all()  # its place in the file, what is left out included
-    assert labels.notes == (
+    assert labels.notes[:3] == (
         "2 of 7 shapes of shapes.gpkg left out: no geometry",
         "2 of 7 shapes of shapes.gpkg left out: no class",
-        "1 of 3 shapes of shapes.gpkg had crossing rings and were mended",
+        "1 of 7 shapes of shapes.gpkg (number 7) had crossing rings and were mended",
     )
+
+
+def test_polygons_of_a_collection_count_and_lines_are_left_out(scene, write_shapes):
+    line = LineString([at(11, 0), at(12, 5)])
+    inner = GeometryCollection([WATER[1], line])
+    rows = [FOREST, ("water", GeometryCollection([inner, Point(at(0, 0))])), ("forest", line)]
+    labels = read_labels(write_shapes([*rows, ("water", GeometryCollection([line]))], "shapes.geojson"), scene.grid)
+    assert np.array_equal(labels.index, INDEX)
+    assert labels.notes[:2] == (
+        "1 of 4 shapes of shapes.geojson (number 2) are collections of which the polygons count",
+        "2 of 4 shapes of shapes.geojson (numbers 3, 4) left out: GeometryCollection, LineString",
+    )
+
+
+def test_a_ring_that_does_not_close_is_closed_or_left_out_by_number(scene, tmp_path):
+    def feature(key, *rings):
+        shape = {"type": "Polygon", "coordinates": [[list(corner) for corner in ring] for ring in rings]}
+        return {"type": "Feature", "properties": {"class": key}, "geometry": shape}
+
+    forest, water = (list(shape.exterior.coords) for _, shape in (FOREST, WATER))
+    features = [feature("forest", forest), feature("water", water[:-1]), feature("water", [at(11, 0), at(12, 0)])]
+    crs = {"type": "name", "properties": {"name": UTM}}
+    path = tmp_path / "open.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
+    labels = read_labels(path, scene.grid)
+    assert np.array_equal(labels.index, INDEX)
+    said = " | ".join(labels.notes)
+    assert "1 of 3 shapes of open.geojson (number 2) had rings that do not close and were closed" in said
+    assert "1 of 3 shapes of open.geojson (number 3) had rings that do not close and hold no area" in said
+
+
+@pytest.mark.parametrize(
+    ("names", "encoding", "read_as"),
+    [
+        (("Wälder", "Größe"), "latin-1", "cp1252"),
+        (("森林", "草地"), "gbk", "gbk"),
+        (("forêt", "Seen"), "cp1252", "cp1252"),
+    ],
+)
+def test_text_in_another_encoding_than_claimed_is_read_and_that_is_said(scene, write_shapes, names, encoding, read_as):
+    path = write_shapes(list(zip(names, (FOREST[1], WATER[1]), strict=True)), "shapes.geojson")
+    path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+    labels = read_labels(path, scene.grid)
+    assert set(labels.classes.names) == set(names)
+    assert f"text of shapes.geojson is not in the encoding that it claims; read as {read_as}: look" in labels.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -300,7 +459,7 @@ def test_what_cannot_label_is_left_out_or_mended_and_said(scene, write_shapes):
         ([(1, FOREST[1]), (2, WATER[1])], {}, r"holds the classes \['2'\]"),
         ([FOREST, ("water", block(50, 50, 2, 2))], {}, "only the class 'forest'"),
         ([("water", block(50, 50, 2, 2))], {}, "labels no pixel"),
-        ([FOREST, ("water", LineString([at(0, 0), at(5, 5)]))], {}, "shapes of type LineString"),
+        ([("water", LineString([at(0, 0), at(5, 5)]))], {}, "shapes of type LineString"),
         (
             [("water", None)],
             {},
@@ -326,7 +485,7 @@ def test_what_labels_nothing_says_why(scene, write_shapes, write_tif):
 def test_more_classes_than_a_map_can_hold_are_counted_not_listed(scene, write_shapes):
     many = write_shapes([(f"field {n}", block(0, 0, 1, 1)) for n in range(300)])
     with pytest.raises(InputError, match=r"holds 300 classes, 255 can be mapped; check which column holds the class$"):
-        read_labels(many, scene.grid)
+        read_labels(many, scene.grid, column="class")
 
 
 def test_names_of_two_lines_are_one(scene, write_shapes):
@@ -346,18 +505,102 @@ def test_polygons_with_a_coordinate_system_need_a_scene_with_one(write_tif, writ
 def test_files_that_are_neither_raster_nor_polygons_are_refused(scene, write_shapes, tmp_path):
     (tmp_path / "text.txt").write_text("no labels\n")
     (tmp_path / "table.csv").write_text("class,x\nforest,1\n")
+    (tmp_path / "empty").mkdir()
     two = write_shapes([FOREST], "two.gpkg")
     geopandas.GeoDataFrame({"class": ["water"]}, geometry=[WATER[1]], crs=UTM).to_file(two, layer="second")
     for path, said in (
-        (tmp_path / "none.tif", "is not a file"),
-        (tmp_path, "is not a file"),
+        (tmp_path / "none.tif", "does not exist; check the path"),
+        (tmp_path / "empty", "can be read neither as a raster nor as polygons"),
         (tmp_path / "text.txt", "neither as a raster nor as polygons"),
         (tmp_path / "table.csv", "has no layer of shapes"),
-        (two, r"has 2 layers of shapes \['two', 'second'\]"),
+        (two, "has 2 layers of shapes: 'two', 'second'; name one of them with --layer$"),
     ):
         with pytest.raises(InputError, match=said) as caught:
             read_labels(path, scene.grid)
         assert one_line(caught)
+
+
+def test_a_layer_of_several_is_read_by_its_name(scene, write_shapes):
+    path = write_shapes([("forest", WATER[1]), ("water", FOREST[1])], "two.gpkg")
+    geopandas.GeoDataFrame({"class": ["forest", "water"]}, geometry=[FOREST[1], WATER[1]], crs=UTM).to_file(
+        path, layer="second"
+    )
+    labels = read_labels(path, scene.grid, layer="second")
+    assert np.array_equal(labels.index, INDEX)
+    assert labels.layer == "second"
+    with pytest.raises(InputError, match=r"has no layer 'third' of shapes; it has 'two', 'second'; name one of them"):
+        read_labels(path, scene.grid, layer="third")
+
+
+def test_whatever_gdal_opens_is_opened(scene, write_shapes, tmp_path):
+    rows = [FOREST, WATER]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for part in write_shapes(rows, "shapes.shp").parent.glob("shapes.*"):
+        part.rename(folder / part.name)
+    archive = Path(shutil.make_archive(str(tmp_path / "shapes"), "zip", folder))
+    geodatabase = write_shapes(rows, "shapes.gdb")
+    geopackage = write_shapes(rows)
+    assert geodatabase.is_dir()
+    for path in (folder, archive, f"/vsizip/{archive}/shapes.shp", geodatabase, geopackage.as_uri()):
+        assert np.array_equal(read_labels(path, scene.grid).index, INDEX), path
+
+
+def test_variables_of_a_file_with_several_are_listed(scene, tmp_path):
+    path = tmp_path / "cube.nc"
+    with netcdf_file(path, "w") as cube:
+        for name, size in (("y", 13), ("x", 11)):
+            cube.createDimension(name, size)
+        for name in ("labels", "sure"):
+            cube.createVariable(name, "i2", ("y", "x"))[:] = 1
+    with pytest.raises(
+        InputError, match=r"holds 2 rasters; name one of them instead: netcdf:.*:labels, .*:sure$"
+    ) as caught:
+        read_labels(path, scene.grid)
+    assert one_line(caught)
+
+
+@pytest.mark.parametrize("header", ["x,y,class", "Class;X;Y", "lat,lon,class", "Longitude\tLatitude\tclass"])
+def test_points_of_a_table_label_their_pixels(scene, tmp_path, header):
+    separator = next(c for c in ";\t," if c in header)
+    columns = header.split(separator)
+    globe = geopandas.GeoSeries([Point(at(2.5, 3.5)), Point(at(6.5, 1.5))], crs=UTM)
+    places = globe if "x" in header.lower().split(separator) else globe.to_crs("EPSG:4326")
+    lines = [header]
+    for name, place in zip(("forest", "water"), places, strict=True):
+        of = {"x": place.x, "y": place.y, "lon": place.x, "lat": place.y, "longitude": place.x, "latitude": place.y}
+        lines.append(separator.join(str((of | {"class": name})[column.lower()]) for column in columns))
+    lines.append(separator.join("forest" if column.lower() == "class" else "" for column in columns))
+    (tmp_path / "points.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    labels = read_labels(tmp_path / "points.csv", scene.grid)
+    assert np.argwhere(labels.index == 0).tolist() == [[2, 3]]
+    assert np.argwhere(labels.index == 1).tolist() == [[6, 1]]
+    assert "points.csv is a table of points; its columns" in labels.notes[0]
+    assert "1 of 3 shapes of points.csv left out: no geometry" in labels.notes
+
+
+def test_a_file_without_shapes_is_said_to_be_empty(scene, tmp_path):
+    (tmp_path / "empty.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    (tmp_path / "empty.csv").write_text("x,y,class\n")
+    for name, said in (("empty.geojson", "holds no shapes"), ("empty.csv", "holds no points")):
+        with pytest.raises(InputError, match=said):
+            read_labels(tmp_path / name, scene.grid)
+
+
+def test_one_name_in_two_forms_is_one_class(scene, write_shapes):
+    rows = [("W\u00e4lder", FOREST[1]), ("Wa\u0308lder\u200b", block(10, 0, 2, 2)), ("Se\x07e", WATER[1])]
+    labels = read_labels(write_shapes(rows), scene.grid)
+    assert labels.classes.names == ("Se e", "W\u00e4lder")
+    assert labels.index[10, 0] == labels.index[0, 0] == 1
+
+
+def test_a_coordinate_system_that_is_undefined_is_none(scene, write_shapes):
+    undefined = (
+        'ENGCRS["Undefined Cartesian SRS",EDATUM["Unknown engineering datum"],CS[Cartesian,2],AXIS["x",unspecified],'
+    )
+    undefined += 'AXIS["y",unspecified],LENGTHUNIT["metre",1]]'
+    with pytest.raises(InputError, match=r"the scene has a coordinate system and shapes\.gpkg has none; assign"):
+        read_labels(write_shapes([FOREST, WATER], crs=undefined), scene.grid)
 
 
 def test_a_ring_of_two_points_is_refused_by_name(scene, tmp_path):

@@ -43,6 +43,11 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, text, complaint):
     assert "\n" not in str(caught.value)
 
 
+def test_a_byte_order_mark_and_a_layer_are_read(tmp_path):
+    (scene,) = read_scenes(write(tmp_path, "\ufeff" + ONE + 'column = "c"\nlayer = "train"\n'))
+    assert (scene.column, scene.layer) == ("c", "train")
+
+
 def test_no_file(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_scenes(tmp_path / "none.toml")

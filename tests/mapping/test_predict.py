@@ -485,7 +485,7 @@ def test_a_call_without_resume_clears_the_tiles_of_one_that_ended(tiny_model, ti
 def test_tiles_are_held_while_they_are_made(tiny_model, tiny_scene, tmp_path):
     held = []
 
-    def look(done, total):
+    def look(*_):
         held.extend(HeldFolder.hold(folder) for folder in tmp_path.glob("*.tiles"))
 
     predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", progress=look)

@@ -16,6 +16,7 @@ from adcdnet.config import TrainConfig
 from adcdnet.nn import DeformableInteractiveAttention
 from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.architecture import Architecture, Layout
+from adcdnet.nn.encoder import SensorMaps
 from adcdnet.nn.tile_sharing import Rectangle, Targets
 from conftest import SMALL, build_model, liven
 
@@ -87,6 +88,27 @@ def test_a_tile_gives_the_numbers_of_its_patches(ratio, pan_bands, changes, seed
         assert (mine is None) == (theirs is None) == (not network.config.dtm)
         if mine is not None:
             assert_close(mine, theirs[1:3], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 63])
+def test_tokens_of_a_ramp_by_hand(count):
+    """Many targets take them from means of all places, few from their own: of row + 100·col, either is the value in
+    the middle of each of 4×4 windows, which lie at −3, −1, 1 and 3 from the target."""
+    encoder = build(small()).double().sensors.ms
+    depths = []
+    for k in range(3):
+        row, col = (torch.arange(n + 2 * encoder._before(k), dtype=torch.float64) - encoder._before(k) for n in (7, 9))
+        depths.append((row[:, None] + 100 * col).expand(1, encoder.config.widths[k], -1, -1))
+    places = torch.cartesian_prod(torch.arange(7), torch.arange(9))[-count:]
+    maps = SensorMaps(depths, depths[-1], depths[-1], None)
+    attended = torch.zeros(count, encoder.config.widths[-1], encoder.cells, encoder.cells, dtype=torch.float64)
+    tokens = encoder.tokens_at(maps, Targets(torch.zeros(count, dtype=torch.long), *places.T), attended)
+    apart = torch.tensor([-3.0, -1.0, 1.0, 3.0], dtype=torch.float64)
+    row, col = (axis[:, None, None].double() for axis in places.T)
+    expected = (row + apart[:, None]) + 100 * (col + apart)
+    for token, width in zip(tokens[:3], encoder.config.widths, strict=True):
+        assert_close(token, expected[:, None].expand(-1, width, -1, -1), rtol=0, atol=1e-9)
+    assert not tokens[3].any()
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -336,6 +358,13 @@ def test_a_fresh_network_has_neutral_gates():
     for module in build(Architecture()).modules():
         if isinstance(module, DeformableInteractiveAttention):
             assert not any(p.any() for p in chain(module.gate_avg.parameters(), module.gate_max.parameters()))
+
+
+def test_the_global_part_leads_in_ms_and_the_local_one_in_pan():
+    network = build(Architecture())
+    for sensors in (network.sensors, network.prior):
+        factors = [(one.attention.global_scale, one.attention.local_scale) for one in (sensors.ms, sensors.pan)]
+        assert factors == [(0.4, 0.1), (0.1, 0.4)]
 
 
 # ---- the published network

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
-from adcdnet.nn import DeformableInteractiveAttention, scale_gradient
+from adcdnet.nn import DIA, DeformableInteractiveAttention, scale_gradient
 from conftest import DEVICES
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -33,7 +33,7 @@ def dia() -> DeformableInteractiveAttention:
 @pytest.mark.parametrize(("sensor", "factors"), [("ms", (0.4, 0.1)), ("pan", (0.1, 0.4))])
 def test_dia_gives_the_golden_values_and_gradients(sensor, factors, device):
     golden = {name: torch.from_numpy(value).to(device) for name, value in np.load(GOLDEN / f"dia_{sensor}.npz").items()}
-    module = DeformableInteractiveAttention(*factors).double().to(device)
+    module = DeformableInteractiveAttention(global_scale=factors[0], local_scale=factors[1]).double().to(device)
     module.load_state_dict({name: golden[name] for name in module.state_dict()})
     x = golden["x"].requires_grad_()
     y = module(x)
@@ -197,3 +197,99 @@ def test_distributed_data_parallel_changes_no_gradient(dia, tmp_path):
         assert_close({name: p.grad for name, p in dia.named_parameters()}, plain)
     finally:
         torch.distributed.destroy_process_group()
+
+
+# ---- what researchers pass
+
+
+@pytest.mark.parametrize("given", [(), (64,), (64, 64)])
+def test_channels_are_accepted_and_change_nothing(given):
+    torch.manual_seed(0)
+    module = DIA(*given)
+    assert (module.global_scale, module.local_scale) == (0.4, 0.1)
+    torch.manual_seed(0)
+    assert_close(module.state_dict(), DIA(in_channels=3).state_dict(), rtol=0, atol=0)
+    assert DIA is DeformableInteractiveAttention
+
+
+@pytest.mark.parametrize("name", ["global_scale", "local_scale"])
+@pytest.mark.parametrize("factor", [-0.1, 1.1, 64, float("nan"), float("inf")])
+def test_a_factor_outside_0_to_1_is_refused(name, factor):
+    with pytest.raises(ValueError, match=rf"{name} is {factor}.*\[0, 1\]"):
+        DIA(**{name: factor})
+
+
+@pytest.mark.parametrize("given", [(0.4, 0.1), (0.4,), (0,), (64, 32), (True,)])
+def test_factors_by_position_and_other_numbers_of_channels_are_refused(given):
+    with pytest.raises(ValueError, match="by name"):
+        DIA(*given)
+    assert (DIA(global_scale=0, local_scale=1).global_scale, DIA(local_scale=1).local_scale) == (0, 1)
+
+
+def test_settings_are_shown():
+    text = repr(nn.Sequential(DIA(8, global_scale=0.2, gated=False)))
+    assert "global_scale=0.2, local_scale=0.1, gated=False" in text
+    assert "rectify" not in text
+    assert "rectify=False" in repr(DIA(rectify=False))
+
+
+def test_without_gates_mean_and_maximum_are_mixed_as_they_are():
+    torch.manual_seed(0)
+    module, x = DIA(gated=False), torch.randn(2, 3, 7, 9)
+    assert sum(p.numel() for p in module.parameters()) == 39
+    assert not [name for name in module.state_dict() if "gate" in name]
+    mean, top = module.down_avg(x.mean(1, keepdim=True)), module.down_max(x.amax(1, keepdim=True))
+    mixed = module.mask(torch.cat((top, mean), 1))
+    mask = torch.sigmoid(F.interpolate(mixed, (7, 9)))
+    assert_close(module.attention(x), mask)
+    assert_close(module(x), F.relu(x * mask))
+    module.rectify = False
+    assert_close(module(x), x * mask)
+
+
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize(("g", "core"), [(9, 3), (8, 8), (5, 1)])
+def test_masks_of_many_patches_are_those_of_each(g, core, gated):
+    torch.manual_seed(g)
+    module = DIA(gated=gated).double()
+    for p in module.parameters():
+        nn.init.normal_(p)
+    pooled = torch.randn(7, 2, g, g, dtype=torch.float64)
+    trim = (g - core) // 2
+    whole = module.mask_of(pooled[:, :1], pooled[:, 1:])[..., trim : g - trim, trim : g - trim]
+    found = module.mask_operator(g)(pooled.permute(0, 2, 3, 1).flatten(1), side=core).view(-1, 1, core, core)
+    assert_close(found, whole, rtol=0, atol=1e-12)
+    parameters = list(module.parameters())
+    mine, theirs = (torch.autograd.grad(m.square().sum(), parameters) for m in (found, whole))
+    assert_close(mine, theirs, rtol=0, atol=1e-10)
+
+
+def test_of_equal_maxima_one_hears_of_the_mask(dia):
+    x = torch.tensor([2.0, 2.0, 2.0, -1.0]).view(1, 4, 1, 1).requires_grad_()
+    grad = torch.autograd.grad(dia.attention(x).sum(), x)[0].flatten()
+    through_mean, through_maximum = grad[3], grad - grad[3]  # the mean tells all alike
+    assert through_mean != 0
+    assert (through_maximum != 0).tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize("loop", [nn.init.ones_, nn.init.xavier_uniform_])
+def test_neutral_gates_survive_a_loop_over_all_convolutions(loop):
+    module = DIA()
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            loop(layer.weight)
+    assert not any(p.any() for gate in (module.gate_avg, module.gate_max) for p in gate.parameters())
+
+
+def test_functional_transforms(dia):
+    x, parameters = torch.randn(3, 4, 7, 9), dict(dia.named_parameters())
+
+    def loss(own, sample):
+        return torch.func.functional_call(dia, own, (sample[None],)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    for sample in range(3):
+        dia.zero_grad()
+        dia(x[sample : sample + 1]).square().sum().backward()
+        for name, p in parameters.items():
+            assert_close(each[name][sample], p.grad, rtol=1e-4, atol=1e-5, msg=name)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from adcdnet.nn import DeepTemporalMamba, MapDepth, MapToken, SequenceDepth, SequenceToken
+from adcdnet.nn import DeepTemporalMamba, Explanation, MapDepth, MapToken, SequenceDepth, SequenceToken
 from adcdnet.nn.dtm import to_grid
 
 DEPTHS = (3, MapDepth(2, (5, 7)), SequenceDepth(6))
@@ -30,7 +30,7 @@ def prior(b: int = 2) -> torch.Tensor:
 
 
 def test_map_token_averages_by_hand_and_passes_a_4x4_map_unchanged():
-    token = MapToken(1, None, 16)
+    token = MapToken(1, 16)
     nn.init.eye_(token.linear.weight)
     nn.init.zeros_(token.linear.bias)
     small = torch.randn(2, 1, 4, 4)
@@ -42,15 +42,15 @@ def test_map_token_averages_by_hand_and_passes_a_4x4_map_unchanged():
 
 
 def test_flatten_token_sees_every_pixel_and_needs_the_size():
-    token = MapToken(2, (5, 7), 12, "flatten")
+    token = MapToken(2, 12, size=(5, 7), token="flatten")
     assert token.linear.in_features == 70
     x = torch.randn(1, 2, 5, 7, requires_grad=True)
     (token(x) * torch.randn(12)).sum().backward()
     assert (x.grad != 0).all()
     with pytest.raises(ValueError, match="needs the size"):
-        MapToken(2, None, 12, "flatten")
+        MapToken(2, 12, token="flatten")
     with pytest.raises(ValueError, match="'max'"):
-        MapToken(2, None, 12, "max")
+        MapToken(2, 12, token="max")
 
 
 def test_sequence_token_keeps_early_apart_from_late():
@@ -59,6 +59,34 @@ def test_sequence_token_keeps_early_apart_from_late():
     assert (token(x) - token(x.flip(1))).abs().max() > 1e-2
     long = torch.randn(1, 4, 2)
     assert_close(token(long.repeat_interleave(5, dim=1)), token(long))
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 7, 11])
+def test_padding_of_a_sequence_is_no_part_of_its_token(length):
+    module = head()
+    alone = [v[:, :length] if k == 2 else v for k, v in enumerate(depths())]
+    padded = depths()
+    padded[2][:, length:] = float("nan")
+    lengths = [None, None, torch.tensor([length, length])]
+    assert_close(module(padded, lengths=lengths), module(alone))
+    token = SequenceToken(1, 4)
+    x = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 9.0, 9.0]).view(1, 7, 1)  # 5 valid: parts 0-1, 1-2, 2-3, 3-4
+    parts = torch.tensor([[1.5, 3.0, 6.0, 12.0]])
+    assert_close(token(x, torch.tensor([5])), torch.relu(token.norm(token.linear(parts))))
+    with pytest.raises(ValueError, match="1 lengths came for 3 depths"):
+        module(depths(), lengths=[None])
+
+
+@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+def test_form_is_passed_to_the_scan_and_a_loop_can_be_differentiated_twice(form):
+    module = head(form=form)
+    assert module.mamba.form == form
+    assert_close(module(depths()), head()(depths()))
+    if form == "loop":
+        x = [v.requires_grad_() for v in depths()]
+        (grad,) = torch.autograd.grad(module(x).square().sum(), x[0], create_graph=True)
+        (second,) = torch.autograd.grad(grad.square().sum(), x[0])
+        assert second.any()
 
 
 @pytest.mark.parametrize("place", ["first", "last", None])
@@ -120,6 +148,24 @@ def test_explanation_adds_up_to_the_scan_and_to_the_logits(place, read_out):
     assert_close(why.shares.sum(1), torch.ones(2))
 
 
+def test_shares_by_hand():
+    evidence = torch.tensor([[[3.0, 0.0, 0.0], [1.0, 4.0, 1.0]]])  # means 1 and 2: leaves (2, -1, -1) and (-1, 2, -1)
+    nothing = torch.zeros(1)
+    for logits, shares in (([5.0, 4.0, 1.0], [2 / 3, 1 / 3]), ([1.0, 4.0, 1.0], [1 / 3, 2 / 3])):
+        why = Explanation(("a", "b"), *[nothing] * 4, evidence, nothing, torch.tensor([logits]))
+        assert_close(why.shares, torch.tensor([shares]))
+    silent = Explanation(("a", "b"), *[nothing] * 4, torch.ones(1, 2, 3), nothing, torch.ones(1, 3))
+    assert_close(silent.shares, torch.zeros(1, 2))  # all classes alike: nothing is decided
+
+
+def test_half_precision_is_explained():
+    module = head(prior="last").bfloat16()
+    given = [v.bfloat16() for v in depths()], prior().bfloat16()
+    why = module.explain(*given)
+    assert_close(why.shares.sum(1).float(), torch.ones(2), rtol=0, atol=0.02)
+    assert_close(why.logits.float(), module(*given).float(), rtol=0.1, atol=0.1)
+
+
 def test_token_that_feeds_nothing_has_no_evidence():
     module = head(prior="first", d_conv=1)  # no convolution over time: each scan input is of its token alone
     nn.init.zeros_(module.norm.bias)  # LayerNorm turns a constant token into its bias
@@ -176,6 +222,17 @@ def test_head_of_pooled_maps_runs_in_onnx_runtime(tmp_path):
     assert_close(torch.from_numpy(logits), module(*given).detach(), rtol=0, atol=1e-5)
 
 
+def test_means_are_made_on_the_processor_whatever_the_device(monkeypatch):
+    """MPS has no adaptive pooling of 9 cells to 4."""
+    asked, pool = [], nn.functional.adaptive_avg_pool2d
+    monkeypatch.setattr(
+        nn.functional, "adaptive_avg_pool2d", lambda x, side: asked.append(x.device.type) or pool(x, side)
+    )
+    for side in (9, 40):
+        assert to_grid(torch.zeros(2, 3, side, side, device="meta")).shape == (2, 3, 4, 4)
+    assert asked == ["cpu", "cpu"]
+
+
 @pytest.mark.parametrize("size", [(9, 9), (5, 5), (4, 4), (3, 7), (17, 16), (40, 33)])
 def test_maps_are_averaged_as_pytorch_does(size):
     x = torch.randn(2, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
@@ -185,3 +242,34 @@ def test_maps_are_averaged_as_pytorch_does(size):
     (mine,) = torch.autograd.grad((found * weight).sum(), x)
     (theirs,) = torch.autograd.grad((defined * weight).sum(), x)
     assert_close(mine, theirs, rtol=0, atol=1e-12)
+
+
+def test_gradients_of_each_sample_by_functional_transforms():
+    module, given = head(prior="last").double(), [v.double() for v in (*depths(), prior())]
+    parameters = dict(module.named_parameters())
+
+    def loss(own, *sample):
+        *maps, token = (v[None] for v in sample)
+        return torch.func.functional_call(module, own, (maps, token)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0, 0))(parameters, *given)
+    for sample in range(2):
+        module.zero_grad()
+        *maps, token = (v[sample : sample + 1] for v in given)
+        module(maps, token).square().sum().backward()
+        for name, p in parameters.items():
+            assert_close(each[name][sample], p.grad, rtol=1e-8, atol=1e-10, msg=name)
+
+
+def test_exports_with_a_free_batch():
+    module, batch = head(prior="last").eval(), torch.export.Dim("b", min=1, max=64)
+    free = ([{0: batch}] * 3, {0: batch})
+    program = torch.export.export(module, (depths(), prior()), dynamic_shapes=free)
+    for b in (1, 7):
+        assert_close(program.module()(depths(b), prior(b)), module(depths(b), prior(b)), rtol=0, atol=1e-6)
+
+
+def test_maps_may_be_channels_last():
+    module, given = head(), depths()
+    last = [v.to(memory_format=torch.channels_last) if v.dim() == 4 else v for v in given]
+    assert_close(module(last), module(given))

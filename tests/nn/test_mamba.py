@@ -1,12 +1,16 @@
 """The Mamba block: an independent implementation, streams, its own initialisation."""
 
+import math
+
+import onnxruntime
 import pytest
 import torch
 from mambapy.mamba import MambaBlock, MambaConfig
 from torch import nn
 from torch.testing import assert_close
 
-from adcdnet.nn import Mamba
+from adcdnet.nn import DIA, BiMamba, Mamba, selective_scan
+from adcdnet.nn.mamba import StepProjection
 
 
 @pytest.mark.parametrize("steps", [1, 5, 40])
@@ -32,7 +36,7 @@ def test_block_agrees_with_mambapy_under_the_same_parameter_names(steps, d_model
 @pytest.mark.parametrize("d_conv", [1, 4])
 def test_step_by_step_gives_what_the_whole_sequence_gives(d_conv):
     torch.manual_seed(2)
-    mamba = Mamba(7, 5, d_state=3, d_conv=d_conv).double()
+    mamba = Mamba(7, d_out=5, d_state=3, d_conv=d_conv).double()
     x = torch.randn(2, 37, 7, dtype=torch.float64)
     state, ys = mamba.start(2), []
     for t in range(37):
@@ -50,38 +54,250 @@ def test_output_depends_on_the_present_and_the_past_alone():
     assert (y[:, 5] - changed[:, 5]).abs().max() > 1e-4
 
 
-def test_own_initialisation_survives_a_global_loop_by_reset_parameters():
+def has_its_own_start(mamba: Mamba) -> bool:
+    """A = -1..-n, D = 1, and time scales spread over 0.001..0.1."""
+    delta = nn.functional.softplus(mamba.dt_proj.bias)
+    counted = torch.arange(1.0, mamba.d_state + 1).expand(mamba.d_inner, -1)
+    return bool(
+        (delta >= 0.999e-3).all()
+        and (delta <= 0.1001).all()
+        and delta.std() > 0.01  # not one value
+        and mamba.dt_proj.weight.abs().max() <= mamba.dt_rank**-0.5
+        and torch.allclose(mamba.A, -counted)
+        and (mamba.D == 1).all()
+    )
+
+
+@pytest.mark.parametrize("initialise", [nn.init.xavier_uniform_, nn.init.ones_])
+def test_own_start_survives_a_loop_over_all_layers(initialise):
     mamba = Mamba(32, d_state=4)
     for module in mamba.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):  # as timm and many trainings do
+            initialise(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    in_proj = mamba.in_proj.weight.clone()
-    mamba.reset_parameters()
-    delta = nn.functional.softplus(mamba.dt_proj.bias)
-    assert delta.min() >= 0.999e-3
-    assert delta.max() <= 0.1001
-    assert delta.std() > 0.01  # spread over time scales, not one value
-    assert mamba.dt_proj.weight.abs().max() <= 2**-0.5  # rank ⌈32/16⌉ = 2
-    assert_close(mamba.A, -torch.tensor([1.0, 2.0, 3.0, 4.0]).expand(64, 4))
-    assert (mamba.D == 1).all()
-    assert (mamba.in_proj.weight == in_proj).all()  # the loop's choice for the other layers stays
+    assert has_its_own_start(mamba)
+
+
+def test_time_scales_are_drawn_evenly_in_their_logarithm():
+    torch.manual_seed(9)
+    projection = StepProjection(2, 500)
+    torch.manual_seed(9)
+    torch.rand(500, 2)  # the weights come first
+    drawn = torch.empty(500).uniform_(math.log(1e-3), math.log(1e-1)).exp()
+    assert_close(nn.functional.softplus(projection.bias), drawn, rtol=1e-4, atol=0)
+
+
+def orders(modules: list[nn.Module]) -> dict[str, list[nn.Module]]:
+    return {"parents first": modules, "children first": modules[::-1], "mixed": modules[1::2] + modules[::2]}
+
+
+@pytest.mark.parametrize("order", ["parents first", "children first", "mixed"])
+def test_modules_made_on_meta_are_initialised_in_any_order(order):
+    """PyTorch's contract: `reset_parameters` of every module sets its own parameters, and all are set in the end."""
+    with torch.device("meta"):
+        network = nn.ModuleList((Mamba(32, d_state=4), DIA(), BiMamba(16), Mamba(24, expand=1)))
+    network.to_empty(device="cpu")
+    for p in network.parameters():
+        nn.init.constant_(p, float("nan"))
+    for module in orders(list(network.modules()))[order]:
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    assert all(p.isfinite().all() for p in network.parameters())
+    assert all(has_its_own_start(m) for m in network.modules() if isinstance(m, Mamba))
+    assert not network[1].gate_avg.weight.any()
+    assert not network[1].gate_max.bias.any()
+    assert network[1].mask.weight.any()
 
 
 def test_every_parameter_receives_a_gradient():
-    mamba = Mamba(6, 3)
+    mamba = Mamba(6, d_out=3)
     mamba(torch.randn(2, 9, 6)).square().sum().backward()
     for name, p in mamba.named_parameters():
         assert p.grad is not None, name
         assert p.grad.abs().max() > 0, name
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # inside torch.compile
 @pytest.mark.parametrize("steps", [5, 33])
-def test_block_compiles_in_one_piece_and_runs_under_autocast(steps):
+@pytest.mark.parametrize("network", [Mamba, BiMamba])
+def test_block_compiles_in_one_piece_and_runs_under_autocast(network, steps):
     torch.manual_seed(4)
-    mamba, x = Mamba(6, 3), torch.randn(2, steps, 6)
+    mamba, x = network(6, d_out=3), torch.randn(2, steps, 6)
     assert_close(torch.compile(mamba, fullgraph=True, backend="aot_eager")(x), mamba(x))
     with torch.autocast("cpu", torch.bfloat16):
         rough = mamba(x)
     assert (rough - mamba(x)).abs().max() < 0.05 * mamba(x).abs().max()
+
+
+# ---- what researchers pass
+
+
+def test_what_could_be_taken_for_something_else_goes_by_name():
+    with pytest.raises(TypeError):
+        Mamba(64, 16)  # d_state in mamba-ssm
+    with pytest.raises(TypeError):
+        BiMamba(64, 16)
+
+
+def test_settings_of_mamba_ssm_by_hand():
+    mamba = Mamba(20, d_state=3, expand=1, dt_rank=5, bias=True, conv_bias=False)
+    shapes = {name: tuple(p.shape) for name, p in mamba.named_parameters()}
+    assert shapes == {
+        "A_log": (20, 3), "D": (20,), "in_proj.weight": (40, 20), "in_proj.bias": (40,), "conv1d.weight": (20, 1, 4),
+        "x_proj.weight": (5 + 6, 20), "dt_proj.weight": (20, 5), "dt_proj.bias": (20,), "out_proj.weight": (20, 20),
+        "out_proj.bias": (20,),
+    }  # fmt: skip
+    assert Mamba(20).dt_rank == Mamba(20, dt_rank="auto").dt_rank == 2
+    assert [name for name, p in mamba.named_parameters() if getattr(p, "_no_weight_decay", False)] == ["A_log", "D"]
+    x = torch.randn(2, 9, 20)
+    state, ys = mamba.start(2), []
+    for t in range(9):
+        y, state = mamba.step(x[:, t], state)
+        ys.append(y)
+    assert_close(torch.stack(ys, dim=1), mamba(x))
+
+
+@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+@pytest.mark.parametrize("cut", [1, 2, 20])
+def test_a_stream_that_is_cut_goes_on_from_its_state_gradients_included(form, cut):
+    """Prefill: the parts of a sequence give what the whole gives, and the first one hears of the loss of the second."""
+    torch.manual_seed(5)
+    mamba = Mamba(7, d_state=3, form=form).double()
+    x = torch.randn(2, 41, 7, dtype=torch.float64, requires_grad=True)
+    first, state = mamba(x[:, :cut], return_state=True)
+    second, state = mamba(x[:, cut:], state, return_state=True)
+    whole, last = mamba(x, return_state=True)
+    assert_close(torch.cat((first, second), 1), whole, rtol=0, atol=1e-12)
+    assert_close(tuple(state), tuple(last), rtol=0, atol=1e-12)
+    loss, defined = second.square().sum() + state.h.sum(), whole[:, cut:].square().sum() + last.h.sum()
+    parameters = (x, *mamba.parameters())
+    mine, theirs = (torch.autograd.grad(v, parameters) for v in (loss, defined))
+    assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
+    assert mine[0][:, :cut].any()
+
+
+@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+@pytest.mark.parametrize("network", [Mamba, BiMamba])
+def test_padding_reaches_neither_answer_nor_state(network, form):
+    torch.manual_seed(6)
+    module = network(6, d_out=5, form=form).double()
+    x, lengths = torch.randn(4, 20, 6, dtype=torch.float64), torch.tensor([20, 1, 7, 2])
+    for sample, length in enumerate(lengths.tolist()):
+        x[sample, length:] = float("nan")
+    y = module(x, lengths=lengths)
+    for sample, length in enumerate(lengths.tolist()):
+        assert_close(y[sample, :length], module(x[sample : sample + 1, :length])[0], rtol=0, atol=1e-12)
+        assert not y[sample, length:].any()
+    if network is Mamba:
+        _, state = module(x, lengths=lengths, return_state=True)
+        for sample, length in enumerate(lengths.tolist()):
+            _, alone = module(x[sample : sample + 1, :length], return_state=True)
+            assert_close([v[sample] for v in state], [v[0] for v in alone], rtol=0, atol=1e-12)
+    y.sum().backward()
+    assert all(p.grad.isfinite().all() for p in module.parameters())
+    with pytest.raises(ValueError, match=r"integers \(b,\)"):
+        module(x, lengths=lengths.double())
+
+
+def test_both_ways_by_hand():
+    torch.manual_seed(7)
+    module, x = BiMamba(6, d_out=5), torch.randn(2, 9, 6)
+    assert_close(module(x), module.onward(x) + module.back(x.flip(1)).flip(1))
+    moved = module(x + (torch.arange(9) == 4)[:, None]) - module(x)
+    assert (moved.abs().amax((0, 2)) > 1e-6).all()  # every output hears of every input
+
+
+@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+def test_half_precision_decays_by_rates_of_single(form):
+    mamba, x = Mamba(6, d_state=16, form=form).bfloat16(), torch.randn(2, 33, 6).bfloat16()
+    assert mamba.A.dtype == torch.float32
+    assert_close(mamba.A[0], -mamba.A_log[0].float().exp(), rtol=0, atol=0)
+    y, state = mamba(x, return_state=True)
+    assert (y.dtype, state.h.dtype, state.inputs.dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)
+    y, _ = mamba.step(x[:, 0], mamba.start(2))
+    assert y.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+def test_form_is_that_of_the_scan(form, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "adcdnet.nn.mamba.scan_with_state",
+        lambda *given, **named: asked.append(named["form"]) or (selective_scan(*given), None),
+    )
+    Mamba(6, form=form)(torch.randn(1, 4, 6))
+    assert asked == [form]
+
+
+# ---- works with
+
+
+@pytest.mark.parametrize("steps", [5, 33])
+def test_functional_transforms_give_what_backward_gives(steps):
+    torch.manual_seed(8)
+    mamba, x = Mamba(6).double(), torch.randn(3, steps, 6, dtype=torch.float64)
+    parameters = dict(mamba.named_parameters())
+
+    def loss(own, sample):
+        return torch.func.functional_call(mamba, own, (sample[None],)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)  # a gradient per sample
+    for sample in range(3):
+        mamba.zero_grad()
+        mamba(x[sample : sample + 1]).square().sum().backward()
+        for name, p in parameters.items():
+            assert_close(each[name][sample], p.grad, rtol=1e-9, atol=1e-12, msg=name)
+    both = torch.func.stack_module_state([mamba, Mamba(6).double()])[0]  # an ensemble
+    found = torch.func.vmap(lambda own: torch.func.functional_call(mamba, own, (x,)))(both)
+    assert_close(found[0], mamba(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # inside torch.compile
+def test_a_free_length_compiles_once_more_and_no_oftener():
+    torch._dynamo.reset()
+    mamba, seen = Mamba(6), []
+
+    def count(graph, inputs):
+        seen.append(len(inputs))
+        return graph.forward
+
+    compiled = torch.compile(mamba, fullgraph=True, backend=count)
+    for steps in (3, 4, 5, 9, 16, 17, 20, 40, 100):
+        x = torch.randn(2, steps, 6)
+        assert_close(compiled(x), mamba(x))
+    assert len(seen) == 2
+
+
+BATCH, LENGTH = torch.export.Dim("b", min=1, max=64), torch.export.Dim("l", min=2, max=4096)
+SIZES = [(1, 2), (3, 16), (2, 17), (5, 100)]
+
+
+@pytest.mark.parametrize("form", ["auto", "matrix"])
+def test_exports_with_free_batch_and_length(form):
+    mamba = Mamba(6, d_out=3, form=form).eval()
+    program = torch.export.export(mamba, (torch.randn(2, 20, 6),), dynamic_shapes=({0: BATCH, 1: LENGTH},))
+    for size in SIZES:
+        x = torch.randn(*size, 6)
+        assert_close(program.module()(x), mamba(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # raised inside PyTorch's exporter
+def test_onnx_runtime_agrees_at_any_length(tmp_path):
+    mamba, file = Mamba(6, d_out=3, form="matrix").eval(), tmp_path / "mamba.onnx"
+    free = ({0: BATCH, 1: LENGTH},)
+    torch.onnx.export(mamba, (torch.randn(2, 20, 6),), file, dynamo=True, verbose=False, dynamic_shapes=free)
+    session = onnxruntime.InferenceSession(file)
+    for size in SIZES:
+        x = torch.randn(*size, 6)
+        (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        assert_close(torch.from_numpy(y), mamba(x).detach(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [5, 33])
+def test_a_batch_of_nothing(steps):
+    mamba = Mamba(6, d_out=3)
+    y = mamba(torch.randn(0, steps, 6))
+    y.sum().backward()
+    assert y.shape == (0, steps, 3)
+    assert not mamba.A_log.grad.any()

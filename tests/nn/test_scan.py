@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.testing import assert_close
 
-from adcdnet.nn import scan_matrix, selective_scan
+from adcdnet.nn import scan, scan_matrix, selective_scan
 from conftest import DEVICES
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -38,7 +38,7 @@ def run(form: str, values: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     return y.detach(), [leaf.grad for leaf in leaves]
 
 
-@pytest.mark.parametrize("form", ["loop", "chunked"])
+@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
 def test_scan_halves_an_impulse_each_step(form):  # by hand: 4 * 2 * 3 * 0.5, then / 2
     u, delta, C = (torch.full((1, 3, 1), v) for v in (4.0, 2.0, 0.5))
     B = torch.tensor([3.0, 0.0, 0.0]).reshape(1, 3, 1)  # the input is let in at step 0 only
@@ -49,7 +49,7 @@ def test_scan_halves_an_impulse_each_step(form):  # by hand: 4 * 2 * 3 * 0.5, th
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("form", ["loop", "chunked"])
+@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
 @pytest.mark.parametrize("steps", [5, 67])
 def test_scan_gives_the_golden_values_and_gradients(steps, form, device):
     golden = {
@@ -104,7 +104,7 @@ def test_total_forgetting_leaves_only_the_present_step():
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-@pytest.mark.parametrize("form", ["loop", "chunked"])
+@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
 def test_later_steps_change_nothing_before_them(form):
     u, delta, A, B, C, D = inputs(70)
     changed = [torch.cat((v[:, :50], v[:, 50:] * 0.5), dim=1) for v in (u, delta, B, C)]
@@ -125,13 +125,14 @@ def test_chunked_form_keeps_a_small_part_of_the_states_for_the_backward_pass():
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         selective_scan(*values, form="chunked").sum()
     given = sum(v.numel() for v in values)
-    assert sum(kept.values()) - given == 1024 // 32 * 2 * 5 * 3  # the state before each chunk of 32
+    assert sum(kept.values()) - given == (1024 // 32 + 1) * 2 * 5 * 3  # the state before each chunk of 32, and the last
 
 
 def test_auto_is_the_loop_when_short_and_the_chunks_when_long(monkeypatch):
     taken = []
-    monkeypatch.setattr("adcdnet.nn.scan._loop", lambda u, *_: taken.append("loop") or u)
-    monkeypatch.setattr("adcdnet.nn.scan._chunked", lambda u, *_: taken.append("chunked") or (u, u))
+    loop, chunked = scan._loop, scan._Chunked.apply
+    monkeypatch.setattr(scan, "_loop", lambda *given: taken.append("loop") or loop(*given))
+    monkeypatch.setattr(scan._Chunked, "apply", lambda *given: taken.append("chunked") or chunked(*given))
     for steps in (1, 16, 17):
         selective_scan(*inputs(steps))
     assert taken == ["loop", "loop", "chunked"]
@@ -150,9 +151,24 @@ def test_half_precision_keeps_its_state_in_float32(steps):
 
 
 def test_operator_keeps_the_promises_that_compile_and_export_rely_on():
-    torch.library.opcheck(torch.ops.adcdnet.selective_scan, [v.requires_grad_() for v in inputs(33, b=1, c=2, n=2)])
+    given = [*inputs(33, b=1, c=2, n=2), torch.zeros(1, 2, 2, dtype=torch.float64)]
+    torch.library.opcheck(torch.ops.adcdnet_nn.selective_scan.default, given)
 
 
+def test_gradients_agree_with_finite_differences_and_are_not_differentiated_again():
+    given = [v.requires_grad_() for v in (*inputs(35, b=1, c=2, n=2), torch.randn(1, 2, 2, dtype=torch.float64))]
+    *sequence, state = given
+
+    def run(*values):
+        return scan.scan_with_state(*values[:-1], form="chunked", state=values[-1])
+
+    assert torch.autograd.gradcheck(run, given)
+    (grad,) = torch.autograd.grad(run(*sequence, state)[0].sum(), given[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="form='loop'"):
+        grad.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # inside torch.compile
 def test_long_scan_compiles_in_one_piece():
     values = inputs(40)
     compiled = torch.compile(selective_scan, fullgraph=True, backend="aot_eager")
@@ -170,6 +186,22 @@ def test_matrix_is_lower_triangular_and_gives_the_scan():
     assert (matrix.permute(0, 3, 1, 2).triu(1) == 0).all()
     y = torch.einsum("btjc,bjc->btc", matrix, u) + D * u
     assert_close(y, selective_scan(u, delta, A, B, C, D), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+def test_a_state_is_halved_and_handed_on(form):  # by hand: no input, exp(2 * A) = 1/2
+    u, delta, C = torch.zeros(1, 3, 1), torch.full((1, 3, 1), 2.0), torch.full((1, 3, 1), 0.5)
+    A, state = torch.full((1, 1), -math.log(2) / 2), torch.full((1, 1, 1), 16.0)
+    y, last = scan.scan_with_state(u, delta, A, torch.ones(1, 3, 1), C, torch.zeros(1), form=form, state=state)
+    assert_close(y.flatten(), torch.tensor([4.0, 2.0, 1.0]))
+    assert_close(last.flatten(), torch.tensor([2.0]))
+
+
+def test_matrix_stays_finite_where_the_sum_of_steps_is_large():
+    """Without the clamp, what comes later would be exp(+600), times a 0 that does not save it."""
+    delta, ones = torch.full((1, 3, 1), 300.0), torch.ones(1, 3, 1)
+    matrix = scan_matrix(delta, torch.full((1, 1), -1.0), ones, ones)
+    assert_close(matrix[0, :, :, 0], 300 * torch.eye(3))
 
 
 def test_shapes_that_do_not_fit_are_named():

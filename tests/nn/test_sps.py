@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
@@ -48,6 +49,13 @@ def test_each_level_lies_between_0_and_2():
     assert (distance > 0).all()
     assert (distance <= 2).all()
     assert_close(metric(f, f), torch.zeros(5, 3))
+
+
+def test_a_norm_of_1e_5_is_still_a_direction():
+    metric = MetricNet(2).double()
+    nn.init.dirac_(metric.conv1.weight)
+    level = metric.levels(torch.tensor([0.5 + 0.5e-5, 0.5], dtype=torch.float64).view(1, 2, 1, 1))[0]
+    assert_close(level.flatten(), torch.tensor([1 / (1 + 1e-5), 0.0], dtype=torch.float64))  # 1e-5 / (1e-5 + 1e-10)
 
 
 def test_opposite_features_are_2_apart():

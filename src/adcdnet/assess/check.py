@@ -27,6 +27,8 @@ from adcdnet.split.parts import FEWEST_LABELS, FEWEST_TO_VALIDATE
 
 _SIDE, _MOST = 256, 64  # MS pixels of a window, and how many of them are looked at
 _CLIPPED = 0.01  # share of pixels at the lowest or highest value from which that is no chance
+_HIDDEN = 0.5  # share that a mask may hide
+_HOW_TO_HIDE_LESS = "if that is not meant, name what hides with --mask-values or --mask-bits"
 _OFF = 0.5  # PAN pixels of correction or drift, and between the two ways to measure it, that deserve a word
 _FRACTION = 0.25  # PAN pixels beyond the whole ones that deserve resampling
 
@@ -113,24 +115,30 @@ def check(
     *,
     classes: ClassTable | None = None,
     column: str | None = None,
+    layer: str | None = None,
     mask: Path | str | None = None,
+    mask_values: Sequence[int] | None = None,
+    mask_bits: Sequence[int] | None = None,
     ms_bands: Sequence[str] | None = None,
     pan_bands: Sequence[str] | None = None,
 ) -> CheckReport:
     """What two images and their labels are, how they lie on each other, and what stands in the way of their use.
 
-    classes, column: as for `read_labels`; the others: as for `Scene.open`. InputError where the images do not make a
-    scene at all; labels that cannot be used are a finding.
+    classes, column, layer: as for `read_labels`; the others: as for `Scene.open`. InputError where the images do not
+    make a scene at all; labels that cannot be used are a finding.
     """
-    with Scene.open(ms, pan, mask=mask, ms_bands=ms_bands, pan_bands=pan_bands) as scene:
+    masked: dict[str, Any] = {"mask": mask, "mask_values": mask_values, "mask_bits": mask_bits}
+    with Scene.open(ms, pan, **masked, ms_bands=ms_bands, pan_bands=pan_bands) as scene:
         ms_facts, pan_facts, seen = _images(scene)
         findings = [*_about_bands("MS", ms_facts), *_about_bands("PAN", pan_facts)]
+        if scene.hidden > _HIDDEN:
+            findings.append(Finding(f"the mask hides {scene.hidden:.0%} of the scene", _HOW_TO_HIDE_LESS))
         registration = measure(scene.read, *scene.grid.shape, phase=scene.phase)
         findings += _about_registration(registration, scene.ratio)
         notes, labelled, contested = scene.notes, None, 0
         if labels is not None:
             try:
-                found = read_labels(labels, scene.grid, classes=classes, column=column)
+                found = read_labels(labels, scene.grid, classes=classes, column=column, layer=layer)
             except InputError as error:
                 findings.append(Finding(str(error), "", fatal=True))
             else:

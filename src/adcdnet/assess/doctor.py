@@ -32,8 +32,8 @@ PACKAGES = (  # as pip calls them
 MODULES = ("numpy", "scipy", "sklearn", "rasterio", "pyogrio", "geopandas", "pyproj", "shapely", "safetensors")
 NEEDED = {"GTiff", "GPKG"}  # of the drivers below
 RASTER_DRIVERS = "GTiff", "COG", "VRT", "JP2OpenJPEG", "netCDF", "HDF5", "PNG"
-VECTOR_DRIVERS = "GPKG", "ESRI Shapefile", "GeoJSON", "FlatGeobuf", "KML"
 PROJ_VARIABLES = "PROJ_DATA", "PROJ_LIB"
+VECTOR_DRIVERS = "GPKG", "ESRI Shapefile", "GeoJSON", "FlatGeobuf", "KML"
 POINT, PLACE = (16.5, 49.25), (609_161.80, 5_456_330.32)  # degrees, and metres in UTM zone 33 north
 _CLOSE = 0.1  # metres
 _LITTLE = 2 * 2**30  # bytes of free memory that deserve a word
@@ -70,6 +70,8 @@ class Health:
 
 def examine(devices: Mapping[str, Fact], findings: Sequence[Finding] = ()) -> Health:
     """All that can be said of this installation. devices, findings: what is known of PyTorch already."""
+    from adcdnet.geo.library_data import ignored  # not needed for help
+
     variables = dict(os.environ)  # before libraries add their own
     wrong = [*_about_python(), *_about_modules(), *findings]
     raster, vector = _drivers(wrong)
@@ -84,12 +86,13 @@ def examine(devices: Mapping[str, Fact], findings: Sequence[Finding] = ()) -> He
         "devices": devices,
         "GDAL drivers, images": raster,
         "GDAL drivers, polygons": vector,
-        "PROJ": _projections(variables, wrong),
+        "PROJ": _projections(variables, wrong) | dict(_databases(ignored)),
         "memory": (memory := machine.memory()),
         "threads": machine.processors(variables),
         "disk": _disk(wrong),
         "environment": machine.environment(variables) or {"GDAL_*, PROJ_*, OMP_*, CUDA_*": "none set"},
     }
+    wrong += [Finding(f"{name} points to another installation and is not used", "unset it", False) for name in ignored]
     free = memory["free"]
     if isinstance(free, int) and free < _LITTLE:
         wrong.append(Finding(f"{free} of memory are free", "close other programs, or predict --memory 1GB", False))

@@ -105,7 +105,9 @@ def evaluate(
     *,
     split: Path | str | None = None,
     part: str | None = None,
+    classes: ClassTable | None = None,
     column: str | None = None,
+    layer: str | None = None,
     block: int | None = None,
     seed: int = 0,
 ) -> Evaluation:
@@ -115,15 +117,20 @@ def evaluate(
     the blocks that intervals are made from; those of the split if there is one, otherwise chosen from the map's size.
     seed: of their resamples.
     Raises InputError if labels or split do not lie on the map, if they hold classes the map does not know, or if no
-    labelled pixel is left. The class names of the map count; a map without them is known by its values.
+    labelled pixel is left. Names match names and numbers match values. classes: which value of a map without class
+    names is which class; needed where the labels have names.
     """
     check_part(split, part)
     values, grid = read_map(map_path)
-    labels = read_labels(labels_path, grid, classes=read_classes(map_path), column=column)
+    place = f"the map {map_path}"
+    table = _names_of_map(map_path, classes)
+    labels = read_labels(
+        labels_path, grid, classes=table, column=column, layer=layer, nameless=None if table else place
+    )
+    labels = replace(labels, notes=labels.notes + _strange(values, labels.classes))
     value_to_index = np.full(256, -1, np.int16)
     value_to_index[list(labels.classes.values)] = np.arange(len(labels.classes))
     mapped = value_to_index[values]
-    place = f"the map {map_path}"
     counts = [int((values == value).sum()) for value in labels.classes.values]
     areas = ClassAreas(tuple(counts), None, pixel_area(grid))
     drawn = read_sample(labels_path)
@@ -150,6 +157,36 @@ def evaluate(
         leakage=leakage(cut.part, truth >= 0, reach=cut.reach) if cut and cut.reach else None,
         areas=areas,
     )
+
+
+def _names_of_map(map_path: Path | str, given: ClassTable | None) -> ClassTable | None:
+    """Which value of the map is which class: as it says or, where it does not, as given. InputError if they differ."""
+    own = read_classes(map_path)
+    if given is None:
+        return own
+    if own is None and given.codes:
+        raise InputError(
+            f"the class table has the values {list(given.codes)}, the map {map_path} can only have some in 1..255; "
+            "give a table of the map's own values"
+        )
+    names = dict(zip(given.values, given.names, strict=True))
+    for value, name in [] if own is None else zip(own.values, own.names, strict=True):
+        if names.get(value, name) != name:
+            raise InputError(
+                f"the map {map_path} calls its value {value} {name!r}, the class table {names[value]!r}; "
+                "leave --classes out"
+            )
+    return given if own is None or given.values == own.values else own
+
+
+def _strange(values: NDArray[np.uint8], classes: ClassTable) -> tuple[str, ...]:
+    """A note on values of the map that are no class here."""
+    counts = np.bincount(values.ravel(), minlength=256)
+    strange = [value for value in np.flatnonzero(counts).tolist() if value and value not in classes.values]
+    if not strange:
+        return ()
+    shown = ", ".join(f"{value} ({counts[value]} pixels)" for value in strange[:8])
+    return (f"values of the map that are no class of the labels or the table count as 'no class': {shown}",)
 
 
 def _on_sample(

@@ -75,9 +75,9 @@ class Cell:
 
     def fingerprint(self) -> str:
         """Changes when a file of the scene, the settings of the method, or how the methods are compared change."""
-        known = [_digests(self.scene), rules_of(self.method, self.seed), version("adcdnet")]
-        known += [] if self.device == "cpu" else [self.device]
-        return short_hash(known)
+        content = [_digests(self.scene), rules_of(self.method, self.seed), version("adcdnet")]
+        content += [] if self.device == "cpu" else [self.device]
+        return short_hash(content)
 
 
 def scene_hash(scene: SceneFiles) -> str:
@@ -86,7 +86,8 @@ def scene_hash(scene: SceneFiles) -> str:
 
 
 def _digests(scene: SceneFiles) -> list[str]:
-    return [sha256(path) for path in scene.files()]
+    rule = [f"mask values {scene.mask_values}, bits {scene.mask_bits}"] if scene.mask_values or scene.mask_bits else []
+    return [sha256(path) for path in scene.files()] + rule
 
 
 def compute(cell: Cell) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         "threads": torch.get_num_threads(),
         "versions": {"adcdnet": version("adcdnet"), "torch": torch.__version__},
     }
-    found = []
+    results = []
     for cell in cells:
         logits, alike = answers.logits, cell.method.endswith(ALIKE)
         if alike:
@@ -133,8 +134,8 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         weight = config.answers.local_priors if alike or settings is not None else 0.0
         own = {k: v for k, v in asdict(cell).items() if k != "scene"}
         counted = _count(replace(answers, logits=logits), area, truth, ground, weight)
-        found.append({"fingerprint": cell.fingerprint(), **own, **common, **counted})
-    return found
+        results.append({"fingerprint": cell.fingerprint(), **own, **common, **counted})
+    return results
 
 
 @dataclass(frozen=True)
@@ -194,9 +195,11 @@ def _count(
         p = answers.probabilities(logits[:, row, col], row, col, tau=tau)
         answer = np.full(truth.shape, -1)
         answer[row, col] = p.argmax(0)
-        found = confusion_by_block(truth, answer, len(shares), place)  # places after the last tested one are left out
-        by_place = np.zeros((int(place.max()) + 1, *found.shape[1:]), np.int64)
-        by_place[: len(found)] = found
+        confusion = confusion_by_block(
+            truth, answer, len(shares), place
+        )  # places after the last tested one are left out
+        by_place = np.zeros((int(place.max()) + 1, *confusion.shape[1:]), np.int64)
+        by_place[: len(confusion)] = confusion
         confusions[str(tau)] = by_place.tolist()
         calibration[str(tau)] = expected_calibration_error(p.T, truth[row, col])
     return {"confusions": confusions, "calibration_error": calibration}

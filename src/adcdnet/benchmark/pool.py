@@ -90,7 +90,7 @@ def _is_kept(cell: Cell, out: Path) -> bool:
 
 
 def _compute(cells: Sequence[Cell], out: Path) -> None:
-    for cell, found in zip(cells, compute_together(cells), strict=True):
+    for cell, result in zip(cells, compute_together(cells), strict=True):
         file = out / cell.file
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, (json.dumps(found) + "\n").encode())
+        write_whole(file, (json.dumps(result) + "\n").encode())

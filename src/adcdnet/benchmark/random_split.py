@@ -43,8 +43,8 @@ class Claim:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         by_tau = {
-            f"tau {tau:g}": {name: known[name] for name in ("oa", "aa", "kappa")}
-            for tau, known in ((tau, found.to_dict()) for tau, found in self.scores.items())
+            f"tau {tau:g}": {name: content[name] for name in ("oa", "aa", "kappa")}
+            for tau, content in ((tau, of_tau.to_dict()) for tau, of_tau in self.scores.items())
         }
         return {"pixels": self.pixels, **by_tau, "leakage": {"holding": self.holding, "overlapping": self.overlapping}}
 
@@ -67,27 +67,29 @@ def compare_random(
         raise InputError("the run's own split is of random pixels; compare a run of blocks or polygons with it")
     own = _claim(run, scenes, device)
     with tempfile.TemporaryDirectory() as folder:
-        dealt = [replace(one, part=None, split=None) for one in scenes]
+        dealt = [replace(labelled, part=None, split=None) for labelled in scenes]
         config = config.replace({"split": {"unit": "random"}})
         other = train(dealt, out=Path(folder, "run"), config=config, init=init, device=device, progress=progress)
         random = _claim(other, scenes, device)
     file = run.folder / "metrics.json"
-    known = json.loads(file.read_text(encoding="utf-8"))
-    known["random_split"] = {"own": own.to_dict(), "random": random.to_dict()}
-    write_whole(file, as_json(known))
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["random_split"] = {"own": own.to_dict(), "random": random.to_dict()}
+    write_whole(file, as_json(content))
     return own, random
 
 
 def _claim(run: Run, scenes: Sequence[LabelledScene], device: str) -> Claim:
     model, classes, where = run.model, len(run.model.classes), pick_device(device)
     confusions = np.zeros((len(TAUS), classes, classes + 1), np.int64)
-    for one in scenes:
-        step = model.network.config.step(one.scene.ratio)
-        split = run.split("" if len(scenes) == 1 else one.name)
-        grid = one.scene.grid_of(model.network.config.grid)
-        truth = labels_in_part(one.labels, grid, "the scene", split, "test")
+    for labelled in scenes:
+        step = model.network.config.step(labelled.scene.ratio)
+        split = run.split("" if len(scenes) == 1 else labelled.name)
+        grid = labelled.scene.grid_of(model.network.config.grid)
+        truth = labels_in_part(labelled.labels, grid, "the scene", split, "test")
         answers, tested = Answers.of(model, grid.shape), []
-        for window, _, logits in scene_logits(model, one.scene, engine=default_engine(model.network), device=where):
+        for window, _, logits in scene_logits(
+            model, labelled.scene, engine=default_engine(model.network), device=where
+        ):
             assert logits is not None  # no window is skipped
             valid, row, col = valid_targets(logits, window.scale(step))
             answers.add(valid, row, col)

@@ -98,11 +98,11 @@ def benchmark(
         )
     if folds < 2:
         raise InputError(f"{folds} folds leave nothing to train on or to test; ask for 2 or more")
-    for one in scenes:
-        if one.part is not None or one.split is not None:
-            what = "part" if one.split is None else "split"
+    for scene in scenes:
+        if scene.part is not None or scene.split is not None:
+            what = "part" if scene.split is None else "split"
             raise InputError(
-                f"scene {one.name!r} has a {what} of its own, but a benchmark divides every scene into folds, "
+                f"scene {scene.name!r} has a {what} of its own, but a benchmark divides every scene into folds, "
                 "all of which are tested in turn; take that line out of the file of scenes"
             )
     kind = pick_device(device).type
@@ -157,9 +157,9 @@ def _row(
     if not is_reference:
         theirs = [_means(confusions.sum(0)) for confusions in other.values()]
         difference = {s: _mean([a[s] - b[s] for a, b in zip(each, theirs, strict=True)]) for s in SCORES}
-        found = paired_bootstrap(sum(own.values()), sum(other.values()), rng=np.random.default_rng(0))  # type: ignore[arg-type]
-        if found is not None:
-            interval = {s: getattr(found, s) for s in SCORES}
+        by_fold = paired_bootstrap(sum(own.values()), sum(other.values()), rng=np.random.default_rng(0))  # type: ignore[arg-type]
+        if by_fold is not None:
+            interval = {s: getattr(by_fold, s) for s in SCORES}
     first = cells[0]
     overlapping = [c["leakage"]["overlapping"] for c in cells]
     return Row(
@@ -188,16 +188,16 @@ def _row(
 
 def _summed(cells: list[dict[str, Any]], tau: float) -> dict[tuple[int, int], NDArray[np.int64]]:
     """Confusion matrices by place (B, K, K + 1) of every repeat and seed, folds summed."""
-    found: dict[tuple[int, int], NDArray[np.int64]] = {}
+    by_fold: dict[tuple[int, int], NDArray[np.int64]] = {}
     for cell in cells:
         key = cell["repeat"], cell["seed"]
-        found[key] = found.get(key, 0) + np.asarray(cell["confusions"][str(tau)], np.int64)
-    return found
+        by_fold[key] = by_fold.get(key, 0) + np.asarray(cell["confusions"][str(tau)], np.int64)
+    return by_fold
 
 
 def _means(confusion: NDArray[np.int64]) -> dict[str, float]:
-    found: Scores = scores(confusion)
-    return {s: getattr(found, s) for s in SCORES}
+    by_fold: Scores = scores(confusion)
+    return {s: getattr(by_fold, s) for s in SCORES}
 
 
 def _mean(values: Sequence[float]) -> float:

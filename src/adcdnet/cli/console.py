@@ -35,12 +35,19 @@ PanFilesOption = Annotated[
 MaskOption = Annotated[
     Path | None, typer.Option("--mask", help="Raster on the MS or PAN grid; neither image is valid where it is not 0.")
 ]
+MaskValuesOption = Annotated[
+    str | None, typer.Option("--mask-values", help="Only these values of the mask hide, e.g. 3,8,9,10 of an SCL.")
+]
+MaskBitsOption = Annotated[
+    str | None, typer.Option("--mask-bits", help="Only these bits of the mask hide, e.g. 1,3,4 of a QA_PIXEL.")
+]
 MsBandsOption = Annotated[
     str | None, typer.Option("--ms-bands", help="MS bands to use, in order: numbers or descriptions, e.g. 1,2,nir.")
 ]
 PanBandsOption = Annotated[str | None, typer.Option("--pan-bands", help="PAN bands to use, as --ms-bands.")]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
 ColumnOption = Annotated[str | None, typer.Option(help="Column of a polygon file that holds the class.")]
+LayerOption = Annotated[str | None, typer.Option(help="Layer of a file of polygons or points that has several.")]
 FixShiftOption = Annotated[
     bool, typer.Option("--fix-shift", help="Measure the shift of PAN against MS and correct its whole pixels.")
 ]
@@ -55,6 +62,20 @@ def refuse_overwriting(out: Path | None, inputs: Iterable[Path | None]) -> None:
 def bands_of(text: str | None) -> list[str] | None:
     """'1, nir' -> ['1', 'nir']."""
     return None if text is None else [band.strip() for band in text.split(",")]
+
+
+def mask_rule(mask: Path | None, values: str | None, bits: str | None, *, alone: bool = False) -> dict[str, Any]:
+    """Keyword arguments mask_values and mask_bits of '3,8' and '1'. alone: a mask of training may be meant."""
+    if mask is None and not alone and (values or bits):
+        raise typer.BadParameter("there is no --mask whose values or bits could hide", param_hint="--mask")
+    return {"mask_values": _numbers(values, "--mask-values"), "mask_bits": _numbers(bits, "--mask-bits")}
+
+
+def _numbers(text: str | None, option: str) -> tuple[int, ...]:
+    try:
+        return () if text is None else tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not whole numbers such as 3,8,9", param_hint=option) from None
 
 
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adcdnet.cli.console import ColumnOption, out_console, print_table, refuse_overwriting, say, score_table
+from adcdnet.cli.console import (
+    ColumnOption,
+    LayerOption,
+    out_console,
+    print_table,
+    refuse_overwriting,
+    say,
+    score_table,
+)
 
 if TYPE_CHECKING:
     from adcdnet.assess.evaluate import Evaluation
@@ -22,7 +30,11 @@ def evaluate_command(
     ],
     split: Annotated[Path | None, typer.Option(help="split.tif of a run.")] = None,
     part: Annotated[str | None, typer.Option(help="train, validation, test or guard.")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="CSV value,name,color: classes of a map that carries no names.")
+    ] = None,
     column: ColumnOption = None,
+    layer: LayerOption = None,
     block: Annotated[
         int | None, typer.Option(min=1, help="Map pixels per side of the blocks that intervals come from.")
     ] = None,
@@ -34,9 +46,13 @@ def evaluate_command(
     """
     from adcdnet.assess.evaluate import evaluate
     from adcdnet.files import as_json, write_whole
+    from adcdnet.geo.classes import ClassTable
 
-    refuse_overwriting(json_path, (map_path, labels, split))
-    evaluation = evaluate(map_path, labels, split=split, part=part, column=column, block=block)
+    refuse_overwriting(json_path, (map_path, labels, split, classes))
+    table = ClassTable.read(classes) if classes else None
+    evaluation = evaluate(
+        map_path, labels, split=split, part=part, classes=table, column=column, layer=layer, block=block
+    )
     say(evaluation.notes)
     print_evaluation(evaluation)
     if json_path is not None:

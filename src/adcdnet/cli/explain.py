@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adcdnet.cli.console import ColumnOption, MsOption, PanOption, out_console, print_table, progress_bars, say
+from adcdnet.cli.console import (
+    ColumnOption,
+    LayerOption,
+    MsOption,
+    PanOption,
+    out_console,
+    print_table,
+    progress_bars,
+    say,
+)
 
 if TYPE_CHECKING:
     from adcdnet.report.explain import SceneExplanation
@@ -22,6 +31,7 @@ def explain_command(
     out: Annotated[Path, typer.Option(help="Figure to write (.png or .svg); a CSV of the same name goes beside it.")],
     classes: Annotated[Path | None, typer.Option(help="CSV with other names for the model's classes.")] = None,
     column: ColumnOption = None,
+    layer: LayerOption = None,
     split: Annotated[Path | None, typer.Option(help="split.tif of a run.")] = None,
     part: Annotated[str | None, typer.Option(help="train, validation, test or guard.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write all figures as JSON.")] = None,
@@ -42,7 +52,7 @@ def explain_command(
     loaded = Model.load(model)
     table = ClassTable.read(classes) if classes else loaded.classes
     with Scene.open(ms, pan) as scene:
-        read = read_labels(labels, scene.grid, classes=table, column=column)
+        read = read_labels(labels, scene.grid, classes=table, column=column, layer=layer)
         say((*scene.notes, *read.notes))
         with progress_bars() as report:
             explanation = explain(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,13 +16,16 @@ from adcdnet.cli.choices import Engine, Precision
 from adcdnet.cli.console import (
     DeviceOption,
     FixShiftOption,
+    MaskBitsOption,
     MaskOption,
+    MaskValuesOption,
     MsBandsOption,
     MsFilesOption,
     PanBandsOption,
     PanFilesOption,
     bands_of,
     err,
+    mask_rule,
     out_console,
     progress_bars,
     say,
@@ -45,6 +48,8 @@ def predict_command(
     ms: MsFilesOption = None,
     pan: PanFilesOption = None,
     mask: MaskOption = None,
+    mask_values: MaskValuesOption = None,
+    mask_bits: MaskBitsOption = None,
     ms_bands: MsBandsOption = None,
     pan_bands: PanBandsOption = None,
     probabilities: Annotated[Path | None, typer.Option(help="Also write a probability per class (GeoTIFF).")] = None,
@@ -114,14 +119,29 @@ def predict_command(
             words = _report_words(model, loaded, files, out, probabilities, (ms_bands, pan_bands), fix_shift)
             out_console.print(f"report of it: {shlex.join(words)}", markup=False)
 
-    if scenes is not None and not ms and not pan and mask is None:
+    if scenes is not None and not ms and not pan and mask is None and not mask_values and not mask_bits:
         _map_all(mapped, opened, named, scenes, out, probabilities, fine=fine)
         return
     if scenes is not None or not ms or not pan:
         raise typer.BadParameter("name a file of scenes, or --ms and --pan of one", param_hint="SCENES")
-    files = SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask)
+    rule = mask_rule(mask, mask_values, mask_bits)
+    if mask is not None and not any(rule.values()):
+        rule = _rule_of_training(model)
+    files = SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask, **rule)
     _map(mapped, opened, files, out, probabilities, fine=fine)
     named(files, out, probabilities)
+
+
+def _rule_of_training(model: Path) -> dict[str, Any]:
+    """What of a mask hid in training, as keyword arguments; said, for another mask may be of 0 and 1."""
+    from adcdnet.geo.masks import PLAIN
+    from adcdnet.training import provenance
+
+    files = provenance.read(model)[0]
+    rule = next((file.rule for name, file in files.items() if name.split(" ")[-1] == "mask"), PLAIN)
+    if not rule.is_plain:
+        say([f"{rule} of the mask hide, as in training; --mask-values and --mask-bits name others"])
+    return {"mask_values": rule.values, "mask_bits": rule.bits}
 
 
 def _prior(text: str, classes: ClassTable) -> tuple[float, ...]:
@@ -145,6 +165,8 @@ def _report_words(
         options.append(("--scene", files.name))
     for option, image in (("--ms", files.ms), ("--pan", files.pan)):
         options += [(option, file) for file in ((image,) if isinstance(image, Path) else image)]
+    for option, numbers in (("--mask-values", files.mask_values), ("--mask-bits", files.mask_bits)):
+        options += [(option, ",".join(map(str, numbers)))] if numbers else []
     options += [("--mask", files.mask), ("--ms-bands", bands[0]), ("--pan-bands", bands[1])]
     given = [str(word) for option, value in options if value is not None for word in (option, value)]
     return ["adcdnet", "report", str(run), *given, *(["--fix-shift"] if fix_shift else [])]

@@ -43,4 +43,5 @@ def sample_command(
         share = f"{pixels / drawn.pixels.sum():.3f}"
         rows.append((name, str(pixels), share, str(np.count_nonzero(drawn.stratum == h))))
     print_table(rows)
-    out_console.print(f"points: {out}   fill in its column 'class' with names or values of classes", markup=False)
+    words = "names or values of classes" if table else "values of the map, or names and evaluate with --classes"
+    out_console.print(f"points: {out}   fill in its column 'class' with {words}", markup=False)

@@ -14,13 +14,17 @@ from adcdnet.cli.console import (
     ColumnOption,
     DeviceOption,
     FixShiftOption,
+    LayerOption,
+    MaskBitsOption,
     MaskOption,
+    MaskValuesOption,
     MsBandsOption,
     MsFilesOption,
     PanBandsOption,
     PanFilesOption,
     bands_of,
     err,
+    mask_rule,
     out_console,
     print_table,
     progress_bars,
@@ -48,10 +52,13 @@ def train_command(
         Path | None, typer.Option(help="Raster on the MS or PAN grid (0: unlabelled), or polygons.")
     ] = None,
     mask: MaskOption = None,
+    mask_values: MaskValuesOption = None,
+    mask_bits: MaskBitsOption = None,
     ms_bands: MsBandsOption = None,
     pan_bands: PanBandsOption = None,
     classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
     column: ColumnOption = None,
+    layer: LayerOption = None,
     profile: Annotated[
         Profile | None,
         typer.Option(
@@ -129,16 +136,17 @@ def train_command(
     if (scenes is None) == (not ms and not pan and labels is None):
         raise typer.BadParameter("name a file of scenes, or --ms, --pan and --labels of one", param_hint="SCENES")
     if scenes is not None:
-        if classes or column or split_raster or mask:
+        if classes or column or layer or split_raster or mask or mask_values or mask_bits:
             raise typer.BadParameter(
-                "classes, columns, masks and splits stand in the file of scenes", param_hint="SCENES"
+                "classes, columns, layers, masks and splits stand in the file of scenes", param_hint="SCENES"
             )
         wanted = read_scenes(scenes)
     elif not ms or not pan or labels is None:
         raise typer.BadParameter("a scene needs all of --ms, --pan and --labels", param_hint="--ms")
     else:
-        files = SceneFiles(ms=tuple(ms), pan=tuple(pan), labels=labels, classes=classes, column=column)
-        wanted = [files.model_copy(update={"mask": mask, "split": split_raster})]
+        rule = mask_rule(mask, mask_values, mask_bits)
+        files = SceneFiles(ms=tuple(ms), pan=tuple(pan), labels=labels, classes=classes, column=column, layer=layer)
+        wanted = [files.model_copy(update={"mask": mask, "split": split_raster, **rule})]
     trained = {} if model is None else model.record.chosen_bands
     chosen = {
         "ms_bands": bands_of(ms_bands) or trained.get("ms"),

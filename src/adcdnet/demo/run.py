@@ -80,10 +80,10 @@ def run_demo(
                 scene, labels, out=folder, config=config.replace({"network": {"sensors": sensors}}), progress=tell
             )
             predict(run, scene, out=folder / "map.tif")
-        found = evaluate(folder / "map.tif", truth, split=folder / "split.tif", part="test")
-        accuracies.append((name, found.scores.oa))
+        judged = evaluate(folder / "map.tif", truth, split=folder / "split.tif", part="test")
+        accuracies.append((name, judged.scores.oa))
         if sensors == "both":
-            evaluation = found
+            evaluation = judged
     content = {**json.loads((out / "metrics.json").read_text()), "test": evaluation.to_dict(), "oa": dict(accuracies)}
     write_whole(out / "metrics.json", as_json(content))
     everywhere = np.ones((size, size), bool)

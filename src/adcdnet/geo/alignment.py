@@ -148,12 +148,12 @@ class _Pair:
         self.resample = resample
         self.moved, self.kept = (pan, ms) if resample == "pan" else (ms, pan)
         self.source, kept = (pan_grid, ms_grid) if resample == "pan" else (ms_grid, pan_grid)
-        t = kept.transform
-        if t.b != 0 or t.d != 0 or t.a <= 0 or t.e >= 0:
-            other = "ms" if resample == "pan" else "pan"
+        if not kept.is_north_up:
+            both = not self.source.is_north_up
+            other = "" if both else f"use --resample {'ms' if resample == 'pan' else 'pan'}, or "
             raise InputError(
-                f"{self.kept.path} stays as it is and must be north-up, but it is rotated; use --resample {other}, or "
-                "warp it to a north-up grid first, e.g. with gdalwarp"
+                f"{self.kept.path} stays as it is and must be north-up, but it is rotated; {other}"
+                f"warp {'both' if both else 'it'} to a north-up grid first, e.g. with gdalwarp"
             )
         exact = _pixels_across(kept, self.source)
         exact = exact if resample == "pan" else 1 / exact

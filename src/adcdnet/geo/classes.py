@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
+import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
@@ -34,17 +36,23 @@ _ALIKE = 10.0  # CIE 1976 colour difference; neighbours in a map with less are t
 
 @dataclass(frozen=True)
 class ClassTable:
-    """K classes in the order of their values; class index k (0..K-1) inside the program is values[k] in files."""
+    """K classes in the order of their values; class index k (0..K-1) inside the program is values[k] in files.
+
+    codes: the numbers that stand for the classes in files of labels, where they are no values; no model keeps them.
+    """
 
     values: tuple[int, ...]
     names: tuple[str, ...]
     colors: tuple[str, ...]  # "#rrggbb"
+    codes: tuple[int, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not len(self.values) == len(self.names) == len(self.colors):
             raise InputError("class table: values, names and colors differ in number")
         if list(self.values) != sorted(set(self.values)):
             raise InputError(f"class table: values must be different and rising, got {list(self.values)}")
+        if self.codes and len(self.codes) != len(self.values):
+            raise InputError("class table: values and codes differ in number")
         if any(not 1 <= v <= 255 for v in self.values):
             raise InputError(f"class table: values must lie in 1..255 (0 is 'no class'), got {list(self.values)}")
         if len(set(self.names)) != len(self.names) or "" in self.names:
@@ -81,22 +89,58 @@ class ClassTable:
 
     @classmethod
     def read(cls, path: Path) -> ClassTable:
-        """From CSV with the columns value, name and, if wanted, color. Raises InputError."""
+        """From CSV with the columns value, name and, if wanted, color. Raises InputError.
+
+        Values outside 1..255, such as CORINE's 112, are codes: the classes are numbered 1..K in their order.
+        """
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            rows = read_table(path)
+        except (OSError, UnicodeError, csv.Error) as error:
             raise InputError(f"class table {path} cannot be read: {error}") from error
         if not rows or not {"value", "name"} <= set(rows[0]):
             raise InputError(f"class table {path} needs a header 'value,name,color' and a row for each class")
         try:
             numbered = sorted(((int(row["value"]), row) for row in rows), key=lambda pair: pair[0])
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise InputError(f"class table {path}: column 'value' must hold whole numbers") from error
-        values = [value for value, _ in numbered]
+        values = tuple(value for value, _ in numbered)
         safe = _safe_colors(len(rows))
-        colors = tuple((row.get("color") or "").strip() or safe[i] for i, (_, row) in enumerate(numbered))
-        return cls(tuple(values), tuple((row["name"] or "").strip() for _, row in numbered), colors)
+        colors = tuple(row.get("color") or safe[i] for i, (_, row) in enumerate(numbered))
+        names = tuple(tidy(row["name"]) for _, row in numbered)
+        if all(1 <= value <= 255 for value in values) or len(set(values)) < len(values):
+            return cls(values, names, colors)
+        return cls(tuple(range(1, len(values) + 1)), names, colors, values)
+
+
+def tidy(name: str) -> str:
+    """A class's name in one form: composed letters (NFC), single blanks, nothing that cannot be seen."""
+    seen = "".join(
+        " " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in unicodedata.normalize("NFC", name)
+    )
+    return " ".join("".join(c for c in seen if c not in "\ufeff\u200b\u2060").split())
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a table with a header, as spreadsheets save it: by commas, semicolons or tabs, with or without BOM.
+
+    Names of columns in small letters, cells without blanks around them. OSError, UnicodeError, csv.Error.
+    """
+    content = path.read_bytes()
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = content.decode("utf-16")
+    else:
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = content.decode("cp1252")  # what Excel calls CSV
+    head = text.strip().partition("\n")[0]
+    separator = max(",;\t", key=head.count)
+    lines = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator)]
+    lines = [row for row in lines if any(row)]
+    if not lines:
+        return []
+    columns = [name.lower() for name in lines[0]]
+    return [dict(zip(columns, row + [""] * (len(columns) - len(row)), strict=False)) for row in lines[1:]]
 
 
 def read_prior(path: Path, classes: ClassTable) -> tuple[float, ...]:
@@ -105,11 +149,10 @@ def read_prior(path: Path, classes: ClassTable) -> tuple[float, ...]:
     Shares may be of any unit (hectares, percent); every class needs one, and it must be above 0.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            given = {int(row["value"]): float(row["share"]) for row in csv.DictReader(file)}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        given = {int(row["value"]): float(row["share"]) for row in read_table(path)}
+    except (OSError, UnicodeError, csv.Error) as error:
         raise InputError(f"class shares {path} cannot be read: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise InputError(f"class shares {path} need the columns value,share with a number in each row") from error
     total = sum(given.values())
     if set(given) != set(classes.values) or not all(share > 0 for share in given.values()) or not total < np.inf:

@@ -84,6 +84,11 @@ class Grid:
         return self.height, self.width
 
     @property
+    def is_north_up(self) -> bool:
+        t = self.transform
+        return t.b == 0 and t.d == 0 and t.a > 0 and t.e < 0
+
+    @property
     def window(self) -> Window:
         """All of it."""
         return Window(0, 0, self.height, self.width)
@@ -168,13 +173,15 @@ def match(
             f"{coarse} is in {_crs_name(ms.crs)} and {fine} in {_crs_name(pan.crs)}; one coordinate system is needed; "
             f"reproject {fine} onto the pixel edges of {coarse}, e.g. with {tool}"
         )
-    for name, grid in ((coarse, ms), (fine, pan)):
-        t = grid.transform
-        if t.b != 0 or t.d != 0 or t.a <= 0 or t.e >= 0:
-            raise InputError(
-                f"{name} is rotated or not north-up (transform {tuple(t)[:6]}); warp it to a north-up grid, "
-                f"e.g. with {tool}"
-            )
+    turned = [(name, grid) for name, grid in ((coarse, ms), (fine, pan)) if not grid.is_north_up]
+    if turned:
+        name, grid = turned[0]
+        if tool == "adcdnet align":  # which leaves one of the two as it is
+            tool = "gdalwarp, both of them" if len(turned) > 1 else f"{tool}{' --resample ms' * (name == coarse)}"
+        raise InputError(
+            f"{name} is rotated or not north-up (transform {tuple(grid.transform)[:6]}); warp it to a north-up grid, "
+            f"e.g. with {tool}"
+        )
     ratio_col, ratio_row = ms.transform.a / pan.transform.a, ms.transform.e / pan.transform.e
     ratio = round(ratio_col)
     # the drift of the fine grid lines over the whole image, not the ratio alone, says whether the grids fit

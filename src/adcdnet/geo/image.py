@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 
 from adcdnet.errors import InputError
 from adcdnet.geo.grid import Grid, Window, mirror
-from adcdnet.geo.raster import BLOCK, grid_of, is_nodata, open_raster, raster_window, reading, same_crs
+from adcdnet.geo.raster import BLOCK, grid_notes, grid_of, is_nodata, open_raster, read_north_up, reading, same_crs
 
 Files = Path | str | Sequence[Path | str]  # one image: a file, or several on one grid
 
@@ -24,10 +24,12 @@ class Image:
 
     placed: whether the file says where it lies. descriptions, types: of the bands that hold data.
     with_nodata: whether the file's nodata value marks invalid pixels; otherwise it is a value like others.
+    codes: values are not amounts, so that none is made of several.
     """
 
-    def __init__(self, path: Path, *, with_nodata: bool = True) -> None:
+    def __init__(self, path: Path, *, with_nodata: bool = True, codes: bool = False) -> None:
         self.path, self.paths = path, (path,)
+        self._coarser = Resampling.nearest if codes else Resampling.average
         self._dataset = open_raster(path)
         try:
             self._describe(with_nodata)
@@ -38,19 +40,15 @@ class Image:
     def _describe(self, with_nodata: bool) -> None:
         dataset = self._dataset
         self.grid, self.placed = grid_of(dataset)
-        self.notes: tuple[str, ...] = ()
+        self.notes = grid_notes(dataset)
         for dtype in dataset.dtypes:
             if dtype.startswith("complex"):
                 raise InputError(f"{self.path} holds complex numbers ({dtype}); write their magnitude to a real raster")
         alpha = [
             band for band, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind == ColorInterp.alpha
         ]
-        self._alpha = alpha[0] if alpha and self._is_mask(alpha[0]) else None
-        if alpha and self._alpha is None:
-            self.notes += (
-                f"band {alpha[0]} of {self.path.name} is marked as transparency but holds data; used as data",
-            )
-        self.bands = [band for band in dataset.indexes if band != self._alpha]
+        self._alpha = [band for band in alpha if self._is_mask(band)]
+        self.bands = [band for band in dataset.indexes if band not in self._alpha]
         if not self.bands:
             raise InputError(f"{self.path} has no band of data; at least one is needed")
         self.descriptions: tuple[str | None, ...] = tuple(dataset.descriptions[band - 1] for band in self.bands)
@@ -66,11 +64,21 @@ class Image:
         self._has_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
     def _is_mask(self, band: int) -> bool:
-        """Whether a band marked as transparency is one. GDAL marks the fourth band of every plain uint8 file so."""
+        """Whether a band marked as transparency is one, which notes say where that is not plain to see.
+
+        GDAL marks the fourth band of every plain uint8 file so, and copies of it in other types: it may hold data.
+        """
         side = min(BLOCK, *self._dataset.shape)
         with reading(self.path):
             sample = self._dataset.read(band, out_shape=(side, side))
-        return set(np.unique(sample)) <= {0, np.iinfo(sample.dtype).max if sample.dtype.kind in "iu" else 1}
+        if set(np.unique(sample)) <= {0, np.iinfo(sample.dtype).max if sample.dtype.kind in "iu" else 1}:
+            return True
+        marked = f"band {band} of {self.path.name} is marked as transparency"
+        if self._dataset.count == band == 4 and (sample.dtype == np.uint8 or not _is_mostly_highest(sample)):
+            self.notes += (f"{marked} but holds data; used as data",)
+            return False
+        self.notes += (f"{marked}: it is used as a mask, and pixels are valid where it is above 0",)
+        return True
 
     def of_bands(self, positions: Sequence[int]) -> Self:
         """The same open file with the bands at these positions alone, in this order; others cannot hide a pixel."""
@@ -119,24 +127,23 @@ class Image:
         self, window: Window, shape: tuple[int, int] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """A window inside the file, made coarser to `shape` if there is one."""
-        at, shape = raster_window(window), shape or (window.height, window.width)
+        shape = shape or (window.height, window.width)
         with reading(self.path):
-            raw = self._dataset.read(
-                self.bands, window=at, out_shape=(len(self.bands), *shape), resampling=Resampling.average
-            )
+            out = (len(self.bands), *shape)
+            raw = read_north_up(self._dataset, self.bands, window, out_shape=out, resampling=self._coarser)
             valid = np.ones(shape, dtype=bool)
             if self._has_mask:
-                valid &= self._dataset.read_masks(1, window=at, out_shape=shape) != 0
-            if self._alpha is not None:
-                valid &= self._dataset.read(self._alpha, window=at, out_shape=shape) != 0
-        for band, nodata in zip(raw, self._nodata, strict=True):
-            valid &= ~is_nodata(band, nodata)
+                valid &= read_north_up(self._dataset, 1, window, mask=True, out_shape=shape) != 0
+            for band in self._alpha:
+                valid &= read_north_up(self._dataset, band, window, out_shape=shape) > 0
+        for of_band, nodata in zip(raw, self._nodata, strict=True):
+            valid &= ~is_nodata(of_band, nodata)
         with np.errstate(over="ignore"):
             values: NDArray[np.float32] = raw.astype(np.float32)
-            for band, (scale, offset) in zip(values, self._scale, strict=True):
+            for of_band, (scale, offset) in zip(values, self._scale, strict=True):
                 if (scale, offset) != (1.0, 0.0):
-                    band *= scale
-                    band += offset
+                    of_band *= scale
+                    of_band += offset
         valid &= np.isfinite(values).all(axis=0)
         values[:, ~valid] = 0
         return values, valid
@@ -247,6 +254,12 @@ def _find_bands(image: Image | Stack, wanted: Sequence[str]) -> list[int]:
     if not positions or len(set(positions)) < len(positions):
         raise InputError(f"bands of {image.path}: {','.join(wanted)!r} names one twice or none; each is wanted once")
     return positions
+
+
+def _is_mostly_highest(sample: NDArray[Any]) -> bool:
+    """Whether half of what is above 0 is as high as anything, as in a mask with soft edges."""
+    above = sample[sample > 0]
+    return bool(above.size == 0 or (above == above.max()).mean() >= 0.5)
 
 
 def is_same_grid(grid: Grid, other: Grid, *, placed: bool) -> bool:

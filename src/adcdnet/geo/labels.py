@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adcdnet.errors import InputError
+from adcdnet.geo.class_lookup import look_up
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Match, Window, match
 from adcdnet.geo.polygons import burn
 from adcdnet.geo.raster import UNPLACED, RasterReader, is_nodata, is_raster, same_crs
+from adcdnet.geo.shapes import holds_points
 
 _STRIP = 2**24  # pixels of a raster read at once
+_NONE = -1  # in place of a value that is missing
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class Labels:
 
     index (h, w) int16 on the MS grid of the common extent: class index 0..K-1, −1 where unlabelled.
     polygons (h, w) int32: which polygon of the file, counted from 0, a labelled pixel lies in; −1 in none; None where
-    the labels are a raster. notes: what a user should know, one sentence each. path, column: where they were read from.
-    contested: pixels in polygons of different classes, which stay unlabelled.
+    the labels are a raster. notes: what a user should know, one sentence each. path, layer, column: where they were
+    read from. contested: pixels in polygons of different classes, which stay unlabelled.
     """
 
     index: NDArray[np.int16]
@@ -36,6 +39,7 @@ class Labels:
     path: Path | None = None
     column: str | None = None
     contested: int = 0
+    layer: str | None = None
 
     def coarsen(self, ratio: int) -> Labels:
         """On a grid `ratio` times coarser, each pixel as the one in it whose class is rarest, so that none is lost."""
@@ -54,17 +58,29 @@ class Labels:
 
 
 def read_labels(
-    path: Path | str, grid: Grid, *, classes: ClassTable | None = None, column: str | None = None
+    path: Path | str,
+    grid: Grid,
+    *,
+    classes: ClassTable | None = None,
+    column: str | None = None,
+    layer: str | None = None,
+    nameless: str | None = None,
 ) -> Labels:
     """Labels on a grid (of a scene's MS, its PAN or a map), from a raster on it or a finer one, or any polygon file.
 
-    classes: without a table, the values of a raster or the names of polygons, in alphabetical order, are the classes.
-    column: which column of a polygon file holds the class; found by its name where not given.
+    classes: without a table, the values of a raster or the names of polygons, in alphabetical order, are the classes;
+    numbers outside 1..255 are numbered 1..K with the number as name. With one, names match names and numbers values.
+    column: which column of a polygon file holds the class, chosen by its name where not given; layer: of several.
+    nameless: what the labels are for, where that has class values without names: then labels with names are refused.
     A finer raster labels an MS pixel where all its pixels in it are of one class; a polygon labels the MS pixels
-    whose centre lies in it. Raises InputError.
+    whose centre lies in it, and one between centres the pixel in which most of it lies. Raises InputError.
     """
     path = Path(path)
-    labels = _from_raster(path, grid, classes) if is_raster(path) else _from_polygons(path, grid, classes, column)
+    if is_raster(path) and not holds_points(path):
+        labels = _from_raster(path, grid, classes, nameless)
+    else:
+        burnt = burn(path, grid, classes, column, layer, nameless)
+        labels = Labels(burnt.index, burnt.classes, burnt.notes, burnt.polygons, contested=burnt.contested)
     present = np.unique(labels.index[labels.index >= 0])
     if present.size == 0:
         why = "check that it lies on the same ground"
@@ -76,15 +92,10 @@ def read_labels(
     if present.size == 1:
         name = labels.classes.names[present[0]]
         raise InputError(f"{path} labels only the class {name!r} in this scene; two classes at least are needed")
-    return replace(labels, path=path, column=column)
+    return replace(labels, path=path, column=column, layer=layer)
 
 
-def _from_polygons(path: Path, grid: Grid, classes: ClassTable | None, column: str | None) -> Labels:
-    burnt = burn(path, grid, classes, column)
-    return Labels(burnt.index, burnt.classes, burnt.notes, burnt.polygons, contested=burnt.contested)
-
-
-def _from_raster(path: Path, grid: Grid, classes: ClassTable | None) -> Labels:
+def _from_raster(path: Path, grid: Grid, classes: ClassTable | None, nameless: str | None) -> Labels:
     with RasterReader(path) as raster:
         if raster.count != 1:
             raise InputError(f"{path} has {raster.count} bands; one is needed; extract it, e.g. with gdal_translate -b")
@@ -95,21 +106,23 @@ def _from_raster(path: Path, grid: Grid, classes: ClassTable | None) -> Labels:
                 for rows in _strips(matched.pan, matched.ratio)
             ]
         )
+        declared = raster.nodata is not None and raster.nodata != 0
     notes: tuple[str, ...] = ()
     if matched.ms != grid.window:
         notes = (f"{path.name} covers {values.shape[0]}×{values.shape[1]} of the scene's MS pixels",)
-    present = [int(value) for value in np.unique(values) if value != 0]
-    if classes is None:
-        classes = ClassTable.of(present, [str(value) for value in present])
-    unknown = sorted(set(present) - set(classes.values))
-    if unknown:
-        raise InputError(
-            f"{path} holds the values {unknown}, which the class table has not (it has {list(classes.values)}); "
-            "add them to the table or set them to 0"
-        )
+    of_table = classes is not None and (0 in classes.codes or "0" in classes.names)
+    if not of_table and (classes is not None or nameless is not None or not declared):
+        zeros = int((values == 0).sum())
+        if zeros and declared:
+            notes += (f"{zeros} pixels of {path.name} have the value 0, which is no class here; they are unlabelled",)
+        values[values == 0] = _NONE
+    present = [int(value) for value in np.unique(values) if value != _NONE]
+    meant = look_up(map(str, present), classes, path.name, nameless=nameless)
+    index_of = np.array([meant.index_of[str(value)] for value in present] + [-1], np.int16)
+    place = np.searchsorted(np.array(present, np.int32), values)
     index = np.full(grid.shape, -1, dtype=np.int16)
-    index[matched.ms.slices] = _index_of(classes)[values]
-    return Labels(index, classes, notes)
+    index[matched.ms.slices] = np.where(values == _NONE, np.int16(-1), index_of[place])
+    return Labels(index, meant.classes, notes + meant.notes)
 
 
 def _match(grid: Grid, own: Grid, path: Path) -> Match:
@@ -138,31 +151,25 @@ def _strips(extent: Window, ratio: int) -> Iterator[Window]:
         yield Window(extent.row + row, extent.col, min(height, extent.height - row), extent.width)
 
 
-def _whole_numbers(values: NDArray[Any], nodata: float | None, path: Path) -> NDArray[np.uint8]:
-    """Values as integers, 0 where there is no label."""
+def _whole_numbers(values: NDArray[Any], nodata: float | None, path: Path) -> NDArray[np.int32]:
+    """Values as integers, −1 where nothing is."""
     missing = is_nodata(values, nodata)
     kept = np.where(missing, 0, values)
     if kept.dtype.kind not in "iuf" or not np.array_equal(kept, np.trunc(kept)):
-        raise InputError(f"{path} holds values that are not whole numbers; class values from 1 to 255 are needed")
-    if kept.min() < 0 or kept.max() > 255:
+        raise InputError(f"{path} holds values that are not whole numbers; class values from 1 on are needed")
+    if kept.min() < 0 or kept.max() >= 2**31:
         raise InputError(
-            f"{path} holds values from {kept.min()} to {kept.max()}; class values must lie in 1..255, with 0 or the "
-            "file's nodata value where there is no label"
+            f"{path} holds values from {kept.min()} to {kept.max()}; class values must be whole numbers above 0; "
+            f"declare others as nodata, e.g. with gdal_edit -a_nodata {kept.min()}"
         )
-    return kept.astype(np.uint8)
+    numbers: NDArray[np.int32] = np.where(missing, np.int32(_NONE), kept.astype(np.int32))
+    return numbers
 
 
-def _coarsen(values: NDArray[np.uint8], ratio: int) -> NDArray[np.uint8]:
-    """(h·ratio, w·ratio) → (h, w): the value where all fine pixels agree, otherwise 0."""
+def _coarsen(values: NDArray[np.int32], ratio: int) -> NDArray[np.int32]:
+    """(h·ratio, w·ratio) → (h, w): the value where all fine pixels agree, otherwise −1."""
     h, w = values.shape[0] // ratio, values.shape[1] // ratio
     blocks = values.reshape(h, ratio, w, ratio)
     first = blocks[:, 0, :, 0]
     agree = (blocks == first[:, None, :, None]).all(axis=(1, 3))
-    return np.where(agree, first, 0)
-
-
-def _index_of(classes: ClassTable) -> NDArray[np.int16]:
-    """(256,): class index of every pixel value, −1 for those that are no class."""
-    lookup = np.full(256, -1, dtype=np.int16)
-    lookup[list(classes.values)] = np.arange(len(classes))
-    return lookup
+    return np.where(agree, first, np.int32(_NONE))

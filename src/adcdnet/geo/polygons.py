@@ -1,30 +1,32 @@
-"""Shapes of a file as class indices of pixels: reading them, choosing the column of the class, burning them in."""
+"""Shapes of a file as class indices of pixels: choosing the column of the class and the shapes, burning them in."""
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import numpy as np
-import pyogrio
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import ProjError
 from rasterio.features import rasterize
-from shapely.errors import ShapelyError
 
 from adcdnet.errors import InputError
-from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.class_lookup import listed, look_up
+from adcdnet.geo.classes import ClassTable, tidy
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.raster import same_crs
+from adcdnet.geo.shapes import numbered, polygons_of, read_shapes
 
-_COLUMNS = ("class", "class_name", "classname", "label", "land_cover", "landcover", "name")  # in order of preference
+_COLUMNS = (  # in order of preference
+    *("class", "class_name", "classname", "label", "land_cover", "landcover"),
+    *("class_id", "classid", "class_code", "code", "name"),
+)
+_SHAPES = {"Polygon", "MultiPolygon", "Point", "MultiPoint"}
+_FEW = 10  # shapes below which texts that all differ may still be classes
+_SIDE = 8  # pixels that a shape without a pixel's centre may span on each axis and still count
 
 
 @dataclass(frozen=True)
@@ -38,71 +40,128 @@ class Burnt:
     contested: int
 
 
-def burn(path: Path, grid: Grid, classes: ClassTable | None, column: str | None) -> Burnt:
+def burn(
+    path: Path,
+    grid: Grid,
+    classes: ClassTable | None,
+    column: str | None,
+    layer: str | None = None,
+    nameless: str | None = None,
+) -> Burnt:
     """The polygons or points of a file on a grid; arguments as of `read_labels`. Raises InputError."""
-    frame, warned = _read_shapes(path)
-    frame, left_out = _usable(frame, _class_column(frame, column, path), path)
+    frame, notes = read_shapes(path, layer, grid.crs)
+    chosen = _class_column(frame, column, path)
+    frame, left_out = _usable(frame, chosen, path)
     frame, reprojected = _on_crs(frame, grid.crs, path)
-    notes = warned + left_out + reprojected
-    class_of, classes = _class_indices(frame["class"].tolist(), classes, path)
+    keys = [tidy(str(key)) for key in frame["class"]]
+    meant = look_up(keys, classes, path.name, nameless=nameless)
+    class_of = np.array([meant.index_of[key] for key in keys], np.int32)
+    present = [meant.classes.names[k] for k in np.unique(class_of)]
+    said = f"classes of {path.name} stand in its column {chosen!r}: {listed(present)}"
+    notes += (*left_out, *reprojected, said, *meant.notes)
     shapes = frame.geometry.to_numpy()
 
-    shape_at = _numbers_on(shapes, np.arange(len(shapes)), grid)
-    claims = np.zeros(grid.shape, dtype=np.int16)
-    for k in np.unique(class_of):
-        own = np.flatnonzero(class_of == k)
-        claims += _numbers_on(shapes[own], own, grid) >= 0
+    shape_at, claims = np.full(grid.shape, -1, np.int32), np.zeros(grid.shape, np.int16)
+    _claim(shapes, np.arange(len(shapes)), class_of, grid, shape_at, claims)
+    small = _between_centres(shapes, np.setdiff1d(np.arange(len(shapes)), shape_at), grid)
+    free = [(number, place) for number, place in small if claims[place] == 0]
+    if free:
+        numbers, (rows, cols) = np.array([n for n, _ in free]), np.array([place for _, place in free]).T
+        points = np.full(len(shapes), None)
+        points[numbers] = shapely.points(*(grid.transform @ (cols + 0.5, rows + 0.5)))
+        _claim(points, numbers, class_of, grid, shape_at, claims)
+        notes += (
+            f"{len(free)} shapes of {path.name} hold no pixel's centre; each labels the pixel in which most of it lies",
+        )
     index = np.where((shape_at >= 0) & (claims == 1), class_of.astype(np.int16)[shape_at], np.int16(-1))
     polygons = np.where(index >= 0, frame.index.to_numpy(np.int32)[shape_at], np.int32(-1))
     contested = int((claims > 1).sum())
     if contested:
         notes += (f"{contested} pixels lie in polygons of different classes and stay unlabelled",)
-    idle = len(set(frame.index[class_of >= 0]) - set(np.unique(polygons).tolist()))
+    idle = len(set(frame.index) - set(np.unique(polygons).tolist()))
     if idle:
         notes += (
-            f"{idle} of {len(frame)} shapes of {path.name} label no pixel: "
-            "they hold no centre of one, lie elsewhere or under others",
+            f"{idle} of {len(frame)} shapes of {path.name} label no pixel: they lie elsewhere, under others, or are "
+            "long and hold no centre of one",
         )
-    missed = [classes.names[k] for k in np.unique(class_of[class_of >= 0]) if not (index == k).any()]
+    missed = [meant.classes.names[k] for k in np.unique(class_of) if not (index == k).any()]
     if missed:
-        notes += (f"no pixel has its centre in the polygons of {', '.join(missed)} alone",)
-    return Burnt(index, classes, notes, polygons, contested)
+        notes += (f"no pixel is labelled by the shapes of {', '.join(missed)} alone",)
+    return Burnt(index, meant.classes, notes, polygons, contested)
 
 
-def _read_shapes(path: Path) -> tuple[geopandas.GeoDataFrame, tuple[str, ...]]:
-    """The one layer of shapes in a file, and what the reader warned of."""
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-            if len(layers) == 1:
-                frame = geopandas.read_file(path, layer=layers[0], engine="pyogrio")
-    except (DataSourceError, DataLayerError, ShapelyError) as error:
-        raise InputError(f"{path} can be read neither as a raster nor as polygons: {_line(error)}") from error
-    if len(layers) != 1:
-        what = f"{len(layers)} layers of shapes {layers}" if layers else "no layer of shapes"
-        raise InputError(f"{path} has {what}; a file with one is needed")
-    return frame, tuple(sorted({f"{path.name}: {' '.join(str(warning.message).split())}" for warning in caught}))
+def _claim(
+    shapes: NDArray[Any],
+    numbers: NDArray[Any],
+    class_of: NDArray[np.int32],
+    grid: Grid,
+    shape_at: NDArray[np.int32],
+    claims: NDArray[np.int16],
+) -> None:
+    """Write some shapes' numbers into `shape_at` (h, w), the last on top; add to `claims` how many classes want it."""
+    own = _numbers_on(shapes[numbers], numbers, grid)
+    shape_at[own >= 0] = own[own >= 0]
+    for k in np.unique(class_of[numbers]):
+        of_class = numbers[class_of[numbers] == k]
+        claims += _numbers_on(shapes[of_class], of_class, grid) >= 0
+
+
+def _between_centres(shapes: NDArray[Any], idle: NDArray[Any], grid: Grid) -> list[tuple[int, tuple[int, int]]]:
+    """Of the polygons that label nothing, those on the grid that hold no pixel's centre: number, and (row, col) of the
+    pixel in which most of each lies."""
+    small = []
+    for number in idle.tolist():
+        shape = shapes[number]
+        if shape.area == 0:
+            continue
+        xs, ys = np.array(shape.bounds)[[0, 2, 0, 2]], np.array(shape.bounds)[[1, 1, 3, 3]]
+        cols, rows = (np.floor(v).astype(int) for v in ~grid.transform @ (xs, ys))
+        top, left = max(int(rows.min()), 0), max(int(cols.min()), 0)
+        bottom, right = min(int(rows.max()) + 1, grid.height), min(int(cols.max()) + 1, grid.width)
+        if top >= bottom or left >= right or bottom - top > _SIDE or right - left > _SIDE:
+            continue
+        row, col = (axis.ravel() for axis in np.mgrid[top:bottom, left:right])
+        xs, ys = grid.transform @ (col + 0.5, row + 0.5)
+        if shapely.intersects_xy(shape, xs, ys).any():
+            continue  # it lies under others
+        corners = [grid.transform @ (col + dx, row + dy) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))]
+        pixels = shapely.polygons(np.stack([np.stack(xy, axis=-1) for xy in corners], axis=1))
+        shares = shapely.area(shapely.intersection(pixels, shape))
+        best = int(shares.argmax())
+        if shares[best] > 0:
+            small.append((number, (int(row[best]), int(col[best]))))
+    return small
 
 
 def _class_column(frame: geopandas.GeoDataFrame, column: str | None, path: Path) -> str:
+    """The column of the class: as named; or one called like it; or the only one that could be."""
     columns = [str(name) for name in frame.columns if name != frame.geometry.name]
     if column is not None:
         if column not in columns:
             raise InputError(f"{path} has no column {column!r}; it has {columns}")
         return column
-    by_lower = {name.lower(): name for name in reversed(columns)}
-    named = [by_lower[name] for name in _COLUMNS if name in by_lower]
-    if named:
-        return named[0]
-    able = [name for name in columns if frame[name].dtype.kind not in "fMm"]  # neither fractions nor dates
-    whole = [name for name in columns if frame[name].dtype.kind == "f" and (frame[name].dropna() % 1 == 0).all()]
+    able = [name for name in columns if not _tells_apart(frame[name])]
+    for name in _COLUMNS:
+        alike = [own for own in able if own.lower() == name]
+        if name in alike or len(alike) == 1:
+            return name if name in alike else alike[0]
+        if alike:
+            able = alike
+            break
+    whole = [name for name in able if frame[name].dtype.kind == "f" and (frame[name].dropna() % 1 == 0).all()]
+    able = [name for name in able if frame[name].dtype.kind not in "fMm"]  # neither fractions nor dates
     for kind in (able, whole):  # whole numbers come as fractions where one of them is missing
         if len(kind) == 1:
             return kind[0]
         if kind:
             break
-    raise InputError(f"{path}: none of the columns {columns} is clearly the class; name it with column=")
+    raise InputError(f"{path}: none of its columns {columns} is clearly the class; name it with --column")
+
+
+def _tells_apart(values: Any) -> bool:
+    """Whether a column names or numbers shapes, not classes: of ten or more most differ."""
+    filled = values.dropna()
+    return len(filled) >= _FEW and 2 * filled.nunique() > len(filled)
 
 
 def _usable(frame: geopandas.GeoDataFrame, column: str, path: Path) -> tuple[geopandas.GeoDataFrame, tuple[str, ...]]:
@@ -116,20 +175,42 @@ def _usable(frame: geopandas.GeoDataFrame, column: str, path: Path) -> tuple[geo
         if count:
             notes += (f"{count} of {len(frame)} shapes of {path.name} left out: {what}",)
     frame = frame[~(empty | nameless)]
-    kinds = sorted(set(frame.geom_type) - {"Polygon", "MultiPolygon", "Point", "MultiPoint"})
-    if kinds:
-        raise InputError(f"{path} holds shapes of type {', '.join(kinds)}; polygons or points are needed")
+    frame, of_other_kinds = _polygons_or_points(frame, total, path)
+    notes += of_other_kinds
     broken = ~frame.geometry.is_valid
     if broken.any():
         mended = shapely.make_valid(frame.geometry[broken].to_numpy(), method="structure", keep_collapsed=False)
         frame.loc[broken, "geometry"] = mended
-        notes += (f"{broken.sum()} of {len(frame)} shapes of {path.name} had crossing rings and were mended",)
+        places = frame.index[broken].to_numpy()
+        notes += (f"{numbered(places, total, path.name)} had crossing rings and were mended",)
         frame = frame[~frame.geometry.is_empty]
     if frame.empty:
         raise InputError(
             f"{path}: none of its {total} shapes has a geometry and, in the column {column!r}, a class; fill that in"
         )
     return frame, notes
+
+
+def _polygons_or_points(
+    frame: geopandas.GeoDataFrame, total: int, path: Path
+) -> tuple[geopandas.GeoDataFrame, tuple[str, ...]]:
+    """Collections as their polygons, and without what holds no ground. InputError where nothing is left."""
+    notes: tuple[str, ...] = ()
+    kind = frame.geom_type
+    collections = kind == "GeometryCollection"
+    if collections.any():
+        shapes = [polygons_of(shape) for shape in frame.geometry[collections]]
+        frame.loc[collections, "geometry"] = geopandas.GeoSeries(shapes, frame.index[collections], crs=frame.crs)
+        kept = frame.index[collections & ~frame.geometry.isna()].to_numpy()
+        if len(kept):
+            notes += (f"{numbered(kept, total, path.name)} are collections of which the polygons count",)
+    other = ~frame.geom_type.isin(_SHAPES)
+    if other.any():
+        kinds = ", ".join(sorted(set(kind[other])))
+        if other.all():
+            raise InputError(f"{path} holds shapes of type {kinds}; polygons or points are needed")
+        notes += (f"{numbered(frame.index[other].to_numpy(), total, path.name)} left out: {kinds}",)
+    return frame[~other], notes
 
 
 def _on_crs(
@@ -143,31 +224,9 @@ def _on_crs(
     try:
         moved = frame.to_crs(crs)
     except ProjError as error:
-        raise InputError(f"{path} cannot be reprojected to the scene's coordinate system: {_line(error)}") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be reprojected to the scene's coordinate system: {reason}") from error
     return moved, (f"{path.name} was reprojected from {frame.crs.name} to the scene's coordinate system",)
-
-
-def _class_indices(keys: Sequence[Any], classes: ClassTable | None, path: Path) -> tuple[NDArray[np.int32], ClassTable]:
-    """Class index of each shape (−1 where its class is the number 0), by name or, where the file has numbers, value."""
-    names = [" ".join(str(key).split()) for key in keys]
-    numbers = all(re.fullmatch(r"-?\d+(\.0*)?", name) for name in names)
-    if numbers and (classes is None or not set(names) <= set(classes.names)):
-        names = [str(int(name.partition(".")[0])) for name in names]  # 1.0, as number or text, is the class 1
-    if classes is None:
-        values = sorted({int(name) for name in names} - {0}) if numbers else []
-        if (count := len(set(names))) > 255:
-            raise InputError(f"{path} holds {count} classes, 255 can be mapped; check which column holds the class")
-        classes = ClassTable.of(values, list(map(str, values))) if numbers else ClassTable.numbered(sorted(set(names)))
-    index_of = {name: k for k, name in enumerate(classes.names)}
-    if numbers and not set(names) <= set(index_of):
-        index_of = {"0": -1} | {str(value): k for k, value in enumerate(classes.values)}
-    unknown = sorted(set(names) - set(index_of))
-    if unknown:
-        raise InputError(
-            f"{path} holds the classes {unknown}, which the class table has not (it has {list(classes.names)}, values "
-            f"{list(classes.values)}); add them to the table or rename them"
-        )
-    return np.array([index_of[name] for name in names], dtype=np.int32), classes
 
 
 def _numbers_on(shapes: NDArray[Any], numbers: NDArray[Any], grid: Grid) -> NDArray[np.int32]:
@@ -175,7 +234,3 @@ def _numbers_on(shapes: NDArray[Any], numbers: NDArray[Any], grid: Grid) -> NDAr
     pairs = zip(shapes, numbers.tolist(), strict=True)
     burnt: NDArray[np.int32] = rasterize(pairs, grid.shape, fill=-1, transform=grid.transform, dtype="int32")
     return burnt
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pyproj
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
 from rasterio import features
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
@@ -23,8 +26,10 @@ from rasterio.windows import Window as RasterWindow
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
+from adcdnet.geo.library_data import PROJ_VARIABLES, ignored
 
 BLOCK = 256  # pixels: side of a GeoTIFF tile, and the size up to which overviews are not worth having
+_VISIBLE = 0.05  # pixels by which a rotation may move the ends of an image and still be ignored
 UNPLACED = Affine.scale(1, -1)  # given to a raster that does not say where it lies
 
 
@@ -45,7 +50,7 @@ class RasterReader:
     def read(self, window: Window) -> NDArray[Any]:
         """(count, h, w) of a window inside the grid. Raises InputError when the file is damaged."""
         with reading(self.path):
-            values: NDArray[Any] = self._dataset.read(window=raster_window(window))
+            values = read_north_up(self._dataset, self._dataset.indexes, window)
         return values
 
     def close(self) -> None:
@@ -71,7 +76,7 @@ def read_band(path: Path | str) -> tuple[NDArray[Any], Grid, float | None]:
             )
         grid, placed = grid_of(dataset)
         with reading(path):
-            array = dataset.read(1)
+            array = read_north_up(dataset, 1)
         return array, grid if placed else replace(grid, transform=UNPLACED), dataset.nodata
 
 
@@ -119,13 +124,12 @@ def sieve(values: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def is_raster(path: Path | str) -> bool:
-    """Whether a file that exists opens as a raster. Raises InputError where there is no file."""
+    """Whether something that exists, or that GDAL knows by its address, opens as a raster. Raises InputError if not."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; name a raster or a file of polygons")
+    address = address_of(path)
     try:
         with quiet():
-            rasterio.open(path).close()
+            rasterio.open(address).close()
     except RasterioError:
         return False
     return True
@@ -141,25 +145,71 @@ def is_nodata(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
 
 
 def same_crs(crs: str | None, reference: str | None) -> str | None:
-    """`reference` where both WKT strings mean the same coordinate system, otherwise `crs`."""
-    if crs is not None and reference is not None and CRS.from_wkt(crs) == CRS.from_wkt(reference):
-        return reference
-    return crs
+    """`reference` where both WKT strings mean the same system on the ground, whatever their heights; else `crs`."""
+    if crs is None or reference is None:
+        return crs
+    same = CRS.from_wkt(crs) == CRS.from_wkt(reference) or _without_height(crs) == _without_height(reference)
+    return reference if same else crs
+
+
+def _without_height(crs: str) -> CRS:
+    try:
+        return CRS.from_wkt(pyproj.CRS.from_wkt(crs).to_2d().to_wkt())
+    except (CRSError, ProjError):  # a system that one of the two libraries does not know
+        return CRS.from_wkt(crs)
+
+
+def has_system(crs: CRS | None) -> bool:
+    """Whether places in it are known on the earth."""
+    return crs is not None and bool(crs.is_geographic or crs.is_projected)
+
+
+def require_proj() -> None:
+    """InputError where the PROJ of rasterio knows no coordinate systems: files would be read and written without."""
+    try:
+        CRS.from_epsg(4326)
+    except CRSError as error:
+        names = [name for name in PROJ_VARIABLES if name in ignored or name in os.environ]
+        mend = f"unset {' and '.join(names)} before Python starts" if names else "see `adcdnet doctor`"
+        raise InputError(
+            f"the PROJ of rasterio finds no database of coordinate systems, which is needed; {mend}"
+        ) from error
+
+
+def address_of(path: Path) -> str:
+    """What GDAL takes for a path: itself, or an address such as /vsizip/..., https://..., file:///... or netcdf:...
+
+    InputError where it is none of these and does not exist.
+    """
+    text = str(path)
+    if local := re.match(r"file:/+(?=.)", text):
+        path, text = Path("/" + text[local.end() :]), "/" + text[local.end() :]
+    if path.exists():
+        return text
+    if archive := re.match(r"(/vsi\w+)(/.+)", text):
+        if any(place.is_file() for place in (Path(archive[2]), *Path(archive[2]).parents)):
+            return f"{archive[1]}/{archive[2]}"  # an archive by its absolute path wants two
+        return text
+    if re.match(r"(\w+\+)?(https?|ftp|s3|gs|az|oss|hdfs|zip|tar|gzip):/", text):
+        return re.sub(r":/(?!/)", "://", text)  # a Path makes one slash of two
+    if re.match(r"[A-Za-z]\w+:", text):  # of a driver, such as a variable of a NetCDF file or a database
+        return text
+    raise InputError(f"{path} does not exist; check the path")
 
 
 def open_raster(path: Path) -> Any:
     """A raster by its path, or by an address that GDAL knows, such as /vsizip/... or https://..."""
-    address = re.sub(r"(?<=\w\w):/(?!/)", "://", str(path))  # a Path makes one slash of two
-    archive = re.match(r"(/vsi\w+)(/.+)", address)
-    if archive and any(place.is_file() for place in (Path(archive[2]), *Path(archive[2]).parents)):
-        address = f"{archive[1]}/{archive[2]}"  # an archive by its absolute path wants two
-    elif address == str(path) and not address.startswith("/vsi"):
-        if not path.exists():
-            raise InputError(f"{path} does not exist")
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; a raster file is needed")
+    address = address_of(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; a raster file is needed")
     with reading(path), quiet():
-        return rasterio.open(address)
+        dataset = rasterio.open(address)
+    if dataset.count == 0 and dataset.subdatasets:
+        names = list(dataset.subdatasets)
+        dataset.close()
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise InputError(f"{path} holds {len(names)} rasters; name one of them instead: {shown}")
+    return dataset
 
 
 @contextmanager
@@ -187,12 +237,88 @@ def reason(error: BaseException) -> str:
 
 
 def grid_of(dataset: Any) -> tuple[Grid, bool]:
-    """The grid of an open raster, and whether the file says where it lies."""
+    """The grid of an open raster as `read_north_up` reads it, and whether the file says where it lies.
+
+    InputError where it says so in another way than by a transform.
+    """
+    _require_rectified(dataset)
     try:
         crs = dataset.crs.to_wkt() if dataset.crs else None
     except CRSError as error:
+        require_proj()
         raise InputError(f"{dataset.name} has a coordinate system that cannot be read: {reason(error)}") from error
-    return Grid(dataset.height, dataset.width, dataset.transform, crs), not dataset.transform.is_identity
+    if not has_system(dataset.crs):  # which is also what is left of any system without a database of them
+        require_proj()
+    height, width, t = dataset.height, dataset.width, dataset.transform
+    if _is_upright(dataset):
+        flipped = Affine(t.a, 0, t.c, 0, t.e, t.f)
+        if t.e > 0:
+            flipped = flipped @ Affine.translation(0, height) @ Affine.scale(1, -1)
+        if t.a < 0:
+            flipped = flipped @ Affine.translation(width, 0) @ Affine.scale(-1, 1)
+        t = flipped
+    return Grid(height, width, t, crs), not dataset.transform.is_identity
+
+
+def grid_notes(dataset: Any) -> tuple[str, ...]:
+    """What is to be said of how a file lies, where its grid is not just as it is in the file."""
+    t, name, notes = dataset.transform, Path(dataset.name).name, []
+    if _is_upright(dataset):
+        if t.e > 0 or t.a < 0:
+            ways = " and ".join(way for way, is_so in (("south-up", t.e > 0), ("east to west", t.a < 0)) if is_so)
+            notes.append(f"{name} is stored {ways}; it is flipped while it is read, its values stay as they are")
+        if t.b != 0 or t.d != 0:
+            notes.append(f"{name} is rotated by {_skew(dataset):.1g} pixels over the whole image, which is ignored")
+    return tuple(notes)
+
+
+def read_north_up(
+    dataset: Any, bands: int | Sequence[int], window: Window | None = None, *, mask: bool = False, **how: Any
+) -> NDArray[Any]:
+    """Bands of a window of `grid_of(dataset)`, by default of all of it; or, with `mask`, their masks.
+
+    how: as for rasterio's read. A file that is stored south-up or east to west is flipped.
+    """
+    rows = cols = 1
+    if _is_upright(dataset):
+        rows, cols = (-1 if dataset.transform.e > 0 else 1), (-1 if dataset.transform.a < 0 else 1)
+    if window is not None:
+        row = window.row if rows == 1 else dataset.height - window.row - window.height
+        col = window.col if cols == 1 else dataset.width - window.col - window.width
+        how["window"] = RasterWindow(col, row, window.width, window.height)
+    values: NDArray[Any] = (dataset.read_masks if mask else dataset.read)(bands, **how)
+    return values if rows == cols == 1 else values[..., ::rows, ::cols]
+
+
+def _is_upright(dataset: Any) -> bool:
+    """Whether rows run north or south and columns east or west, but for a rotation that moves no pixel visibly."""
+    t = dataset.transform
+    return not t.is_identity and t.a != 0 and t.e != 0 and _skew(dataset) < _VISIBLE
+
+
+def _skew(dataset: Any) -> float:
+    """By how many pixels a rotation moves the ends of a row or column."""
+    t = dataset.transform
+    return float(max(abs(t.b) * dataset.height / abs(t.a), abs(t.d) * dataset.width / abs(t.e)))
+
+
+def _require_rectified(dataset: Any) -> None:
+    """InputError where points or formulas say where a raster lies, and no transform does."""
+    if not dataset.transform.is_identity:
+        return
+    points, system = dataset.gcps
+    onto = "" if points and system else "-t_srs EPSG:… "
+    for is_so, what, how in (
+        (bool(points), f"{len(points)} ground control points", "-r cubic"),
+        (dataset.rpcs is not None, "RPCs (rational polynomials of the sensor)", "-rpc -to RPC_DEM=dem.tif -r cubic"),
+        (bool(dataset.tags(ns="GEOLOCATION")), "geolocation arrays", "-geoloc -r near"),
+    ):
+        if is_so:
+            path = Path(dataset.name)
+            raise InputError(
+                f"{path} has {what} and no geotransform, which is needed; rectify it first, with "
+                f"gdalwarp {how} {onto}{path.name} {path.stem}_rectified.tif"
+            )
 
 
 def raster_window(window: Window) -> RasterWindow:

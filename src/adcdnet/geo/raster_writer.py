@@ -26,7 +26,7 @@ from adcdnet.files import HeldFolder, remove_left
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
 from adcdnet.geo.qgis_style import is_own_style, map_style
-from adcdnet.geo.raster import BLOCK, quiet, raster_window, reason
+from adcdnet.geo.raster import BLOCK, has_system, quiet, raster_window, reason, require_proj
 
 _NOT_WHOLE = "what was written does not read back whole; the disk is probably full"
 
@@ -72,6 +72,9 @@ class RasterWriter:
         return self
 
     def _create(self) -> None:
+        crs = None if self.grid.crs is None else CRS.from_user_input(self.grid.crs)
+        if crs is not None and not has_system(crs):
+            require_proj()
         self._dataset = rasterio.open(
             self._part,
             "w",
@@ -81,7 +84,7 @@ class RasterWriter:
             count=self.count,
             dtype=self.dtype.name,
             nodata=self._nodata,
-            crs=None if self.grid.crs is None else CRS.from_user_input(self.grid.crs),
+            crs=crs,
             transform=self.grid.transform,
             tiled=True,
             blockxsize=BLOCK,
@@ -135,6 +138,7 @@ class RasterWriter:
             raise OSError(errno.ENOSPC, _NOT_WHOLE) from error
         if not whole:
             raise OSError(errno.ENOSPC, _NOT_WHOLE)
+        self._check_system()
         aside, styled = (self._part.with_name(f"raster{suffix}") for suffix in (".tif.aux.xml", ".qml"))
         if self._classes is not None:
             aside.write_bytes(_category_names(self._classes))
@@ -181,6 +185,19 @@ class RasterWriter:
                     dataset.read(window=block)  # raises where cut short; a missing tile reads as nodata
                     whole &= dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=1) is not None
         return whole
+
+    def _check_system(self) -> None:
+        """InputError where the file has lost the coordinate system that it was given."""
+        if self.grid.crs is None or not has_system(CRS.from_user_input(self.grid.crs)):
+            return
+        with rasterio.open(self._part) as dataset:
+            kept = has_system(dataset.crs)
+        if not kept:
+            require_proj()
+            raise InputError(
+                f"{self.path} would be written without its coordinate system, which a GeoTIFF cannot hold; "
+                "give the images one that has an EPSG number, e.g. with gdalwarp -t_srs"
+            )
 
     def _discard(self) -> None:
         self._folder.remove()

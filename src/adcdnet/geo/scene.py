@@ -18,9 +18,13 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from adcdnet.errors import InputError
-from adcdnet.geo.grid import Grid, Window, match, mirror, phase_words
+from adcdnet.geo.grid import Grid, Window, match, mirror, phase_words, tiles
 from adcdnet.geo.image import Files, Image, Stack, is_same_grid, open_image, size_of
+from adcdnet.geo.masks import BIT_TYPES, PLAIN, MaskRule
 from adcdnet.geo.raster import UNPLACED, same_crs
+
+_SAMPLE = 512  # pixels a side that say how much a mask hides
+_MUCH = 0.5  # share of hidden pixels that deserves a word
 
 
 class Pixels(NamedTuple):
@@ -53,10 +57,11 @@ class Pixels(NamedTuple):
 
 
 class _Mask(NamedTuple):
-    """Where neither image is valid. fine: on the grid of PAN, not of MS."""
+    """Where neither image is valid. fine: on the grid of PAN, not of MS. rule: which of its values hide."""
 
     image: Image
     fine: bool
+    rule: MaskRule
 
 
 class Scene:
@@ -66,7 +71,8 @@ class Scene:
     fine_grid: the PAN grid of the common extent, as PAN lies. phase: how far that lies off the MS grid, see `grid`.
     ratio: PAN pixels per MS pixel and axis. placed: whether the files say where they lie. paths: MS and PAN file, then
     all others that the pixels come from. files: the same by what they are, "ms", "pan", "mask" or "ms 1", "ms 2".
-    chosen: the bands asked for, of "ms" and "pan", where they were.
+    chosen: the bands asked for, of "ms" and "pan", where they were. mask_rule: what of the mask hides; hidden: the
+    share of the common extent that it hides, about.
     notes: what a user should know about the pair, one sentence each. pan_shift: rows, columns that PAN is moved by.
 
     `with_notes` and `with_pan_moved` make scenes of the same open files: closing one of them closes all.
@@ -78,6 +84,7 @@ class Scene:
         pan: Image | Stack,
         mask: Image | None = None,
         *,
+        mask_rule: MaskRule = PLAIN,
         chosen: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.ms_full, self.pan_full, notes = place(ms, pan)
@@ -101,7 +108,10 @@ class Scene:
         self.chosen = {image: list(bands) for image, bands in (chosen or {}).items()}
         self.pan_shift = (0, 0)
         self._ms, self._pan, self._match = ms, pan, matched
-        self._mask = None if mask is None else _Mask(mask, self._is_fine(mask))
+        self.mask_rule, self.hidden = mask_rule, 0.0
+        self._mask = None if mask is None else _Mask(mask, self._is_fine(mask), mask_rule)
+        if self._mask is not None:
+            self.hidden = self._share_hidden(self._mask)
 
     @classmethod
     def open(
@@ -110,15 +120,21 @@ class Scene:
         pan: Files,
         *,
         mask: Path | str | None = None,
+        mask_values: Sequence[int] | None = None,
+        mask_bits: Sequence[int] | None = None,
         ms_bands: Sequence[str] | None = None,
         pan_bands: Sequence[str] | None = None,
     ) -> Scene:
         """Open two co-registered rasters, or several files on one grid in the place of one.
 
-        mask: a raster on the grid of MS or PAN; where it is not 0, neither image is valid. ms_bands, pan_bands: the
-        bands to use and their order, each a number from 1 (counted through all files) or its description.
-        Raises InputError when a file or the pair cannot be used.
+        mask: a raster on the grid of MS or PAN; where it is not 0, neither image is valid. mask_values, mask_bits: hide
+        only where it has one of these values, or any of these bits (0 is the lowest). ms_bands, pan_bands: the bands
+        to use and their order, each a number from 1 (counted through all files) or its description.
+        Raises InputError when a file or the pair cannot be used, or the mask hides everything.
         """
+        rule = MaskRule.of(mask_values, mask_bits)
+        if mask is None and not rule.is_plain:
+            raise InputError(f"{rule} of a mask are named, and no mask; name the file of the mask, or leave them out")
         given = {"ms": ms_bands, "pan": pan_bands}
         with ExitStack() as stack:
             ms_image, pan_image = (
@@ -127,9 +143,9 @@ class Scene:
             )
             mask_image = None
             if mask is not None:
-                mask_image = stack.enter_context(closing(Image(Path(mask), with_nodata=False)))
+                mask_image = stack.enter_context(closing(Image(Path(mask), with_nodata=False, codes=not rule.is_plain)))
             chosen = {image: bands for image, bands in given.items() if bands is not None}
-            scene = cls(ms_image, pan_image, mask_image, chosen=chosen)
+            scene = cls(ms_image, pan_image, mask_image, mask_rule=rule, chosen=chosen)
             stack.pop_all()
         return scene
 
@@ -149,11 +165,36 @@ class Scene:
                 f"mask {mask.path} ({size_of(own)} pixels) is neither on the grid of MS ({size_of(self.ms_full)}) "
                 f"nor on that of PAN ({size_of(self.pan_full)}); warp it to one of them, e.g. with gdalwarp -r near"
             )
+        if self.mask_rule.bits and mask.types[0] not in BIT_TYPES:
+            raise InputError(
+                f"mask {mask.path} holds {mask.types[0]}; bits need {', '.join(BIT_TYPES)}: copy it to one"
+            )
         return not fits[0]
 
     def grid_of(self, targets: str) -> Grid:
         """That of MS for "coarse" targets, that of PAN for "fine" ones."""
         return self.fine_grid if targets == "fine" else self.grid
+
+    def _share_hidden(self, mask: _Mask) -> float:
+        """About how much of the common extent a mask hides. InputError where it hides all."""
+        extent = self._match.pan if mask.fine else self._match.ms
+        values, valid = mask.image.overview(extent, _SAMPLE)
+        hidden = mask.rule.hides(values[0]) | ~valid
+        if hidden.all():  # and so are the pixels in between, or not
+            windows = tiles(extent.height, extent.width, _SAMPLE)
+            parts = (mask.image.read(window, extent, repeat_edge=True) for window in windows)
+            if all((mask.rule.hides(part[0]) | ~inside).all() for part, inside in parts):
+                raise InputError(
+                    f"mask {mask.image.path} hides every pixel: {mask.rule} hides, and it holds {_some(values)}; "
+                    "name those that hide with --mask-values or --mask-bits, or leave it out"
+                )
+        share = float(hidden.mean())
+        if share > _MUCH:
+            self.notes += (
+                f"mask {mask.image.path.name} hides {share:.0%} of the scene ({mask.rule}; it holds {_some(values)}); "
+                "if that is not meant, name what hides with --mask-values or --mask-bits",
+            )
+        return share
 
     def read(self, window: Window, *, repeat_edge: bool = True) -> Pixels:
         """One window of the common extent, in MS pixels; beyond it the images are mirrored, each at its own resolution.
@@ -170,7 +211,7 @@ class Scene:
                 self._hide_touched(pixels, self._mask, window, repeat_edge=repeat_edge)
                 return pixels
             at, extent = (window.scale(self.ratio), self._match.pan) if fine else (window, self._match.ms)
-            _hide(pixels, *self._mask.image.read(at, extent, repeat_edge=repeat_edge))
+            _hide(pixels, self._mask.rule, *self._mask.image.read(at, extent, repeat_edge=repeat_edge))
         return pixels
 
     def _hide_touched(self, pixels: Pixels, mask: _Mask, window: Window, *, repeat_edge: bool) -> None:
@@ -188,7 +229,7 @@ class Scene:
         hidden = np.zeros((box.height, box.width), bool)  # beyond the mask's file nothing is
         there = box.shift(extent.row, extent.col).within(*mask.image.grid.shape)
         own = there.shift(-extent.row - box.row, -extent.col - box.col).slices
-        hidden[own] = ((values[0] != 0) | ~valid)[own]
+        hidden[own] = (mask.rule.hides(values[0]) | ~valid)[own]
         for number, (image, seen) in enumerate(((pixels.ms, pixels.ms_valid), (pixels.pan, pixels.pan_valid))):
             rows, cols = (
                 [at - first for at in all_of[number]] for all_of, first in zip(axes, (top, left), strict=True)
@@ -221,7 +262,7 @@ class Scene:
         pixels = Pixels(ms, pan, ms_valid, pan_valid)
         if self._mask is not None:
             extent = self._match.pan if self._mask.fine else self._match.ms
-            _hide(pixels, *self._mask.image.overview(extent, side))
+            _hide(pixels, self._mask.rule, *self._mask.image.overview(extent, side))
         return pixels
 
     def close(self) -> None:
@@ -237,14 +278,20 @@ class Scene:
         self.close()
 
 
+def _some(values: NDArray[np.float32]) -> str:
+    """The first few different values."""
+    different = np.unique(values[np.isfinite(values)])
+    return ", ".join(f"{value:g}" for value in different[:9]) + (", ..." if len(different) > 9 else "")
+
+
 def _named(what: str, paths: Sequence[Path]) -> dict[str, Path]:
     """Paths by what they are, numbered where there are several."""
     return {what: paths[0]} if len(paths) == 1 else {f"{what} {k}": path for k, path in enumerate(paths, 1)}
 
 
-def _hide(pixels: Pixels, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
-    """Make invalid what a mask (1, h, w) of the same ground hides: a pixel any of whose mask pixels is not 0."""
-    hidden = (values[0] != 0) | ~valid
+def _hide(pixels: Pixels, rule: MaskRule, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+    """Make invalid what a mask (1, h, w) of the same ground hides: a pixel any of whose mask pixels hides."""
+    hidden = rule.hides(values[0]) | ~valid
     for image, mask in ((pixels.ms, pixels.ms_valid), (pixels.pan, pixels.pan_valid)):
         there = _any_within(_any_within(hidden, mask.shape[0], 0), mask.shape[1], 1)
         mask &= ~there

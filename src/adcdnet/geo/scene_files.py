@@ -6,9 +6,12 @@ classes = "classes.csv"              # optional, one table for all
 name = "valley"                      # optional, the folder's name otherwise
 ms = "valley/ms.tif"                 # paths relative to the file
 pan = "valley/pan.tif"               # either may be a list of files on one grid, e.g. one per band
-mask = "valley/clouds.tif"           # optional, on the grid of MS or PAN: invalid where it is not 0
+mask = "valley/clouds.tif"           # optional, on the grid of MS or PAN: invalid where it is not 0,
+mask_values = [3, 8, 9, 10]          # or only where it has one of these values,
+mask_bits = [1, 3, 4]                # or any of these bits
 labels = "valley/labels.gpkg"
 column = "class"                     # optional, of a polygon file
+layer = "train"                      # optional, of a file with several
 part = "test"                        # optional: all of it trains, validates or tests; otherwise it is divided,
 split = "split.tif"                  # or as this raster says, values as in a run's split.tif
 """
@@ -38,9 +41,12 @@ class SceneFiles(BaseModel):
     ms: Path | Annotated[tuple[Path, ...], Field(min_length=1)]
     pan: Path | Annotated[tuple[Path, ...], Field(min_length=1)]
     mask: Path | None = None
+    mask_values: tuple[int, ...] = ()
+    mask_bits: tuple[int, ...] = ()
     labels: Path | None = None
     classes: Path | None = None
     column: str | None = None
+    layer: str | None = None
     part: Literal["train", "validation", "test"] | None = None
     split: Path | None = None
 
@@ -51,14 +57,22 @@ class SceneFiles(BaseModel):
 
     def open(self, *, ms_bands: Sequence[str] | None = None, pan_bands: Sequence[str] | None = None) -> Scene:
         """Both images, open for reading; arguments as of `Scene.open`. Raises InputError."""
-        return Scene.open(self.ms, self.pan, mask=self.mask, ms_bands=ms_bands, pan_bands=pan_bands)
+        return Scene.open(
+            self.ms,
+            self.pan,
+            mask=self.mask,
+            mask_values=self.mask_values,
+            mask_bits=self.mask_bits,
+            ms_bands=ms_bands,
+            pan_bands=pan_bands,
+        )
 
     def read_labels(self, grid: Grid) -> Labels:
         """The labels on the scene's grid, with the class table that is named. Raises InputError."""
         if self.labels is None:
             raise InputError(f'scene {self.name!r} names no labels; add labels = "..." to it')
         table = None if self.classes is None else ClassTable.read(self.classes)
-        return read_labels(self.labels, grid, classes=table, column=self.column)
+        return read_labels(self.labels, grid, classes=table, column=self.column, layer=self.layer)
 
 
 class _File(BaseModel):
@@ -75,8 +89,7 @@ def read_scenes(path: Path | str, *, labelled: bool = True) -> list[SceneFiles]:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            content = _File.model_validate(tomllib.load(file))
+        content = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"scenes {path} cannot be read: {error}") from error
     except ValidationError as error:

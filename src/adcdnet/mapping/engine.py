@@ -36,14 +36,14 @@ def default_engine(network: ADCDNet) -> Engine:
 def check_scene(model: Model, scene: Scene) -> None:
     """InputError if the scene's bands, ratio or phase are not those the model was trained with."""
     layout = model.network.layout
-    for what, found, needed in (
+    for what, here, needed in (
         ("MS bands", scene.ms_bands, layout.ms_bands),
         ("PAN bands", scene.pan_bands, layout.pan_bands),
         ("PAN pixels per MS pixel", scene.ratio, layout.ratio),
     ):
-        if found != needed:
+        if here != needed:
             raise InputError(
-                f"the scene has {found} {what}, the model was trained with {needed}; "
+                f"the scene has {here} {what}, the model was trained with {needed}; "
                 "give it images of the sensors it was trained with, or train a model on this scene"
             )
     if not same_phase(scene.phase, model.phase):

@@ -140,8 +140,8 @@ def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str
     images = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in scene.paths if p.exists()]
     shares = model.label_shares, model.drawn_shares, model.temperature
     made = model.network.config, model.answers, model.statistics, model.classes, shares
-    known = (*made, images, scene.grid, scene.pan_shift, settings)
-    digest.update(repr(known).encode())
+    content = (*made, images, scene.grid, scene.pan_shift, settings)
+    digest.update(repr(content).encode())
     return digest.hexdigest()
 
 

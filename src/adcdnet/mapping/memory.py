@@ -49,17 +49,17 @@ def sizes_within(network: ADCDNet, memory: int, *, reach: int, used: int, engine
     InputError with the smallest amount that works if not even a tile of 16 pixels, patch by patch, fits.
     """
     halo = 2 * reach
-    each, one = _bytes_per_position(network, engine), bytes_per_patch(network) if engine == "patch" else 0
+    each, per_patch = _bytes_per_position(network, engine), bytes_per_patch(network) if engine == "patch" else 0
     free = memory - used - _OVERHEAD
     least = each * (SMALLEST_TILE + halo) ** 2
-    if free < least + one:
-        needed = used + _OVERHEAD + least + one
+    if free < least + per_patch:
+        needed = used + _OVERHEAD + least + per_patch
         raise InputError(
             f"{memory / 2**20:.0f} MB are too little for one tile with its halo of {reach} MS pixels; "
             f"--memory {-(-needed // 2**20)}MB is the smallest that works here"
         )
-    batch = min(LARGEST_BATCH, (free - least) // one) if one else LARGEST_BATCH
-    side = int(((free - batch * one) / each) ** 0.5) - halo
+    batch = min(LARGEST_BATCH, (free - least) // per_patch) if per_patch else LARGEST_BATCH
+    side = int(((free - batch * per_patch) / each) ** 0.5) - halo
     return Sizes(max(SMALLEST_TILE, min(side, LARGEST_TILE)), batch)
 
 

@@ -28,6 +28,7 @@ from adcdnet.geo.classes import ClassTable
 from adcdnet.mapping.record import RunRecord
 from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.architecture import Architecture, Layout
+from adcdnet.nn.parts import PUBLISHED
 
 FORMAT = 7
 _KEY = "adcdnet"
@@ -61,6 +62,8 @@ class Model:
 
     def save(self, path: Path) -> None:
         """Written beside the target and moved into place. InputError where that fails."""
+        if self.network.parts != PUBLISHED:
+            raise ValueError("a network with exchanged parts serves comparisons; a model file could not rebuild it")
         weights = {name: value.contiguous() for name, value in self.network.cpu().state_dict().items()}
         header = {
             "format": FORMAT,
@@ -68,7 +71,7 @@ class Model:
             "answers": self.answers.model_dump(),
             "layout": asdict(self.network.layout),
             "statistics": asdict(self.statistics),
-            "classes": asdict(self.classes),
+            "classes": {name: values for name, values in asdict(self.classes).items() if values},
             "label_shares": self.label_shares,
             "drawn_shares": self.drawn_shares,
             "temperature": self.temperature,

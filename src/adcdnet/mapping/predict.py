@@ -224,11 +224,11 @@ class BandSums:
 
 def _warn_if_far(model: Model, scene: Scene, sums: BandSums) -> list[str]:
     ms, pan = np.atleast_1d(sums.ms / sums.ms_count), np.atleast_1d(sums.pan / sums.pan_count)
-    found = BandStatistics(tuple(ms.tolist()), (1.0,) * len(ms), tuple(pan.tolist()), (1.0,) * len(pan))
+    here = BandStatistics(tuple(ms.tolist()), (1.0,) * len(ms), tuple(pan.tolist()), (1.0,) * len(pan))
     names = [f"MS band {i + 1}" for i in range(len(ms))] + [f"PAN band {i + 1}" for i in range(len(pan))]
     return [
         f"{scene.name}: the mean of {name} lies {distance:.1f} standard deviations from that of the training area; "
         "the map may be wrong: check units and season, or train on this scene too"
-        for name, distance in zip(names, model.statistics.distance(found), strict=True)
+        for name, distance in zip(names, model.statistics.distance(here), strict=True)
         if distance > FAR
     ]

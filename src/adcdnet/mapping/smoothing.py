@@ -40,12 +40,12 @@ def smooth(
     has none gets none. Averaged logits give the same answer as averaged log posteriors, whatever tau and temperature:
     they differ by a constant a pixel.
     """
-    known = ~np.isnan(logits[0])
-    values = np.where(known, logits, 0.0).astype(np.float32)
-    total, weights = values.copy(), known.astype(np.float32)
+    given = ~np.isnan(logits[0])
+    values = np.where(given, logits, 0.0).astype(np.float32)
+    total, weights = values.copy(), given.astype(np.float32)
     for rows, cols in _pairs(ceil(deviation)):
-        one, other = _overlap(rows, cols, known.shape)
-        unlike = np.zeros(known[one].shape, np.float32)
+        one, other = _overlap(rows, cols, given.shape)
+        unlike = np.zeros(given[one].shape, np.float32)
         if likeness:
             for band in look:  # band by band, class by class: small enough for a processor's cache
                 unlike += np.square(band[one] - band[other])
@@ -54,8 +54,8 @@ def smooth(
         for here, there in ((one, other), (other, one)):
             for sums, value in zip(total, values, strict=True):
                 sums[here] += weight * value[there]
-            weights[here] += weight * known[there]
-    return np.where(known, total / np.maximum(weights, 1.0), np.nan).astype(np.float32)
+            weights[here] += weight * given[there]
+    return np.where(given, total / np.maximum(weights, 1.0), np.nan).astype(np.float32)
 
 
 def _pairs(reach: int) -> Iterator[tuple[int, int]]:

@@ -7,12 +7,14 @@ when it is copied elsewhere.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .dia import DeformableInteractiveAttention, scale_gradient
+    from .dia import DIA, DeformableInteractiveAttention, scale_gradient
     from .dtm import DeepTemporalMamba, Explanation, MapDepth, MapToken, SequenceDepth, SequenceToken
-    from .mamba import Mamba, MambaState
+    from .mamba import BiMamba, Mamba, MambaState
     from .scan import scan_matrix, selective_scan
 else:
     _FILE_OF = {
+        "BiMamba": "mamba",
+        "DIA": "dia",
         "DeepTemporalMamba": "dtm",
         "DeformableInteractiveAttention": "dia",
         "Explanation": "dtm",
@@ -40,6 +42,8 @@ else:
 
 
 __all__ = [
+    "DIA",
+    "BiMamba",
     "DeepTemporalMamba",
     "DeformableInteractiveAttention",
     "Explanation",

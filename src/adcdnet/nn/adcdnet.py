@@ -102,7 +102,7 @@ class ADCDNet(nn.Module):
             reader=self.parts.reader,
         )
         if config.prior:
-            token = MapToken(config.widths[-1], (cells, cells), d, config.token)
+            token = MapToken(config.widths[-1], d, size=(cells, cells), token=config.token)
             self.prior_token[sensor] = token.requires_grad_(config.learn_prior_token)
         if not config.shared_decision:
             self.branch_decision[sensor] = Decision(config.hidden, self.layout.classes, config.dropout)
@@ -140,8 +140,8 @@ class ADCDNet(nn.Module):
             encoder.tokens([depth[first] for depth in own], view.attended[first])
             for encoder, own, view in zip((self.sensors.ms, self.sensors.pan), depths, views, strict=True)
         ]
-        known = None if prior is None else (prior[0][first], prior[1][first])
-        return Outputs(main, *self._branches((tokens[0], tokens[1]), known))
+        lifted = None if prior is None else (prior[0][first], prior[1][first])
+        return Outputs(main, *self._branches((tokens[0], tokens[1]), lifted))
 
     # Shared. In eval mode equal to `forward` on the patches around the targets; in training mode BatchNorm takes its
     # statistics from the tiles.
@@ -156,8 +156,8 @@ class ADCDNet(nn.Module):
         prior = None
         if self.prior is not None:
             with torch.no_grad():
-                known = None if same_ms is None or same_ms.prior is None else same_ms.prior[0]
-                prior = self.prior.share(ms, pan, of_ms=known)
+                same = None if same_ms is None or same_ms.prior is None else same_ms.prior[0]
+                prior = self.prior.share(ms, pan, of_ms=same)
         statistics = None if self.centre is None else self.context_statistics(ms, pan)
         of_ms = self.sensors.ms.share(ms) if same_ms is None else same_ms.sensors[0]
         return Shared((of_ms, self.sensors.pan.share(pan)), prior, statistics)

@@ -9,6 +9,8 @@ s_a, s_m factors on the gradients that reach a', m' through their gates (global_
     g_a = σ(gate_avg(S(a', s_a)))       g_m = σ(gate_max(S(m', s_m)))   S scales the gradient alone
     M = σ(up(mask([g_a·m', g_m·a'])))   y = ReLU(x·M)
 
+`gated=False`: g_a = g_m = 1, without the gates' parameters. `rectify=False`: y = x·M.
+
 Deviation: odd h and w are accepted (the upsampling goes to (h, w), not to twice the halved size).
 """
 
@@ -25,48 +27,98 @@ def scale_gradient(v: Tensor, s: float) -> Tensor:
     return still + s * (v - still)
 
 
-class DeformableInteractiveAttention(nn.Module):
-    """Spatial attention in which the mean and the maximum over channels gate each other: (b, c, h, w) -> the same.
+class ZeroGate(nn.Module):
+    """3×3 convolution 1 → 1, padding 1, that starts at zero: its σ is 1/2 everywhere, so the gate is neutral.
 
-    59 parameters, whatever c is; h and w are free, 1 included. `global_scale` (s_a) and `local_scale` (s_m) multiply
-    the gradient that reaches the mean and the maximum through their gates: 0.4 and 0.1 where the smooth, global part
-    leads (multispectral), the other way round where detail leads (panchromatic). Formula and letters: top of file.
+    Not an `nn.Conv2d`, so that loops which initialise every convolution leave its start alone.
     """
 
-    def __init__(self, global_scale: float = 0.4, local_scale: float = 0.1) -> None:
+    in_channels, stride, padding = 1, 1, 1
+
+    def __init__(self) -> None:
         super().__init__()
-        self.global_scale = global_scale
-        self.local_scale = local_scale
-        self.down_avg = nn.Conv2d(1, 1, 3, stride=2, padding=1)
-        self.down_max = nn.Conv2d(1, 1, 3, stride=2, padding=1)
-        self.gate_avg = nn.Conv2d(1, 1, 3, padding=1)
-        self.gate_max = nn.Conv2d(1, 1, 3, padding=1)
-        self.mask = nn.Conv2d(2, 1, 3, padding=1)
+        self.weight = nn.Parameter(torch.rand(1, 1, 3, 3))  # drawn as a convolution's, so that a seed keeps its weights
+        self.bias = nn.Parameter(torch.rand(1))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Neutral gates: weight and bias 0, so g = 1/2 everywhere. Run it again after a global initialisation loop."""
-        for gate in (self.gate_avg, self.gate_max):
-            nn.init.zeros_(gate.weight)
-            if gate.bias is not None:
-                nn.init.zeros_(gate.bias)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class DeformableInteractiveAttention(nn.Module):
+    """Spatial attention in which the mean and the maximum over channels gate each other: (b, c, h, w) -> the same.
+
+    59 parameters, 39 if not gated, whatever c is; h and w are free, 1 included. `global_scale` (s_a) and `local_scale`
+    (s_m) multiply the gradient that reaches the mean and the maximum through their gates: 0.4 and 0.1 where the smooth,
+    global part leads (multispectral), the other way round where detail leads (panchromatic). Formula: top of file.
+
+    channels, out_channels, in_channels: nothing depends on them; they are accepted because builders of networks pass
+    the channels of the features to every attention. ValueError for a factor outside [0, 1], for what is no number of
+    channels, and for numbers that differ.
+    """
+
+    def __init__(
+        self,
+        channels: int | None = None,
+        out_channels: int | None = None,
+        *,
+        in_channels: int | None = None,
+        global_scale: float = 0.4,
+        local_scale: float = 0.1,
+        gated: bool = True,
+        rectify: bool = True,
+    ) -> None:
+        super().__init__()
+        for name, scale in (("global_scale", global_scale), ("local_scale", local_scale)):
+            if not 0 <= scale <= 1:  # NaN too
+                raise ValueError(f"{name} is {scale}; a factor on gradients must lie in [0, 1]")
+        given = [c for c in (channels, out_channels, in_channels) if c is not None]
+        if any(isinstance(c, bool) or not isinstance(c, int) or c < 1 or c != given[0] for c in given):
+            raise ValueError(
+                f"channels are {', '.join(map(repr, given))}; they must be the same whole number, at least 1 "
+                "(the factors on gradients go by name: global_scale=0.4, local_scale=0.1)"
+            )
+        self.global_scale, self.local_scale = global_scale, local_scale
+        self.gated, self.rectify = gated, rectify
+        self.down_avg = nn.Conv2d(1, 1, 3, stride=2, padding=1)
+        self.down_max = nn.Conv2d(1, 1, 3, stride=2, padding=1)
+        if gated:
+            self.gate_avg, self.gate_max = ZeroGate(), ZeroGate()
+        self.mask = nn.Conv2d(2, 1, 3, padding=1)
+
+    def extra_repr(self) -> str:
+        flags = "".join(f", {name}=False" for name in ("gated", "rectify") if not getattr(self, name))
+        return f"global_scale={self.global_scale}, local_scale={self.local_scale}{flags}"
 
     def mask_of(self, mean: Tensor, maximum: Tensor) -> Tensor:
         """M (b, 1, h, w) from the mean and the maximum over channels, (b, 1, h, w) each."""
         avg, top = self.down_avg(mean), self.down_max(maximum)  # a', m'
-        gate_avg = torch.sigmoid(self.gate_avg(scale_gradient(avg, self.global_scale)))
-        gate_max = torch.sigmoid(self.gate_max(scale_gradient(top, self.local_scale)))
-        mixed = self.mask(torch.cat((gate_avg * top, gate_max * avg), dim=1))
+        if self.gated:
+            gate_avg = torch.sigmoid(self.gate_avg(scale_gradient(avg, self.global_scale)))
+            gate_max = torch.sigmoid(self.gate_max(scale_gradient(top, self.local_scale)))
+            top, avg = gate_avg * top, gate_max * avg
+        mixed = self.mask(torch.cat((top, avg), dim=1))
         return torch.sigmoid(F.interpolate(mixed, size=mean.shape[-2:], mode="nearest"))
 
+    def attention(self, x: Tensor) -> Tensor:
+        """M (b, 1, h, w) of x (b, c, h, w), to be looked at."""
+        return self.mask_of(x.mean(1, keepdim=True), x.max(1, keepdim=True).values)
+
     def forward(self, x: Tensor) -> Tensor:
-        """ReLU(x·M), in the shape of x (b, c, h, w)."""
-        mask = self.mask_of(x.mean(1, keepdim=True), x.max(1, keepdim=True).values)
-        return torch.relu_(x * mask)
+        """ReLU(x·M), or x·M if not rectified, in the shape of x (b, c, h, w)."""
+        y = x * self.attention(x)
+        return torch.relu_(y) if self.rectify else y
 
     def mask_operator(self, g: int) -> MaskOperator:
         """The masks of many patches of g × g cells at once."""
         return MaskOperator(self, g)
+
+
+DIA = DeformableInteractiveAttention
 
 
 class MaskOperator:
@@ -82,25 +134,31 @@ class MaskOperator:
         # columns [a', m'] from rows (cell, [mean, maximum]), as `windows` lays them
         down = _side_by_side(convolution_matrix(dia.down_avg, g), convolution_matrix(dia.down_max, g))
         self.down = down.view(2, g * g, -1).transpose(0, 1).flatten(0, 1), _biases(dia.down_avg, dia.down_max, half)
+        self._last: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        if not dia.gated:
+            return
         # columns [g_m, g_a], each above what it multiplies
         gates = _side_by_side(convolution_matrix(dia.gate_avg, half), convolution_matrix(dia.gate_max, half))
         self.gates = gates.roll(half * half, 1), _biases(dia.gate_max, dia.gate_avg, half)
-        self._last: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def __call__(self, pooled: Tensor, *, side: int) -> Tensor:
         """The central cells (n, side²) of the masks, from mean and maximum over channels (n, g²·2), cell by cell."""
         down = torch.addmm(self.down[1], pooled, self.down[0])  # (n, 2·half²)
-        heard = down
-        if torch.is_grad_enabled():
-            avg, top = down.chunk(2, dim=1)
-            scales = self.dia.global_scale, self.dia.local_scale
-            heard = torch.cat([scale_gradient(v, s) for v, s in zip((avg, top), scales, strict=True)], dim=1)
-        gates = torch.sigmoid(torch.addmm(self.gates[1], heard, self.gates[0]))
+        mixed = self._gates(down) * down if self.dia.gated else down
         if side not in self._last:
             self._last[side] = self._last_convolution(side)
         matrix, bias, place = self._last[side]
-        mask = torch.sigmoid(torch.addmm(bias, gates * down, matrix))
+        mask = torch.sigmoid(torch.addmm(bias, mixed, matrix))
         return mask.index_select(1, place)
+
+    def _gates(self, down: Tensor) -> Tensor:
+        """[g_m, g_a] from [a', m']."""
+        if torch.is_grad_enabled():
+            avg, top = down.chunk(2, dim=1)
+            down = torch.cat(
+                (scale_gradient(avg, self.dia.global_scale), scale_gradient(top, self.dia.local_scale)), dim=1
+            )
+        return torch.sigmoid(torch.addmm(self.gates[1], down, self.gates[0]))
 
     def _last_convolution(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
         """Matrix and bias that give the mixed values which the centre shows, and which of them each cell there does."""
@@ -122,13 +180,13 @@ def _side_by_side(first: Tensor, second: Tensor) -> Tensor:
     return both
 
 
-def _biases(first: nn.Conv2d, second: nn.Conv2d, half: int) -> Tensor:
+def _biases(first: nn.Conv2d | ZeroGate, second: nn.Conv2d | ZeroGate, half: int) -> Tensor:
     """The biases of two convolutions, each for half × half positions."""
     each = [c.weight.new_zeros(1) if c.bias is None else c.bias for c in (first, second)]
     return torch.cat([b.expand(half * half) for b in each])
 
 
-def convolution_matrix(conv: nn.Conv2d, side: int) -> Tensor:
+def convolution_matrix(conv: nn.Conv2d | ZeroGate, side: int) -> Tensor:
     """A convolution of one output channel on side × side maps without its bias, (channels·side², positions): its
     answer to each input being 1 and the others 0."""
     inputs = conv.in_channels * side * side

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .mamba import Mamba
-from .scan import scan_matrix
+from .mamba import Mamba, valid_steps
+from .scan import Form, scan_matrix
 
 Token = Literal["pool", "flatten"]
 GRID = 4  # cells a side that a map is averaged to, and parts that a sequence is
@@ -27,14 +27,16 @@ _SMALL = 17**2  # positions of a map
 
 def to_grid(x: Tensor) -> Tensor:
     """(b, c, h, w) averaged to 4×4 cells as `adaptive_avg_pool2d` does; small maps by a matrix product, whose gradients
-    come several times as fast, and all on a GPU, where the other's gradients are not the same twice."""
+    come several times as fast, and all elsewhere: on a GPU the other's gradients are not the same twice."""
     h, w = x.shape[-2:]
     if h == w == GRID:
         return x
-    if h * w > _SMALL and not x.is_cuda:
+    if h * w > _SMALL and x.device.type == "cpu":
         return F.adaptive_avg_pool2d(x, GRID)
-    ones = torch.eye(h * w, dtype=x.dtype, device=x.device).view(h * w, 1, h, w)
-    means: Tensor = x.flatten(2) @ F.adaptive_avg_pool2d(ones, GRID).flatten(1)
+    # on the processor, since not every device has this pooling for sides that are no multiple of 4
+    kind = torch.promote_types(x.dtype, torch.float32)
+    ones = torch.eye(h * w, dtype=kind, device="cpu").view(h * w, 1, h, w)
+    means: Tensor = x.flatten(2) @ F.adaptive_avg_pool2d(ones, GRID).flatten(1).to(x)
     return means.view(*x.shape[:2], GRID, GRID)
 
 
@@ -60,7 +62,9 @@ class MapToken(nn.Module):
     token="flatten": the whole map, for which `size` (h, w) is needed. ValueError without it.
     """
 
-    def __init__(self, channels: int, size: tuple[int, int] | None, d_model: int, token: Token = "pool") -> None:
+    def __init__(
+        self, channels: int, d_model: int, *, size: tuple[int, int] | None = None, token: Token = "pool"
+    ) -> None:
         super().__init__()
         if token not in ("pool", "flatten"):
             raise ValueError(f"token is {token!r}; it must be 'pool' or 'flatten'")
@@ -81,7 +85,7 @@ class SequenceToken(nn.Module):
     """One sequence (b, l, c) -> one token (b, d_model) = ReLU(LayerNorm(Linear(...))).
 
     The sequence is averaged in 4 parts of equal length, which keeps what came early apart from what came late and
-    leaves l free (below 4 steps the parts overlap).
+    leaves l free (below 4 steps the parts overlap). With lengths (b,), only the valid first steps of each sample are.
     """
 
     def __init__(self, channels: int, d_model: int) -> None:
@@ -89,9 +93,25 @@ class SequenceToken(nn.Module):
         self.linear = nn.Linear(channels * GRID, d_model)
         self.norm = nn.LayerNorm(d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
-        parts = F.adaptive_avg_pool1d(x.transpose(1, 2), GRID)  # (b, c, 4)
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if lengths is None:
+            parts = F.adaptive_avg_pool1d(x.transpose(1, 2), GRID)  # (b, c, 4)
+        else:
+            parts = (_parts(lengths.to(x.device), x.shape[1]).to(x.dtype) @ _valid(x, lengths)).transpose(1, 2)
         return torch.relu(self.norm(self.linear(parts.flatten(1))))
+
+
+def _valid(x: Tensor, lengths: Tensor) -> Tensor:
+    """x (b, l, c) with zeros in place of padding."""
+    return x.masked_fill(~valid_steps(lengths.to(x.device), x.shape[1]), 0)
+
+
+def _parts(lengths: Tensor, steps: int) -> Tensor:
+    """Weights (b, 4, steps) that average 4 parts of the first `lengths` steps, as `adaptive_avg_pool1d` cuts them."""
+    part, step = torch.arange(GRID, device=lengths.device)[:, None], torch.arange(steps, device=lengths.device)
+    length = lengths[:, None, None]
+    first, end = part * length // GRID, ((part + 1) * length + GRID - 1) // GRID
+    return ((step >= first) & (step < end)) / (end - first).clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -133,7 +153,7 @@ class DeepTemporalMamba(nn.Module):
     prior: where the prior token (b, d_model) stands, "last" or "first", or None for no prior.
     read_out: "last" takes the last position, which has seen all; "mean" the mean over positions.
     num_classes: K, or None for the outputs of all positions, (b, l, d_out), instead of logits.
-    d_state, d_conv, expand: of the Mamba that reads the tokens.
+    d_state, d_conv, expand, form: of the Mamba that reads the tokens.
     reader: makes something else of (d_model, d_out) to read them, (b, l, d_model) -> (b, l, d_out).
     """
 
@@ -150,6 +170,7 @@ class DeepTemporalMamba(nn.Module):
         d_state: int = 16,
         d_conv: int = 4,
         expand: int = 1,
+        form: Form = "auto",
         read_out: Literal["last", "mean"] = "last",
     ) -> None:
         super().__init__()
@@ -163,7 +184,7 @@ class DeepTemporalMamba(nn.Module):
         self.tokens = nn.ModuleList(_token(depth, d_model, token) for depth in depths)
         self.norm = nn.LayerNorm(d_model)
         self.reader = (
-            Mamba(d_model, d_out, d_state=d_state, d_conv=d_conv, expand=expand)
+            Mamba(d_model, d_out=d_out, d_state=d_state, d_conv=d_conv, expand=expand, form=form)
             if reader is None
             else reader(d_model, d_out)
         )
@@ -177,20 +198,36 @@ class DeepTemporalMamba(nn.Module):
             raise ValueError(f"this head is read by {type(self.reader).__name__}; only Mamba's way can be followed")
         return self.reader
 
-    def sequence(self, depths: Sequence[Tensor], prior: Tensor | None = None) -> Tensor:
-        """The tokens in the order they are read, (b, l, d_model), before the LayerNorm."""
+    def sequence(
+        self, depths: Sequence[Tensor], prior: Tensor | None = None, *, lengths: Sequence[Tensor | None] | None = None
+    ) -> Tensor:
+        """The tokens in the order they are read, (b, l, d_model), before the LayerNorm.
+
+        lengths: one entry per depth, (b,) valid steps of a sequence or None; the steps behind them are never read.
+        """
         if len(depths) != len(self.tokens):
             raise ValueError(f"{len(depths)} depths came; this head was made for {len(self.tokens)}")
         if (prior is None) != (self.prior is None):
             raise ValueError(f"prior token {'missing' if prior is None else 'given'}, but prior={self.prior!r}")
-        tokens = [token(depth) for token, depth in zip(self.tokens, depths, strict=True)]
+        valid = [None] * len(depths) if lengths is None else list(lengths)
+        if len(valid) != len(depths):
+            raise ValueError(f"{len(valid)} lengths came for {len(depths)} depths; give None where a depth has none")
+        tokens = [
+            token(depth) if own is None else token(depth, own)
+            for token, depth, own in zip(self.tokens, depths, valid, strict=True)
+        ]
         if prior is not None:
             tokens.insert(0 if self.prior == "first" else len(tokens), prior)
         return torch.stack(tokens, dim=1)
 
-    def forward(self, depths: Sequence[Tensor], prior: Tensor | None = None) -> Tensor:
-        """Logits (b, K), or the outputs of all positions (b, l, d_out) if num_classes is None."""
-        out: Tensor = self.reader(self.norm(self.sequence(depths, prior)))
+    def forward(
+        self, depths: Sequence[Tensor], prior: Tensor | None = None, *, lengths: Sequence[Tensor | None] | None = None
+    ) -> Tensor:
+        """Logits (b, K), or the outputs of all positions (b, l, d_out) if num_classes is None.
+
+        lengths: as of `sequence`.
+        """
+        out: Tensor = self.reader(self.norm(self.sequence(depths, prior, lengths=lengths)))
         if self.out_norm is None or self.classifier is None:
             return out
         logits: Tensor = self.classifier(torch.relu(self.out_norm(self._read(out))))
@@ -206,7 +243,7 @@ class DeepTemporalMamba(nn.Module):
         if self.out_norm is None or self.classifier is None:
             raise ValueError("this head has no classes to explain; make it with num_classes=K")
         u, delta, B, C, z = self.mamba.scan_inputs(self.norm(self.sequence(depths, prior)))
-        matrix = scan_matrix(delta, self.mamba.A, B, C)
+        matrix = scan_matrix(delta, self.mamba.A, B, C).to(u)
         skip = self.mamba.D * u
         paths = matrix * u[:, None]  # (b, t, j, e): from token j to position t
         output = paths.sum(2) + skip
@@ -225,10 +262,8 @@ class DeepTemporalMamba(nn.Module):
 
 
 def _token(depth: int | MapDepth | SequenceDepth, d_model: int, token: Token) -> MapToken | SequenceToken:
-    match depth:
-        case SequenceDepth(channels):
-            return SequenceToken(channels, d_model)
-        case MapDepth(channels, size):
-            return MapToken(channels, size, d_model, token)
-        case channels:
-            return MapToken(channels, None, d_model, token)
+    if isinstance(depth, SequenceDepth):
+        return SequenceToken(depth.channels, d_model)
+    if isinstance(depth, MapDepth):
+        return MapToken(depth.channels, d_model, size=depth.size, token=token)
+    return MapToken(depth, d_model, token=token)

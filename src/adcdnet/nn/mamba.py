@@ -1,6 +1,6 @@
 """The Mamba block (Gu & Dao, arXiv:2312.00752), with the parameter names and shapes of the mamba-ssm package.
 
-b batch | l steps | e = expand·d_model inner channels | n = d_state | r = ⌈d_model/16⌉ rank of delta
+b batch | l steps | e = expand·d_model inner channels | n = d_state | r = dt_rank, ⌈d_model/16⌉ if "auto"
 x (b, l, d_model) -> in_proj -> u, z (b, l, e) each; u -> causal depthwise conv1d -> SiLU
 u -> x_proj -> (b, l, r + 2n) = delta's low-rank part, B, C; delta = softplus(dt_proj(...))
 y = selective_scan(u, delta, -exp(A_log), B, C, D) · SiLU(z) -> out_proj -> (b, l, d_out)
@@ -11,13 +11,13 @@ Deviation: the output may have another width than the input (d_out).
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .scan import scan_step, selective_scan
+from .scan import Form, scan_with_state
 
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 1e-3, 1e-1, 1e-4  # step sizes at initialisation, as in the Mamba paper
 
@@ -36,77 +36,234 @@ class MambaState(NamedTuple):
     """What a stream must remember between two steps."""
 
     inputs: Tensor  # the last d_conv - 1 inputs of the convolution (b, e, d_conv - 1)
-    h: Tensor  # the state of the scan (b, e, n)
+    h: Tensor  # the state of the scan (b, e, n), float32 at least
+
+
+class StepProjection(nn.Module):
+    """r -> e, a Linear whose start sets the time scales of a block: softplus(bias) between 0.001 and 0.1.
+
+    Not an `nn.Linear`, so that loops which initialise every Linear leave its start alone.
+    """
+
+    def __init__(self, rank: int, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, rank))
+        self.bias = nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        bound = self.weight.shape[1] ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        low, high = math.log(DELTA_MIN), math.log(DELTA_MAX)
+        delta = torch.empty_like(self.bias).uniform_(low, high).exp().clamp(min=DELTA_FLOOR)
+        self.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # softplus(bias) = delta
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
 
 
 class Mamba(nn.Module):
     """One Mamba block: (b, l, d_model) -> (b, l, d_out); output t depends on inputs 0..t alone.
 
-    No residual and no normalisation: add them around it. d_out defaults to d_model.
+    No residual and no normalisation: add them around it. d_out defaults to d_model; the other settings are those of
+    mamba-ssm, all by name, since its second one is d_state. form: of the scan, see `selective_scan`.
     """
 
     def __init__(
-        self, d_model: int, d_out: int | None = None, d_state: int = 16, d_conv: int = 4, expand: int = 2
+        self,
+        d_model: int,
+        *,
+        d_out: int | None = None,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        dt_rank: int | Literal["auto"] = "auto",
+        bias: bool = False,
+        conv_bias: bool = True,
+        form: Form = "auto",
     ) -> None:
         super().__init__()
-        self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
+        self.d_model, self.d_state, self.d_conv, self.form = d_model, d_state, d_conv, form
         self.d_inner = expand * d_model
-        self.dt_rank = math.ceil(d_model / 16)
-        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=False)
-        self.conv1d = nn.Conv1d(self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1)
+        self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
+        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias)
+        self.conv1d = nn.Conv1d(
+            self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1, bias=conv_bias
+        )
         self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False)
-        self.dt_proj = nn.Linear(self.dt_rank, self.d_inner)
+        self.dt_proj = StepProjection(self.dt_rank, self.d_inner)
         self.A_log = nn.Parameter(torch.empty(self.d_inner, d_state))
         self.D = nn.Parameter(torch.empty(self.d_inner))
-        self.out_proj = nn.Linear(self.d_inner, d_out or d_model, bias=False)
+        for p in (self.A_log, self.D):
+            p._no_weight_decay = True  # type: ignore[attr-defined]  # as mamba-ssm marks them, for optimizers that ask
+        self.out_proj = nn.Linear(self.d_inner, d_out or d_model, bias=bias)
         self.reset_parameters()
+        self.dt_proj.reset_parameters()  # drawn again behind out_proj, so that a seed keeps its weights
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Mamba's own start for A_log (A = -1..-n), D (1) and dt_proj; the other layers are left as they are.
-
-        Run it again after a loop that initialises every Linear: dt_proj's start sets the time scales of the block.
-        """
+        """Mamba's own start of A_log (A = -1..-n) and D (1). The layers inside have their own."""
         self.A_log.copy_(torch.arange(1, self.d_state + 1).log().expand(self.d_inner, -1))
         self.D.fill_(1.0)
-        nn.init.uniform_(self.dt_proj.weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
-        low, high = math.log(DELTA_MIN), math.log(DELTA_MAX)
-        delta = torch.empty_like(self.dt_proj.bias).uniform_(low, high).exp().clamp(min=DELTA_FLOOR)
-        self.dt_proj.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # softplus(bias) = delta
 
     @property
     def A(self) -> Tensor:
-        """Decay rates < 0 (e, n)."""
-        return -torch.exp(self.A_log)
+        """Decay rates < 0 (e, n), float32 at least: near 1, bfloat16 has steps of 1/128."""
+        return -torch.exp(self.A_log.to(self._state_dtype))
+
+    @property
+    def _state_dtype(self) -> torch.dtype:
+        return torch.promote_types(self.A_log.dtype, torch.float32)
 
     def scan_inputs(self, x: Tensor) -> ScanInputs:
         """What the scan is fed for x (b, l, d_model)."""
         u, z = self.in_proj(x).chunk(2, dim=-1)
-        u = F.silu(self.conv1d(u.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2))
-        return ScanInputs(u, *self._selection(u), z)
+        return self._scan_inputs(u.transpose(1, 2), z, None)
 
-    def _selection(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """delta, B and C for the scan input u (..., e): what is let in, kept and read is chosen by u itself."""
+    def _scan_inputs(self, u: Tensor, z: Tensor, before: Tensor | None) -> ScanInputs:
+        """u (b, e, l) before its convolution, which zeros come before, or the inputs of a state."""
+        if before is None:
+            u = self.conv1d(u)[..., : u.shape[-1]]
+        else:
+            u = F.conv1d(torch.cat((before, u), -1), self.conv1d.weight, self.conv1d.bias, groups=self.d_inner)
+        u = F.silu(u.transpose(1, 2))
+        # what is let in, kept and read is chosen by u itself
         low_rank, B, C = self.x_proj(u).split((self.dt_rank, self.d_state, self.d_state), dim=-1)
-        return F.softplus(self.dt_proj(low_rank)), B, C
+        return ScanInputs(u, F.softplus(self.dt_proj(low_rank)), B, C, z)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, l, d_model) -> (b, l, d_out)."""
-        u, delta, B, C, z = self.scan_inputs(x)
-        y: Tensor = self.out_proj(selective_scan(u, delta, self.A, B, C, self.D) * F.silu(z))
-        return y
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        state: MambaState | None = None,
+        *,
+        lengths: Tensor | None = None,
+        return_state: Literal[False] = False,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        state: MambaState | None = None,
+        *,
+        lengths: Tensor | None = None,
+        return_state: Literal[True],
+    ) -> tuple[Tensor, MambaState]: ...
+
+    def forward(
+        self,
+        x: Tensor,
+        state: MambaState | None = None,
+        *,
+        lengths: Tensor | None = None,
+        return_state: bool = False,
+    ) -> Tensor | tuple[Tensor, MambaState]:
+        """(b, l, d_model) -> (b, l, d_out); with return_state also the state behind it.
+
+        state: where a stream stands before x; None: at its start.
+        lengths: (b,) valid steps of each sample, those at the end being padding: whatever stands there reaches neither
+        the answer, which is 0 there, nor the state.
+        """
+        lengths = None if lengths is None else lengths.to(x.device)
+        valid = None if lengths is None else valid_steps(lengths, x.shape[1])
+        if valid is not None:
+            x = x.masked_fill(~valid, 0)
+        u, z = self.in_proj(x).chunk(2, dim=-1)
+        u = u.transpose(1, 2)
+        inputs = self._scan_inputs(u, z, None if state is None else state.inputs)
+        # delta 0 lets nothing in and forgets nothing
+        delta = inputs.delta if valid is None else inputs.delta.masked_fill(~valid, 0)
+        y, h = scan_with_state(
+            inputs.u,
+            delta,
+            self.A,
+            inputs.B,
+            inputs.C,
+            self.D,
+            form=self.form,
+            state=None if state is None else state.h,
+        )
+        y = self.out_proj(y * F.silu(z))
+        if valid is not None:
+            y = y.masked_fill(~valid, 0)
+        return (y, MambaState(self._last_inputs(u, state, lengths), h)) if return_state else y
+
+    def _last_inputs(self, u: Tensor, state: MambaState | None, lengths: Tensor | None) -> Tensor:
+        """The last d_conv - 1 valid inputs (b, e, d_conv - 1) of the convolution, u (b, e, l) coming after a state."""
+        count = self.d_conv - 1
+        before = u.new_zeros(*u.shape[:2], count) if state is None else state.inputs
+        known = torch.cat((before, u), -1)
+        if lengths is None:
+            return known[..., known.shape[-1] - count :]
+        where = lengths[:, None] + torch.arange(count, device=u.device)  # (b, count)
+        return known.gather(-1, where[:, None].expand(-1, u.shape[1], -1))
 
     def start(self, batch: int) -> MambaState:
         """The state of `batch` streams before their first step."""
         return MambaState(
-            self.D.new_zeros(batch, self.d_inner, self.d_conv - 1), self.D.new_zeros(batch, self.d_inner, self.d_state)
+            self.D.new_zeros(batch, self.d_inner, self.d_conv - 1),
+            self.D.new_zeros(batch, self.d_inner, self.d_state, dtype=self._state_dtype),
         )
 
     def step(self, x: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
         """One step of a stream: x (b, d_model) -> y (b, d_out) and the next state; as forward, step by step."""
-        u, z = self.in_proj(x).chunk(2, dim=-1)
-        window = torch.cat((state.inputs, u[..., None]), dim=-1)  # (b, e, d_conv)
-        u = F.silu(F.conv1d(window, self.conv1d.weight, self.conv1d.bias, groups=self.d_inner)[..., 0])
-        delta, B, C = self._selection(u)
-        y, h = scan_step(state.h, u, delta, self.A, B, C, self.D)
-        return self.out_proj(y * F.silu(z)), MambaState(window[..., 1:], h)
+        y, state = self(x[:, None], state, return_state=True)
+        return y[:, 0], state
+
+
+class BiMamba(nn.Module):
+    """Two Mamba blocks, one of which reads backwards, summed: (b, l, d_model) -> (b, l, d_out).
+
+    Output t depends on all inputs. Settings as of `Mamba`.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_out: int | None = None,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        dt_rank: int | Literal["auto"] = "auto",
+        bias: bool = False,
+        conv_bias: bool = True,
+        form: Form = "auto",
+    ) -> None:
+        super().__init__()
+        self.onward, self.back = (
+            Mamba(
+                d_model,
+                d_out=d_out,
+                d_state=d_state,
+                d_conv=d_conv,
+                expand=expand,
+                dt_rank=dt_rank,
+                bias=bias,
+                conv_bias=conv_bias,
+                form=form,
+            )
+            for _ in range(2)
+        )
+
+    def forward(self, x: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+        """lengths: (b,) as of `Mamba.forward`; each sample is read backwards from its own last valid step."""
+        y: Tensor
+        if lengths is None:
+            y = self.onward(x) + self.back(x.flip(1)).flip(1)
+            return y
+        y = self.onward(x, lengths=lengths)
+        step, last = torch.arange(x.shape[1], device=x.device), lengths.to(x.device)[:, None] - 1
+        turned = torch.where(step <= last, last - step, step)[..., None]  # (b, l, 1), its own inverse
+        returned = self.back(x.gather(1, turned.expand_as(x)), lengths=lengths)
+        y = y + returned.gather(1, turned.expand_as(returned))
+        return y
+
+
+def valid_steps(lengths: Tensor, steps: int) -> Tensor:
+    """(b, steps, 1), true where a step is none of padding. ValueError for what is not one length a sample."""
+    if lengths.dim() != 1 or lengths.is_floating_point():
+        raise ValueError(f"lengths are {lengths.dtype} of shape {tuple(lengths.shape)}; they must be integers (b,)")
+    return (torch.arange(steps, device=lengths.device) < lengths[:, None])[..., None]

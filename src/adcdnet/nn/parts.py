@@ -34,11 +34,11 @@ class Sum(nn.Module):
 
 
 def _dia(global_scale: float, local_scale: float) -> Attention:
-    return DeformableInteractiveAttention(global_scale, local_scale)
+    return DeformableInteractiveAttention(global_scale=global_scale, local_scale=local_scale)
 
 
 def _mamba(d_model: int, d_out: int) -> nn.Module:
-    return Mamba(d_model, d_out, expand=1)
+    return Mamba(d_model, d_out=d_out, expand=1)
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,13 @@ class PriorNet(TwoSensors):
         self, maps: tuple[SensorMaps, SensorMaps], places: Places, side: int
     ) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
         """What `forward` gives, in the central side × side cells of targets of tiles, (*p, c) each, to be read once."""
-        found = []
+        features = []
         for encoder, own, shift in zip((self.ms, self.pan), maps, self._affine()[1], strict=True):
             cells, masks = encoder.cells_at(own, places, side), encoder.masks_at(own, places, side)
-            found.append(map(shift.add, cells) if masks is None else map(partial(torch.addcmul, shift), cells, masks))
-        return found[0], found[1]
+            features.append(
+                map(shift.add, cells) if masks is None else map(partial(torch.addcmul, shift), cells, masks)
+            )
+        return features[0], features[1]
 
     def features(self, maps: tuple[SensorMaps, SensorMaps], targets: Targets) -> tuple[Tensor, Tensor]:
         """What `forward` gives, for targets of tiles."""

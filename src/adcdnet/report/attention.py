@@ -45,17 +45,17 @@ def _masks_of(model: Model, scene: Scene, window: Window, step: int) -> dict[str
     ms, pan = (_without(x, n)[None] for x, n in zip(whole, (border, border * scene.ratio), strict=True))
     row, col = np.mgrid[0 : window.height : step, 0 : window.width : step]
     targets = Targets(*(torch.from_numpy(i.ravel()) for i in (np.zeros_like(row), row, col)))
-    found = {}
+    masks_here = {}
     for name, encoder, image in (("MS", network.sensors.ms, ms), ("PAN", network.sensors.pan, pan)):
         masks = encoder.masks_at(encoder.share(image), targets, side=1)
         if masks is not None:
-            found[f"{network.config.attention.upper()} mask, {name}"] = masks[0]
+            masks_here[f"{network.config.attention.upper()} mask, {name}"] = masks[0]
     if network.prior is not None:
         shared = network.prior.share(ms, pan)
         for name, features in zip(("MS", "PAN"), network.prior.features_at(shared, targets, side=1), strict=True):
-            found[f"prior mask, {name}"] = torch.sigmoid(next(features)).mean(1)
+            masks_here[f"prior mask, {name}"] = torch.sigmoid(next(features)).mean(1)
     valid = pixels.inner(model.reach).valid[::step, ::step]
-    return {name: np.where(valid, mask.reshape(row.shape).numpy(), np.nan) for name, mask in found.items()}
+    return {name: np.where(valid, mask.reshape(row.shape).numpy(), np.nan) for name, mask in masks_here.items()}
 
 
 def _without(x: torch.Tensor, border: int) -> torch.Tensor:

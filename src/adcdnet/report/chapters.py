@@ -26,39 +26,39 @@ _CURVES = (  # name, stage, columns and what they are called, title
 )
 
 
-def summary(found: Findings) -> list[str]:
+def summary(findings: Findings) -> list[str]:
     """What was mapped, from what, how well, and how that is known: one paragraph each."""
-    mapped = int(found.survey.counts.sum())
-    lines = [words.of_scene(found.scene, found.classes, mapped, map_grid=found.grid, pixels=found.pixels)]
-    if made := words.of_making(found.tags, found.classes):
+    mapped = int(findings.survey.counts.sum())
+    lines = [words.of_scene(findings.scene, findings.classes, mapped, map_grid=findings.grid, pixels=findings.pixels)]
+    if made := words.of_making(findings.tags, findings.classes):
         lines.append(made)
-    if found.evaluation is not None:
-        lines += words.of_accuracy(found.evaluation, found.pixels)
-    if found.sample is not None:
-        lines.append(words.of_sample(found.sample))
-    if found.split is not None:
-        lines.append(words.of_split(found.files.divided, found.files.model.reach))
-    if found.evaluation is not None and found.evaluation.leakage is not None:
-        lines.append(words.of_leakage(found.evaluation.leakage))
+    if findings.evaluation is not None:
+        lines += words.of_accuracy(findings.evaluation, findings.pixels)
+    if findings.sample is not None:
+        lines.append(words.of_sample(findings.sample))
+    if findings.split is not None:
+        lines.append(words.of_split(findings.files.divided, findings.files.model.reach))
+    if findings.evaluation is not None and findings.evaluation.leakage is not None:
+        lines.append(words.of_leakage(findings.evaluation.leakage))
     return lines
 
 
-def warnings(found: Findings) -> list[str]:
+def warnings(findings: Findings) -> list[str]:
     """What the reader must know before trusting the page."""
-    record, product = found.files.model.record, found.product
-    notes = [*found.notes, *record.notes, *(found.sample.notes if found.sample else ())]
-    for source in found.files.sources.values():
+    record, product = findings.files.model.record, findings.product
+    notes = [*findings.notes, *record.notes, *(findings.sample.notes if findings.sample else ())]
+    for source in findings.files.sources.values():
         if source.changed:
             notes.append(f"{source.path.name} is not the file that the run was trained with: its SHA-256 differs")
     if record.interrupted:
         notes.append(f"training was stopped by hand at step {record.interrupted_at_step}")
-    if "labels" not in found.files.sources:
+    if "labels" not in findings.files.sources:
         notes.append("no labels were at hand, so nothing is said of accuracy")
-    elif found.split is None:
+    elif findings.split is None:
         notes.append("the split is of another scene: all labels judge the map; make sure that none of them trained")
-    if found.evaluation is not None:
-        support = found.evaluation.scores.support
-        missing = [name for name, n in zip(found.evaluation.classes.names, support, strict=True) if not n]
+    if findings.evaluation is not None:
+        support = findings.evaluation.scores.support
+        missing = [name for name, n in zip(findings.evaluation.classes.names, support, strict=True) if not n]
         if missing:
             notes.append(
                 f"no pixel that judges the map is of {', '.join(missing)}: nothing is said of how well they are found"
@@ -67,40 +67,40 @@ def warnings(found: Findings) -> list[str]:
         notes.append("no map was named: one was made for this page and not kept")
     if product.probabilities is None:
         notes.append("without probabilities of this large scene, nothing is said of how sure the map is")
-    elif found.survey.disagree > 0.01:
+    elif findings.survey.disagree > 0.01:
         notes.append(
-            f"map and probabilities disagree on {found.survey.disagree:.1%} of the pixels: "
+            f"map and probabilities disagree on {findings.survey.disagree:.1%} of the pixels: "
             "they come from different runs or settings, or the map was sieved"
         )
-    return list(dict.fromkeys([*notes, *found.classes.alike()]))
+    return list(dict.fromkeys([*notes, *findings.classes.alike()]))
 
 
-def split(found: Findings) -> dict[str, Any] | None:
+def split(findings: Findings) -> dict[str, Any] | None:
     """Where each part lies, and its pixels."""
-    if found.split is None:
+    if findings.split is None:
         return None
-    step = max(1, found.survey.step // found.step)
-    labelled = found.files.divided.get("labelled_pixels", {})
+    step = max(1, findings.survey.step // findings.step)
+    labelled = findings.files.divided.get("labelled_pixels", {})
     parts = [
         {
             "name": name,
             "color": PART_COLORS[k],
-            "pixels": words.number((found.split == k).sum()),
+            "pixels": words.number((findings.split == k).sum()),
             "labelled": words.number(labelled.get(name, 0)),
         }
         for k, name in enumerate(PART_NAMES)
         if PART_COLORS[k]
     ]
     return {
-        "src": pictures.png_of_codes(found.split[::step, ::step], PART_COLORS),
+        "src": pictures.png_of_codes(findings.split[::step, ::step], PART_COLORS),
         "parts": parts,
-        "pixels": found.pixels,
+        "pixels": findings.pixels,
     }
 
 
-def accuracy(found: Findings, drawings: Drawings) -> dict[str, Any] | None:
+def accuracy(findings: Findings, drawings: Drawings) -> dict[str, Any] | None:
     """Scores by class, confusion matrix, and whether probabilities mean what they say."""
-    e = found.evaluation
+    e = findings.evaluation
     if e is None:
         return None
     names, s, colors, k = e.classes.names, e.scores, e.classes.colors, len(e.classes)
@@ -135,15 +135,15 @@ def accuracy(found: Findings, drawings: Drawings) -> dict[str, Any] | None:
         "names": names,
         "confusion": [[words.number(c) for c in row] for row in e.confusion],
         "pixels": words.number(sum(s.support)),
-        "intervals": words.of_intervals(e, found.pixels),
-        "test": found.split is not None,
-        "calibration": _calibration(found, drawings),
+        "intervals": words.of_intervals(e, findings.pixels),
+        "test": findings.split is not None,
+        "calibration": _calibration(findings, drawings),
     }
 
 
-def sample(found: Findings) -> dict[str, Any] | None:
+def sample(findings: Findings) -> dict[str, Any] | None:
     """Scores by class that a probability sample gives for the whole map."""
-    e = found.sample
+    e = findings.sample
     if e is None:
         return None
     s, spread = e.scores, e.intervals
@@ -158,11 +158,11 @@ def sample(found: Findings) -> dict[str, Any] | None:
         }
         for k, name in enumerate(e.classes.names)
     ]
-    return {"rows": rows, "text": words.of_sample(e), "intervals": words.of_intervals(e, found.pixels)}
+    return {"rows": rows, "text": words.of_sample(e), "intervals": words.of_intervals(e, findings.pixels)}
 
 
-def _calibration(found: Findings, drawings: Drawings) -> dict[str, Any] | None:
-    judged = found.survey.judged
+def _calibration(findings: Findings, drawings: Drawings) -> dict[str, Any] | None:
+    judged = findings.survey.judged
     if judged is None:
         return None
 
@@ -172,27 +172,27 @@ def _calibration(found: Findings, drawings: Drawings) -> dict[str, Any] | None:
     drawings["reliability"] = pictures.svg(draw, 5.2, 4.0)
     return {
         "error": words.share(expected_calibration_error(judged.probabilities, judged.truth)),
-        "temperature": f"{found.files.model.temperature:.2f}",
-        "fitted": found.files.model.record.calibration is not None,
+        "temperature": f"{findings.files.model.temperature:.2f}",
+        "fitted": findings.files.model.record.calibration is not None,
     }
 
 
-def training(found: Findings, drawings: Drawings) -> dict[str, Any]:
+def training(findings: Findings, drawings: Drawings) -> dict[str, Any]:
     """How both stages went, as drawings, and what they cost."""
     shown = []
     for name, stage, columns, title in _CURVES:
-        rows = [row for row in found.files.history if row["stage"] == stage]
+        rows = [row for row in findings.files.history if row["stage"] == stage]
         curves = {label: line for column, label in columns.items() if (line := _column(rows, column))}
         if curves:
             drawings[name] = _curve(_column(rows, "step"), curves, title)
             shown.append({"name": name, "title": title})
-    timing = dict(found.files.timing)
+    timing = dict(findings.files.timing)
     memory = timing.pop("peak_memory_bytes", None)
     called = {"stage1": "stage I", "context": "context branch", "stage2": "stage II"}
     costs = [(called.get(name, name), f"{s:.1f} s") for name, s in timing.items()]
     if memory is not None:
         costs.append(("largest memory", f"{memory / 2**30:.2f} GiB"))
-    told = words.of_model(found.files.model.record, looked_at="kappa" in drawings)
+    told = words.of_model(findings.files.model.record, looked_at="kappa" in drawings)
     return {"drawings": shown, "costs": costs, "model": told}
 
 
@@ -206,16 +206,16 @@ def _column(rows: Sequence[Mapping[str, str]], name: str) -> list[float]:
     return [float(value) for value in values] if all(values) else []
 
 
-def repeat(found: Findings) -> dict[str, Any]:
+def repeat(findings: Findings) -> dict[str, Any]:
     """Command, settings, versions and hashes with which the run and the page can be made again."""
-    files, record = found.files, found.files.model.record
+    files, record = findings.files, findings.files.model.record
     hashes = [(source.role, source.path.name, source.sha256) for source in files.sources.values()]
     hashes += [(role, file.path.name, file.sha256) for role, file in files.others.items()]
     hashes.append(("model", "model.safetensors", sha256(files.folder / "model.safetensors")))
-    if not found.product.made:
-        hashes.append(("map", found.product.map.name, sha256(found.product.map)))
-    if found.sample_file is not None:
-        hashes.append(("sample", found.sample_file.name, sha256(found.sample_file)))
+    if not findings.product.made:
+        hashes.append(("map", findings.product.map.name, sha256(findings.product.map)))
+    if findings.sample_file is not None:
+        hashes.append(("sample", findings.sample_file.name, sha256(findings.sample_file)))
     config = files.folder / "config.toml"
     named = {"version": "adcdnet", "torch": "PyTorch", "python": "Python"}
     return {

@@ -18,22 +18,24 @@ _AROUND = 8  # MS pixels shown on every side of that of the pixel; two of a kind
 _SIDE = 256  # of the overview that the brightness is taken from
 
 
-def write(found: Findings) -> list[dict[str, Any]]:
+def write(findings: Findings) -> list[dict[str, Any]]:
     """A row a class with pixels of its own: name, colour, and lists of pictures by kind."""
-    judged = found.survey.judged
+    judged = findings.survey.judged
     if judged is None:
         return []
-    view = found.scene.overview(_SIDE)
+    view = findings.scene.overview(_SIDE)
     bands = (
-        pictures.composite_bands(found.scene.ms_descriptions),
-        pictures.composite_bands(found.scene.pan_descriptions),
+        pictures.composite_bands(findings.scene.ms_descriptions),
+        pictures.composite_bands(findings.scene.pan_descriptions),
     )
     ranges = display_range(view.ms[bands[0]], view.ms_valid), display_range(view.pan[bands[1]], view.pan_valid)
     rows = []
-    for k, (name, color) in enumerate(zip(found.classes.names, found.classes.colors, strict=True)):
-        kinds = {kind: chosen for kind, chosen in choose(judged, k, _AROUND * found.step).items() if len(chosen)}
+    for k, (name, color) in enumerate(zip(findings.classes.names, findings.classes.colors, strict=True)):
+        kinds = {kind: chosen for kind, chosen in choose(judged, k, _AROUND * findings.step).items() if len(chosen)}
         if kinds:
-            shown = {kind: [_show(found, judged, i, bands, ranges) for i in chosen] for kind, chosen in kinds.items()}
+            shown = {
+                kind: [_show(findings, judged, i, bands, ranges) for i in chosen] for kind, chosen in kinds.items()
+            }
             rows.append({"name": name, "color": color, "kinds": shown})
     return rows
 
@@ -64,20 +66,20 @@ def _apart(judged: Judged, some: NDArray[np.int64], order: NDArray[np.float32], 
 
 
 def _show(
-    found: Findings,
+    findings: Findings,
     judged: Judged,
     i: int,
     bands: tuple[list[int], list[int]],
     ranges: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> dict[str, str]:
     row, col = int(judged.row[i]), int(judged.col[i])
-    pixels = found.scene.read(Window(row // found.step, col // found.step, 1, 1).grow(_AROUND))
+    pixels = findings.scene.read(Window(row // findings.step, col // findings.step, 1, 1).grow(_AROUND))
     ms = stretch(pixels.ms[bands[0]], pixels.ms_valid, ranges[0])
     pan = stretch(pixels.pan[bands[1]], pixels.pan_valid, ranges[1])
     answer = int(judged.probabilities[i].argmax())
     return {
         "ms": pictures.png(pictures.image(ms)),
         "pan": pictures.png(pictures.image(pan)),
-        "text": f"{found.classes.names[answer]} {judged.probabilities[i, answer]:.0%}",
+        "text": f"{findings.classes.names[answer]} {judged.probabilities[i, answer]:.0%}",
         "place": f"row {row}, column {col}",
     }

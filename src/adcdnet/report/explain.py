@@ -71,7 +71,7 @@ class SceneExplanation:
 
     def rows(self) -> list[dict[str, Any]]:
         """One per head and class, in plain values; None where there is no pixel."""
-        found = []
+        rows = []
         for head in self.heads:
             for k, name in enumerate(self.row_names):
                 row = {"explains": EXPLAINED, "head": head.sensor, "class": name, "pixels": int(self.pixels[k])}
@@ -79,8 +79,8 @@ class SceneExplanation:
                 row |= {f"scan at {t}": _plain(s) for t, s in zip(head.tokens, head.scan_shares[k], strict=True)}
                 row |= {f"changed without {t}": _plain(s) for t, s in zip(head.tokens, head.changed[k], strict=True)}
                 row |= {"agrees with map": _plain(head.agreement[k]), "head right": _plain(head.right[k])}
-                found.append(row | {"map right": _plain(self.map_right[k])})
-        return found
+                rows.append(row | {"map right": _plain(self.map_right[k])})
+        return rows
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -294,16 +294,16 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
         taken.add(path.resolve())
 
 
-def write_explanation(found: SceneExplanation, out: Path, *, title: str) -> None:
+def write_explanation(explanation: SceneExplanation, out: Path, *, title: str) -> None:
     """The figure `out`, PNG or SVG by its suffix, and a CSV of the same name. InputError where that fails."""
     figure = explanation_figure(
-        found.heads,
-        rows=[f"{name} ({n} px)" for name, n in zip(found.row_names, found.pixels, strict=True)],
-        map_right=found.map_right,
+        explanation.heads,
+        rows=[f"{name} ({n} px)" for name, n in zip(explanation.row_names, explanation.pixels, strict=True)],
+        map_right=explanation.map_right,
         title=title,
         kind=out.suffix[1:].lower(),
     )
-    write_whole(out.with_suffix(".csv"), found.to_csv().encode())
+    write_whole(out.with_suffix(".csv"), explanation.to_csv().encode())
     write_whole(out, figure)
 
 

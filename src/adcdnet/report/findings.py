@@ -14,7 +14,7 @@ from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.labels import read_labels
-from adcdnet.geo.raster import RasterReader
+from adcdnet.geo.raster import RasterReader, read_classes
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.predict import predict
 from adcdnet.mapping.progress import Progress
@@ -109,7 +109,9 @@ def find_product(
     return Product(named or temp / "map.tif", temp / "probabilities.tif", made=named is None)
 
 
-def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None, sample: Path | None) -> Findings:
+def look(
+    files: RunFiles, scene: Scene, product: Product, *, column: str | None, layer: str | None, sample: Path | None
+) -> Findings:
     """Judge the map by the labels of the test part; by all labels where the run's split is of another scene."""
     split, truth, evaluation = None, None, None
     grid = scene.grid_of(files.model.network.config.grid)
@@ -119,14 +121,18 @@ def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None,
             if (raster.grid.shape, raster.grid.transform) == (scene.grid.shape, scene.grid.transform):
                 split = raster.read(scene.grid.window)[0]
     source = files.sources.get("labels")
+    table = None if read_classes(product.map) else files.model.classes
     if source is not None:
         cut, part = (None, None) if split is None else (files.split, "test")
-        labels = read_labels(source.path, grid, classes=files.model.classes, column=column)
+        labels = read_labels(source.path, grid, classes=files.model.classes, column=column, layer=layer)
         notes += labels.notes
         judging = labels_in_part(labels, grid, f"the scene {scene.name}", cut, part)
         del labels  # of a large scene gigabytes, while the map is judged
         if (judging >= 0).any():
-            truth, evaluation = judging, evaluate(product.map, source.path, split=cut, part=part, column=column)
+            truth, evaluation = (
+                judging,
+                evaluate(product.map, source.path, split=cut, part=part, classes=table, column=column, layer=layer),
+            )
         else:
             notes += ("no labelled pixel of this scene is in the test part, so nothing is said of accuracy",)
     rng = np.random.default_rng(0)  # of the pixels that are looked at where there are very many
@@ -138,21 +144,21 @@ def look(files: RunFiles, scene: Scene, product: Product, *, column: str | None,
         split,
         truth,
         evaluation,
-        None if sample is None else _by_sample(product.map, sample),
+        None if sample is None else _by_sample(product.map, sample, table),
         sample,
         notes,
         _tags(product.map),
     )
 
 
-def _by_sample(map_path: Path, sample: Path) -> Evaluation:
+def _by_sample(map_path: Path, sample: Path, table: ClassTable | None) -> Evaluation:
     """InputError for points that were not drawn by `adcdnet sample`: they say nothing of the whole map."""
-    found = evaluate(map_path, sample)
-    if not found.of_sample:
+    evaluation = evaluate(map_path, sample, classes=table)
+    if not evaluation.of_sample:
         raise InputError(
             f"{sample} is no probability sample; fill in a file of `adcdnet sample`, or leave --sample out"
         )
-    return found
+    return evaluation
 
 
 def _which(files: RunFiles) -> tuple[str, ...]:

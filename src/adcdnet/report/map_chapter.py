@@ -19,22 +19,22 @@ _MS_SIDE, _PAN_SIDE = 1024, 1600  # pixels of the images that a page carries
 _LOSSLESS = 200_000  # pixels up to which an image is small enough to be a PNG
 
 
-def write(found: Findings) -> dict[str, Any]:
+def write(findings: Findings) -> dict[str, Any]:
     """The template's `map`."""
     return {
-        "legend": _legend(found),
-        "layers": _layers(found),
-        "viewer": _viewer(found),
-        "step": found.survey.step,
-        "shape": f"{found.grid.width / found.grid.height:.4g}",
+        "legend": _legend(findings),
+        "layers": _layers(findings),
+        "viewer": _viewer(findings),
+        "step": findings.survey.step,
+        "shape": f"{findings.grid.width / findings.grid.height:.4g}",
     }
 
 
-def _legend(found: Findings) -> list[dict[str, Any]]:
+def _legend(findings: Findings) -> list[dict[str, Any]]:
     """One row a class, its area as mapped, and adjusted by a sample where there is one."""
-    classes, counts, grid = found.classes, found.survey.counts, found.grid
+    classes, counts, grid = findings.classes, findings.survey.counts, findings.grid
     total = max(1, int(counts.sum()))
-    areas = found.sample.areas if found.sample else found.evaluation.areas if found.evaluation else None
+    areas = findings.sample.areas if findings.sample else findings.evaluation.areas if findings.evaluation else None
     adjusted = areas.adjusted if areas else None
     return [
         {
@@ -56,15 +56,15 @@ def _adjusted(pixels: Estimate, grid: Grid) -> str:
     return words.hectares(grid, *pixels) or f"{words.number(pixels[0])} ± {words.number(pixels[1])} pixels"
 
 
-def _layers(found: Findings) -> list[dict[str, str]]:
-    scene, seen = found.scene, found.survey
+def _layers(findings: Findings) -> list[dict[str, str]]:
+    scene, seen = findings.scene, findings.survey
     view = scene.overview(_PAN_SIDE)
     coarse = view if max(view.ms.shape) <= _MS_SIDE else scene.overview(_MS_SIDE)
     bands = pictures.composite_bands(scene.ms_descriptions)
     ms = stretch(coarse.ms[bands], coarse.ms_valid)
     fine = pictures.composite_bands(scene.pan_descriptions)
     pan = stretch(view.pan[fine], view.pan_valid)
-    colors = found.classes.colors
+    colors = findings.classes.colors
     layers = [
         _layer("ms", "MS", _photo(ms), f"Multispectral image{_shown(bands, scene.ms_descriptions)}"),
         _layer(
@@ -120,9 +120,9 @@ def _layer(name: str, label: str, source: str, text: str) -> dict[str, str]:
     return {"id": name, "label": label, "src": source, "alt": text}
 
 
-def _viewer(found: Findings) -> dict[str, Any]:
+def _viewer(findings: Findings) -> dict[str, Any]:
     """What the script needs to draw the map and to say what lies under the pointer."""
-    seen, grid, classes = found.survey, found.grid, found.classes
+    seen, grid, classes = findings.survey, findings.grid, findings.classes
     t = grid.transform
     return {
         "height": grid.height,
@@ -134,5 +134,5 @@ def _viewer(found: Findings) -> dict[str, Any]:
         "colors": classes.colors,
         "index": pictures.packed(seen.index),
         "probabilities": None if seen.probabilities is None else pictures.packed(seen.probabilities),
-        "place": [t.c, t.f, t.a, t.e] if found.scene.placed else None,
+        "place": [t.c, t.f, t.a, t.e] if findings.scene.placed else None,
     }

@@ -71,7 +71,7 @@ def composite_bands(descriptions: Sequence[str | None]) -> list[int]:
     names = [(text or "").lower() for text in descriptions]
     named = [[k for k, name in enumerate(names) if re.search(rf"\b{color}\b", name)] for color in _COMPOSITE]
     if all(named):
-        return [found[0] for found in named]
+        return [numbers[0] for numbers in named]
     return [2, 1, 0] if len(names) >= 3 else [0]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from adcdnet.errors import InputError
 from adcdnet.files import sha256
+from adcdnet.geo.masks import PLAIN, MaskRule
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.model import Model, split_name
 from adcdnet.training import provenance as inputs
@@ -41,9 +42,10 @@ class RunFiles:
     """A run folder, read. history: rows of history.csv as they are; timing: seconds by stage, and memory.
 
     scene: the name of the one that is looked at in a run of several, "" where there is one only.
-    column: which column of a polygon file held the class. command: the words that made the run, none where not known.
+    column, layer: which of a polygon file held the class. command: the words that made the run, none where not known.
     bands: to use of "ms" and "pan", as `Scene.open` takes them, of an image that is missing here all.
     others: files that the run's other scenes were trained with, as "SCENE: role".
+    mask_rule: which values of the mask hide.
     pan_shift: the correction of PAN that the run was trained with, none where the images are others.
     """
 
@@ -53,8 +55,10 @@ class RunFiles:
     sources: Mapping[str, Source]
     others: Mapping[str, inputs.Input]
     bands: Mapping[str, Sequence[str]]
+    mask_rule: MaskRule
     pan_shift: tuple[int, int]
     column: str | None
+    layer: str | None
     command: tuple[str, ...]
     history: tuple[dict[str, str], ...]
     timing: Mapping[str, float]
@@ -79,6 +83,8 @@ class RunFiles:
             paths["ms"],
             paths["pan"],
             mask=mask.path if mask else None,
+            mask_values=self.mask_rule.values if mask else None,
+            mask_bits=self.mask_rule.bits if mask else None,
             ms_bands=self.bands.get("ms"),
             pan_bands=self.bands.get("pan"),
         )
@@ -90,10 +96,11 @@ def read_run(
     given: Mapping[str, Sequence[Path]],
     scene: str | None = None,
     bands: Mapping[str, Sequence[str]] | None = None,
+    mask_rule: MaskRule = PLAIN,
 ) -> RunFiles:
     """The run in a folder; `given` (by role) goes before the files it was trained with. InputError without images.
 
-    scene: which one of a run of several, by default the first. bands: go before those it was trained with. Labels and
+    scene: which one of a run of several, by default the first. bands, mask_rule: before those of training. Labels and
     mask of training are left out where the images are others, unless they are given; its correction of PAN always is.
     """
     if not (folder / "model.safetensors").exists():
@@ -101,7 +108,7 @@ def read_run(
             f"{folder} is not a run: it has no model.safetensors; name a folder that `adcdnet train` wrote"
         )
     model = Model.load(folder)
-    recorded, column, command = inputs.read(folder)
+    recorded, column, layer, command = inputs.read(folder)
     names = list(model.record.scenes)
     name = _choose(names, scene, folder)
     before = f"{name}: " if name else ""
@@ -124,8 +131,10 @@ def read_run(
         sources,
         others,
         {**model.record.chosen_bands, **(bands or {})},
+        recorded["mask"].rule if mask_rule.is_plain and "mask" in recorded and not given.get("mask") else mask_rule,
         (rows, cols),
         column,
+        layer,
         command,
         tuple(_rows(folder / "history.csv")),
         _json(folder / "timing.json"),

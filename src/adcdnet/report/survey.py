@@ -83,10 +83,10 @@ def survey(
                     f"{map_path} holds other values than this run's classes {list(classes.values)}; name a map that "
                     "`adcdnet predict` made with this run"
                 )
-            found = lookup[values]
-            counts += np.bincount(found.ravel(), minlength=len(counts))
+            index_here = lookup[values]
+            counts += np.bincount(index_here.ravel(), minlength=len(counts))
             place = tuple(slice(s.start // step, -(-s.stop // step)) for s in window.slices)
-            index[place] = coarse = found[::step, ::step]
+            index[place] = coarse = index_here[::step, ::step]
             if soft is None or shown is None:
                 continue
             p = soft.read(window)

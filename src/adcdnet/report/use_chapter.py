@@ -21,9 +21,9 @@ _TILES, _PIXELS = 16, 1200  # what is explained at most
 _SHADES = "cividis"
 
 
-def write(found: Findings, drawings: dict[str, str]) -> dict[str, Any]:
+def write(findings: Findings, drawings: dict[str, str]) -> dict[str, Any]:
     """The template's `use`; each part is empty where nothing is known."""
-    explained = _explain(found)
+    explained = _explain(findings)
     shown = []
     for head in explained.heads if explained else ():
         name = f"tokens_{head.sensor.lower()}"
@@ -31,28 +31,28 @@ def write(found: Findings, drawings: dict[str, str]) -> dict[str, Any]:
         changed = ", ".join(f"{t} {c:.0%}" for t, c in zip(head.tokens, head.changed[-1], strict=True))
         shown.append({"name": name, "sensor": head.sensor, "changed": changed})
     rows = []
-    for name, values in masks(found.files.model, found.scene).items():
+    for name, values in masks(findings.files.model, findings.scene).items():
         known = values[np.isfinite(values)]
         low, high = (float(v) for v in np.percentile(known, (2, 98))) if known.size else (0.0, 1.0)
         scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
         source = pictures.heat(scaled, np.isfinite(values), _SHADES)
         rows.append({"name": name, "src": source, "range": f"{low:.2f} (dark) to {high:.2f} (light)"})
     return {
-        "missing": _missing(found, bool(rows)),
+        "missing": _missing(findings, bool(rows)),
         "heads": shown,
         "pixels": words.number(explained.pixels[-1]) if explained else "0",
         "explained": EXPLAINED,
         "masks": rows,
         "alone": _alone(explained),
-        "trained": [(name, words.share(oa)) for name, oa in found.files.metrics.get("oa", {}).items()],
+        "trained": [(name, words.share(oa)) for name, oa in findings.files.metrics.get("oa", {}).items()],
     }
 
 
-def _missing(found: Findings, masks: bool) -> list[str]:
+def _missing(findings: Findings, masks: bool) -> list[str]:
     """Why a part of the chapter is not there; nothing where the network has nothing that it would show."""
-    network = found.files.model.network
+    network = findings.files.model.network
     notes = []
-    if network.dtm and (why := _silent(found)):
+    if network.dtm and (why := _silent(findings)):
         notes.append(f"Nothing is said of the decisions of the DTM heads: {why}.")
     if (network.config.attention != "none" or network.prior is not None) and not masks:
         notes.append(
@@ -62,28 +62,28 @@ def _missing(found: Findings, masks: bool) -> list[str]:
     return notes
 
 
-def _silent(found: Findings) -> str:
+def _silent(findings: Findings) -> str:
     """Why the DTM heads cannot be explained; "" where they can."""
-    config = found.files.model.network.config
+    config = findings.files.model.network.config
     if config.grid == "fine":
         return "the map is of PAN pixels, and they are explained for MS pixels only"
-    return "no labelled pixel judges the map" if found.truth is None else ""
+    return "no labelled pixel judges the map" if findings.truth is None else ""
 
 
-def _explain(found: Findings) -> SceneExplanation | None:
+def _explain(findings: Findings) -> SceneExplanation | None:
     """The judged pixels of some tiles, so that the time does not grow with the scene."""
-    network = found.files.model.network
-    if not network.dtm or _silent(found):
+    network = findings.files.model.network
+    if not network.dtm or _silent(findings):
         return None
-    assert found.truth is not None
+    assert findings.truth is not None
     rng = np.random.default_rng(0)
-    index = np.full_like(found.truth, -1)
-    held = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (found.truth[w.slices] >= 0).any()]
+    index = np.full_like(findings.truth, -1)
+    held = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (findings.truth[w.slices] >= 0).any()]
     for k in rng.permutation(len(held))[:_TILES]:
-        index[held[k].slices] = found.truth[held[k].slices]
+        index[held[k].slices] = findings.truth[held[k].slices]
     places = np.flatnonzero(index >= 0)
     index.ravel()[rng.permutation(places)[_PIXELS:]] = -1
-    return explain(found.files.model, found.scene, Labels(index, found.classes))
+    return explain(findings.files.model, findings.scene, Labels(index, findings.classes))
 
 
 def _tokens(head: HeadSummary, rows: list[str]) -> str:

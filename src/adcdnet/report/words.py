@@ -117,44 +117,46 @@ def _side(grid: Grid) -> str:
     return f" of {grid.transform.a:.4g} " + {"metre": "m", "degree": "degrees"}.get(unit, unit)
 
 
-def of_accuracy(found: Evaluation, pixels: str) -> list[str]:
+def of_accuracy(evaluation: Evaluation, pixels: str) -> list[str]:
     """How often the map is right, and which classes it confuses most; pixels: what those of the map are called."""
-    s, ends = found.scores, found.intervals
-    judged = "labelled pixels of the test part" if found.part else "labelled pixels"
+    s, ends = evaluation.scores, evaluation.intervals
+    judged = "labelled pixels of the test part" if evaluation.part else "labelled pixels"
     named = (("overall accuracy", "oa"), ("mean accuracy of the classes", "aa"), ("kappa", "kappa"))
     figures = ", ".join(f"{name} {share(getattr(s, key), getattr(ends, key, None))}" for name, key in named)
     lines = [
-        f"Of {number(sum(s.support))} {judged}, {s.oa:.1%} are mapped right: {figures}. {of_intervals(found, pixels)}"
+        f"Of {number(sum(s.support))} {judged}, {s.oa:.1%} are mapped right: {figures}. "
+        + of_intervals(evaluation, pixels)
     ]
-    pairs = most_confused(found.confusion, found.classes.names)
+    pairs = most_confused(evaluation.confusion, evaluation.classes.names)
     if pairs:
         said = "; ".join(f"{p.true} mapped as {p.mapped} ({number(p.pixels)} pixels, {p.share:.0%})" for p in pairs)
         lines.append(f"Most often confused: {said}. Shares are of the labelled pixels of the true class.")
     return lines
 
 
-def of_sample(found: Evaluation) -> str:
+def of_sample(evaluation: Evaluation) -> str:
     """How often the whole map is right, as a probability sample says."""
-    points, oa = number(sum(found.scores.support)), found.scores.oa
-    figure = share(oa, found.intervals.oa if found.intervals else None)
+    points, oa = number(sum(evaluation.scores.support)), evaluation.scores.oa
+    figure = share(oa, evaluation.intervals.oa if evaluation.intervals else None)
     return (
         f"By a probability sample of {points} points, {oa:.1%} of the whole map is right: overall accuracy {figure}. "
         "Unlike labels that somebody chose, these points stand for all ground."
     )
 
 
-def of_intervals(found: Evaluation, pixels: str) -> str:
+def of_intervals(evaluation: Evaluation, pixels: str) -> str:
     """What stands in square brackets, or why nothing does."""
-    if found.intervals is None:
+    if evaluation.intervals is None:
         return (
             f"The labels lie in fewer than {FEWEST_BLOCKS} blocks of ground, too few to say how far these figures may "
             "be off: there are no intervals."
         )
-    if found.of_sample:
-        return f"Intervals of {found.intervals.level:.0%} in square brackets follow from the sampling design."
+    if evaluation.of_sample:
+        return f"Intervals of {evaluation.intervals.level:.0%} in square brackets follow from the sampling design."
     return (
-        f"In square brackets, intervals of {found.intervals.level:.0%} from drawing whole blocks of {found.block} × "
-        f"{found.block} {pixels} again and again, since neighbouring pixels are right or wrong together."
+        f"In square brackets, intervals of {evaluation.intervals.level:.0%} from drawing whole blocks of "
+        f"{evaluation.block} × {evaluation.block} {pixels} again and again, since neighbouring pixels are right or "
+        "wrong together."
     )
 
 
@@ -193,16 +195,17 @@ def of_split(divided: Mapping[str, Any], reach: int) -> str:
     )
 
 
-def of_leakage(found: Leakage) -> str:
+def of_leakage(leakage: Leakage) -> str:
     """What the split says of test pixels that training has seen."""
-    if math.isnan(found.holding):
+    if math.isnan(leakage.holding):
         return "Leakage cannot be told: the test part holds no labelled pixel."
     seen = (
         "no test pixel has a training pixel in the window that the network sees of it"
-        if found.holding == 0
-        else f"{found.holding:.1%} of the test pixels have a training pixel in the window that the network sees of them"
+        if leakage.holding == 0
+        else f"{leakage.holding:.1%} of the test pixels have a training pixel in the window that the network sees of "
+        "them"
     )
     return (
-        f"Leakage, counted pixel by pixel: {seen}; the windows of {found.overlapping:.1%} share some ground with a "
+        f"Leakage, counted pixel by pixel: {seen}; the windows of {leakage.overlapping:.1%} share some ground with a "
         "window that trained. The figures hold for ground like this scene's, not for other places or dates."
     )

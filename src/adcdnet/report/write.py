@@ -17,6 +17,7 @@ from adcdnet.errors import InputError
 from adcdnet.files import write_whole
 from adcdnet.geo import alignment
 from adcdnet.geo.image import Files
+from adcdnet.geo.masks import MaskRule
 from adcdnet.mapping.engine import check_scene
 from adcdnet.mapping.model import Run
 from adcdnet.mapping.progress import Progress, silent
@@ -34,10 +35,13 @@ def write_report(
     ms: Files | None = None,
     pan: Files | None = None,
     mask: Path | str | None = None,
+    mask_values: Sequence[int] | None = None,
+    mask_bits: Sequence[int] | None = None,
     ms_bands: Sequence[str] | None = None,
     pan_bands: Sequence[str] | None = None,
     labels: Path | str | None = None,
     column: str | None = None,
+    layer: str | None = None,
     scene: str | None = None,
     fix_shift: bool = False,
     sample: Path | str | None = None,
@@ -47,9 +51,9 @@ def write_report(
     """Write one self-contained HTML page of a run and a map, by default report.html in the run's folder; its path.
 
     map_path, probabilities: as `predict` wrote them; by default map.tif and probabilities.tif of the run's folder, and
-    where there are none the scene is mapped for the page. ms, pan, mask, ms_bands, pan_bands as of `Scene.open`, labels
-    and their column: by default what the run was trained on, with the correction of PAN that it had. scene: which one
-    of a run of several, by default the first; map and page are then by default called as it is, NAME.tif and
+    where there are none the scene is mapped for the page. ms, pan, mask and bands as of `Scene.open`, labels
+    and their column and layer: by default what the run was trained on, with the correction of PAN that it had. scene:
+    which one of a run of several, by default the first; map and page are then by default called as it is, NAME.tif and
     report-NAME.html. fix_shift: measure the correction of PAN in images that the run was not trained with. sample: a
     probability sample of the map, for adjusted areas.
     The drawings also go, as SVG, and the pictures, as PNG or JPEG, into a folder of the page's name beside it.
@@ -60,16 +64,19 @@ def write_report(
         raise InputError(f"{out} must end in .html; name the page to write")
     given = {"ms": _paths(ms), "pan": _paths(pan), "mask": _paths(mask), "labels": _paths(labels)}
     bands = {"ms": ms_bands, "pan": pan_bands}
-    files = read_run(folder, given, scene, {image: wanted for image, wanted in bands.items() if wanted is not None})
+    chosen = {image: wanted for image, wanted in bands.items() if wanted is not None}
+    files = read_run(folder, given, scene, chosen, MaskRule.of(mask_values, mask_bits))
     page = folder / (f"report-{files.scene}.html" if files.scene else "report.html") if out is None else Path(out)
     with files.open() as opened, tempfile.TemporaryDirectory() as temp:
         check_scene(files.model, opened)
         if fix_shift and files.pan_shift == (0, 0):
             opened = alignment.fix_shift(opened)
         product = find_product(files, opened, _path(map_path), _path(probabilities), temp=Path(temp), progress=progress)
-        found = look(files, opened, product, column=column or files.column, sample=_path(sample))
+        if labels is None:
+            column, layer = column or files.column, layer or files.layer
+        findings = look(files, opened, product, column=column or files.column, layer=layer, sample=_path(sample))
         drawings: dict[str, str] = {}
-        content = _chapters(found, drawings)
+        content = _chapters(findings, drawings)
     beside = page.with_suffix("")
     try:
         beside.mkdir(parents=True, exist_ok=True)
@@ -84,20 +91,20 @@ def write_report(
     return page
 
 
-def _chapters(found: Findings, drawings: dict[str, str]) -> dict[str, Any]:
+def _chapters(findings: Findings, drawings: dict[str, str]) -> dict[str, Any]:
     return {
-        "run": found.files.folder.resolve().name,
-        "scene": found.files.scene or found.scene.name,
-        "summary": chapters.summary(found),
-        "warnings": chapters.warnings(found),
-        "map": map_chapter.write(found),
-        "split": chapters.split(found),
-        "sample": chapters.sample(found),
-        "accuracy": chapters.accuracy(found, drawings),
-        "training": chapters.training(found, drawings),
-        "use": use_chapter.write(found, drawings),
-        "examples": examples.write(found),
-        "repeat": chapters.repeat(found),
+        "run": findings.files.folder.resolve().name,
+        "scene": findings.files.scene or findings.scene.name,
+        "summary": chapters.summary(findings),
+        "warnings": chapters.warnings(findings),
+        "map": map_chapter.write(findings),
+        "split": chapters.split(findings),
+        "sample": chapters.sample(findings),
+        "accuracy": chapters.accuracy(findings, drawings),
+        "training": chapters.training(findings, drawings),
+        "use": use_chapter.write(findings, drawings),
+        "examples": examples.write(findings),
+        "repeat": chapters.repeat(findings),
     }
 
 

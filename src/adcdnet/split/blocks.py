@@ -112,6 +112,6 @@ def cost_of_parts(
         share = wanted.get(number, 1 - sum(wanted.values()))
         if share == 0:
             continue
-        found = counts[:, guarded == number].sum(1) / totals
-        cost += float(np.abs(found - share).mean()) + (20.0 if number == TRAIN else 5.0) * float((found == 0).sum())
+        shares = counts[:, guarded == number].sum(1) / totals
+        cost += float(np.abs(shares - share).mean()) + (20.0 if number == TRAIN else 5.0) * float((shares == 0).sum())
     return cost

@@ -167,6 +167,6 @@ def _search(
         tried = best.copy()
         a, b = rng.choice(places, 2, replace=False)
         tried[[a, b]] = tried[[b, a]]
-        if (found := cost(tried)) < lowest:
-            best, lowest = tried, found
+        if (tried_cost := cost(tried)) < lowest:
+            best, lowest = tried, tried_cost
     return best

@@ -64,9 +64,9 @@ def split_polygons(labels: Labels, valid: NDArray[np.bool_], *, reach: int, conf
         left = np.where(part == TEST, size, np.maximum(size - lost, 0))
         total = 0.0
         for n in numbers:
-            found = np.bincount(class_of[part == n], left[part == n], minlength=len(totals)) / totals
+            shares = np.bincount(class_of[part == n], left[part == n], minlength=len(totals)) / totals
             share = wanted.get(n, 1 - sum(wanted.values()))
-            total += float(np.abs(found - share).mean()) + (20.0 if n == TRAIN else 5.0) * float((found == 0).sum())
+            total += float(np.abs(shares - share).mean()) + (20.0 if n == TRAIN else 5.0) * float((shares == 0).sum())
         return total
 
     best = min((draw_parts(size, wanted, rng) for _ in range(_TRIALS // 10)), key=cost)
@@ -74,8 +74,8 @@ def split_polygons(labels: Labels, valid: NDArray[np.bool_], *, reach: int, conf
     for _ in range(_TRIALS):
         tried = best.copy()
         tried[rng.integers(len(size))] = rng.choice(numbers)
-        if (found := cost(tried)) <= lowest:
-            best, lowest = tried, found
+        if (shares := cost(tried)) <= lowest:
+            best, lowest = tried, shares
     parts = add_guard(np.where(number >= 0, best[number], TRAIN).astype(np.uint8), valid, reach)
     notes += [f"{len(size)} polygons: " + ", ".join(f"{(best == n).sum()} {PART_NAMES[n]}" for n in numbers)]
     notes += check_parts(parts, index, labels.classes, [n for n in numbers if n != TRAIN], reach)
@@ -118,13 +118,13 @@ def split_given(path: Path | str, grid: Grid, labels: Labels, valid: NDArray[np.
     3 test, 4 guard. Pixels too near a later part become guard, which a note says. Raises InputError."""
     path = Path(path)
     values, own, _ = read_band(path)
-    found = match(grid, replace(own, crs=same_crs(own.crs, grid.crs)), names=("MS", path.name), tool="gdalwarp")
-    if found.ratio != 1 or found.ms != grid.window:
+    lies = match(grid, replace(own, crs=same_crs(own.crs, grid.crs)), names=("MS", path.name), tool="gdalwarp")
+    if lies.ratio != 1 or lies.ms != grid.window:
         raise InputError(
-            f"split {path} covers {found.ms.height}×{found.ms.width} MS pixels at {found.ratio} of its own on each; "
+            f"split {path} covers {lies.ms.height}×{lies.ms.width} MS pixels at {lies.ratio} of its own on each; "
             f"the scene's {grid.height}×{grid.width} at 1 are needed; warp it to the grid of MS"
         )
-    values = values[found.pan.slices]
+    values = values[lies.pan.slices]
     if not np.isin(values, range(len(PART_NAMES))).all():
         known = ", ".join(f"{n} {name}" for n, name in enumerate(PART_NAMES))
         raise InputError(f"split {path} holds values from {values.min()} to {values.max()}; known are {known}")

@@ -216,8 +216,8 @@ class TrainingArea:
         cuts = []
         for r, c, phase in zip(row, col, phases, strict=True):
             window = Window(r, c, tall, wide)
-            known = label[phase[0] :: self.step, phase[1] :: self.step][window.slices].astype(np.int64)
-            cuts.append((*self._drawn(self._with_halo(window), phase), known))
+            labels_here = label[phase[0] :: self.step, phase[1] :: self.step][window.slices].astype(np.int64)
+            cuts.append((*self._drawn(self._with_halo(window), phase), labels_here))
         return self._stack(cuts, rng, augment=augment and tall == wide)
 
     def guessed(self, places: NDArray[np.int64], probability: NDArray[np.float32], balance: float) -> Guessed:
@@ -227,8 +227,8 @@ class TrainingArea:
         likeliest classes come in the shares in which `draw_patches` draws the labelled ones by `balance`.
         """
         likeliest = probability.argmax(1)
-        found = np.bincount(likeliest, minlength=len(self.class_counts))
-        chance = (self.drawn_counts(balance) / np.maximum(found, 1))[likeliest]
+        counts = np.bincount(likeliest, minlength=len(self.class_counts))
+        chance = (self.drawn_counts(balance) / np.maximum(counts, 1))[likeliest]
         return Guessed(places, probability, chance / chance.sum())
 
     def draw_patches(
@@ -378,8 +378,8 @@ def training_area(
     """What training may look at, over all scenes that train or validate; band statistics over all that train."""
     statistics = statistics or training_statistics(list(zip(pixels, splits, strict=True)))
     areas = [
-        TrainingArea.of(*one, config=config, ratio=ratio, phase=phase, statistics=statistics)
-        for one in zip(pixels, labels, splits, strict=True)
-        if np.isin(one[2].part, (TRAIN, VALIDATION)).any()
+        TrainingArea.of(*scene, config=config, ratio=ratio, phase=phase, statistics=statistics)
+        for scene in zip(pixels, labels, splits, strict=True)
+        if np.isin(scene[2].part, (TRAIN, VALIDATION)).any()
     ]
     return TrainingArea.joined(areas)

@@ -19,7 +19,7 @@ from adcdnet.errors import InputError
 from adcdnet.mapping.progress import Progress, silent
 from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.architecture import Layout
-from adcdnet.nn.mamba import Mamba
+from adcdnet.nn.mamba import StepProjection
 from adcdnet.nn.parts import PUBLISHED, Parts
 from adcdnet.nn.tile_sharing import Targets
 from adcdnet.training.area import Drawn
@@ -54,12 +54,12 @@ def build_network(config: TrainConfig, layout: Layout, device: torch.device, par
 
 
 def xavier(network: nn.Module) -> None:
-    """As published: Xavier-uniform on Conv2d and Linear, except where zero gates and Mamba's own start are meant."""
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and "gate_" not in name:
+    """As published: Xavier-uniform on Conv2d and Linear; zero gates and Mamba's own start are none and stay."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | StepProjection):  # drawn there too: a seed keeps its weights
             nn.init.xavier_uniform_(module.weight)
     for module in network.modules():
-        if isinstance(module, Mamba):
+        if isinstance(module, StepProjection):
             module.reset_parameters()
 
 

@@ -26,6 +26,7 @@ from adcdnet.errors import InputError
 from adcdnet.files import as_json, write_whole
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.labels import Labels
+from adcdnet.geo.masks import PLAIN
 from adcdnet.geo.raster_writer import write_raster
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping import memory
@@ -217,7 +218,7 @@ def _write_inputs(folder: Path, scenes: Sequence[LabelledScene], ground: _Ground
         file = folder / split_name(labelled.name if len(scenes) > 1 else "")
         write_raster(file, split.part, labelled.scene.grid, nodata=0, tags=tags)
     write_whole(folder / "config.toml", ground.config.to_toml().encode())
-    provenance.write(folder, _inputs(scenes), scenes[0].labels.column, command)
+    provenance.write(folder, _inputs(scenes), scenes[0].labels.column, scenes[0].labels.layer, command)
 
 
 def _record(
@@ -276,7 +277,10 @@ def _inputs(scenes: Sequence[LabelledScene]) -> dict[str, provenance.Input]:
     for labelled in scenes:
         files = {**labelled.scene.files, "labels": labelled.labels.path}
         before = "" if len(scenes) == 1 else f"{labelled.name}: "
-        inputs |= {before + what: provenance.Input.of(path) for what, path in files.items() if path is not None}
+        for what, path in files.items():
+            if path is not None:
+                rule = labelled.scene.mask_rule if what == "mask" else PLAIN
+                inputs[before + what] = provenance.Input.of(path, rule)
     return inputs
 
 

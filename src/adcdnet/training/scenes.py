@@ -62,41 +62,42 @@ def check_alike(scenes: Sequence[LabelledScene], *, fine: bool = False) -> None:
     fine: the grid of a scene is that of its PAN image.
     """
     first = scenes[0]
-    for one in scenes:
-        grid, labels = one.scene.fine_grid if fine else one.scene.grid, one.labels
+    for labelled in scenes:
+        grid, labels = labelled.scene.fine_grid if fine else labelled.scene.grid, labelled.labels
         if labels.index.shape != grid.shape:
             raise InputError(
                 f"labels are of {labels.index.shape[0]}×{labels.index.shape[1]} pixels, the scene's "
                 f"{'PAN' if fine else 'MS'} grid of {grid.height}×{grid.width}; read them with "
                 f"read_labels(path, scene.{'fine_' if fine else ''}grid)"
             )
-        for what, found, needed in (
-            ("MS bands", one.scene.ms_bands, first.scene.ms_bands),
-            ("PAN bands", one.scene.pan_bands, first.scene.pan_bands),
-            ("PAN pixels per MS pixel", one.scene.ratio, first.scene.ratio),
+        for what, here, needed in (
+            ("MS bands", labelled.scene.ms_bands, first.scene.ms_bands),
+            ("PAN bands", labelled.scene.pan_bands, first.scene.pan_bands),
+            ("PAN pixels per MS pixel", labelled.scene.ratio, first.scene.ratio),
         ):
-            if found != needed:
+            if here != needed:
                 raise InputError(
-                    f"scene {one.name!r} has {found} {what}, scene {first.name!r} has {needed}; scenes trained "
+                    f"scene {labelled.name!r} has {here} {what}, scene {first.name!r} has {needed}; scenes trained "
                     "together must agree in bands and ratio; leave one out"
                 )
-        if not same_phase(one.scene.phase, first.scene.phase):
+        if not same_phase(labelled.scene.phase, first.scene.phase):
             raise InputError(
-                f"PAN pixels of scene {one.name!r} lie {phase_words(one.scene.phase)} off the MS edges, those of scene "
-                f"{first.name!r} {phase_words(first.scene.phase)}; scenes trained together must agree; leave one out"
+                f"PAN pixels of scene {labelled.name!r} lie {phase_words(labelled.scene.phase)} off the MS edges, "
+                f"those of scene {first.name!r} {phase_words(first.scene.phase)}; scenes trained together must agree; "
+                "leave one out"
             )
-        mine, theirs = (list(s.scene.ms_descriptions) for s in (one, first))
+        mine, theirs = (list(s.scene.ms_descriptions) for s in (labelled, first))
         if mine != theirs and None not in mine and sorted(map(str, mine)) == sorted(map(str, theirs)):
             raise InputError(
-                f"scene {one.name!r} has its MS bands as {mine}, scene {first.name!r} as {theirs}; one order is "
+                f"scene {labelled.name!r} has its MS bands as {mine}, scene {first.name!r} as {theirs}; one order is "
                 "needed; write one of them again in the order of the other"
             )
         if labels.classes != first.labels.classes:
             raise InputError(
-                f"the classes of scene {one.name!r} are {list(labels.classes.names)}, those of scene {first.name!r} "
-                f"{list(first.labels.classes.names)}; name one class table for all scenes"
+                f"the classes of scene {labelled.name!r} are {list(labels.classes.names)}, those of scene "
+                f"{first.name!r} {list(first.labels.classes.names)}; name one class table for all scenes"
             )
-    names = [one.name for one in scenes]
+    names = [labelled.name for labelled in scenes]
     if len(set(names)) < len(names):
         raise InputError(f"the scenes are named {names}; each needs a name of its own")
 
@@ -109,11 +110,11 @@ def on_ms_grid(
     step: labelled pixels per MS pixel and axis. An MS pixel can be used where any of its own can.
     """
     coarse, usable = [], []
-    for one, known in zip(scenes, pixels, strict=True):
-        valid = known.valid_targets(step)
-        index = np.where(valid, one.labels.index, -1).astype(np.int16)
-        coarse.append(replace(one, labels=replace(one.labels, index=index).coarsen(step)))
-        height, width = one.scene.grid.shape
+    for labelled, read in zip(scenes, pixels, strict=True):
+        valid = read.valid_targets(step)
+        index = np.where(valid, labelled.labels.index, -1).astype(np.int16)
+        coarse.append(replace(labelled, labels=replace(labelled.labels, index=index).coarsen(step)))
+        height, width = labelled.scene.grid.shape
         usable.append(np.asarray(valid.reshape(height, step, width, step).any(axis=(1, 3)), bool))
     return coarse, usable
 
@@ -127,20 +128,22 @@ def divide(
     """
     if len(scenes) == 1 and scenes[0].part is None:
         return [_divided(scenes[0], scenes[0].labels, valid[0], reach, config, seed)], ()
-    index = stack([np.where(v, one.labels.index, -1) for one, v in zip(scenes, valid, strict=True)], gap=0, fill=-1)
+    index = stack(
+        [np.where(v, labelled.labels.index, -1) for labelled, v in zip(scenes, valid, strict=True)], gap=0, fill=-1
+    )
     classes = scenes[0].labels.classes
     check_counts(index, classes)
     splits = []
-    for one, usable in zip(scenes, valid, strict=True):
-        if one.part is not None:
-            part = np.where(usable, PART_NAMES.index(one.part), UNUSED).astype(np.uint8)
+    for labelled, usable in zip(scenes, valid, strict=True):
+        if labelled.part is not None:
+            part = np.where(usable, PART_NAMES.index(labelled.part), UNUSED).astype(np.uint8)
             splits.append(Split(part, max(usable.shape), ()))
             continue
         try:
-            found = _divided(one, _learnable(one.labels, usable), usable, reach, config, seed)
+            split = _divided(labelled, _learnable(labelled.labels, usable), usable, reach, config, seed)
         except InputError as error:
-            raise InputError(f"scene {one.name!r}: {error}") from error
-        splits.append(replace(found, notes=tuple(f"{one.name}: {note}" for note in found.notes)))
+            raise InputError(f"scene {labelled.name!r}: {error}") from error
+        splits.append(replace(split, notes=tuple(f"{labelled.name}: {note}" for note in split.notes)))
     parts = stack([split.part for split in splits], gap=0, fill=UNUSED)
     missing = [n for k, n in enumerate(classes.names) if not ((index == k) & (parts == TRAIN)).any()]
     if missing:
@@ -153,10 +156,10 @@ def divide(
 
 
 def _divided(
-    one: LabelledScene, labels: Labels, valid: NDArray[np.bool_], reach: int, config: SplitConfig, seed: int
+    labelled: LabelledScene, labels: Labels, valid: NDArray[np.bool_], reach: int, config: SplitConfig, seed: int
 ) -> Split:
-    if one.split is not None:
-        return split_given(one.split, one.scene.grid, labels, valid, reach=reach)
+    if labelled.split is not None:
+        return split_given(labelled.split, labelled.scene.grid, labels, valid, reach=reach)
     make = {"blocks": split_blocks, "polygons": split_polygons, "random": split_random}[config.unit]
     return make(labels, valid, reach=reach, config=config, seed=seed)
 
@@ -204,5 +207,5 @@ def _same_ground(scenes: Sequence[LabelledScene]) -> tuple[str, ...]:
 def total_leakage(labels: Sequence[Labels], splits: Sequence[Split], *, reach: int) -> Leakage:
     """`leakage` of the test parts, over all scenes together."""
     part = stack([split.part for split in splits], gap=2 * reach, fill=UNUSED)
-    index = stack([one.index for one in labels], gap=2 * reach, fill=-1)
+    index = stack([of_scene.index for of_scene in labels], gap=2 * reach, fill=-1)
     return leakage(part, (part == TEST) & (index >= 0), reach=reach)

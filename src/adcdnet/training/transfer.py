@@ -37,10 +37,10 @@ def begin_from(
             f"the settings of the network differ from those of the model to begin from ({differ}); leave them to --init"
         )
     for what in ("ms_bands", "pan_bands", "ratio"):
-        found, needed = getattr(network.layout, what), getattr(trained.layout, what)
-        if found != needed:
+        came, needed = getattr(network.layout, what), getattr(trained.layout, what)
+        if came != needed:
             raise InputError(
-                f"the scene has {what.replace('_', ' ')} {found}, the model to begin from {needed}; choose bands with "
+                f"the scene has {what.replace('_', ' ')} {came}, the model to begin from {needed}; choose bands with "
                 "--ms-bands and --pan-bands, or train without --init"
             )
     if not same_phase(phase, model.phase):
@@ -48,9 +48,9 @@ def begin_from(
             f"PAN pixels of the scene lie {phase_words(phase)} off the MS edges, those of the model to begin from "
             f"{phase_words(model.phase)}; begin from a model trained on such images, or train without --init"
         )
-    known = {name: k for k, name in enumerate(model.classes.names)}
-    here = [k for k, name in enumerate(classes.names) if name in known]
-    there = [known[classes.names[k]] for k in here]
+    row_of = {name: k for k, name in enumerate(model.classes.names)}
+    here = [k for k, name in enumerate(classes.names) if name in row_of]
+    there = [row_of[classes.names[k]] for k in here]
     fresh, weights = network.state_dict(), dict(trained.state_dict())
     for name in fresh:
         if ".classifier." in f".{name}":
@@ -59,7 +59,7 @@ def begin_from(
             weights[name] = rows
     with torch.no_grad():
         network.load_state_dict(weights)
-    return tuple(name for name in classes.names if name not in known)
+    return tuple(name for name in classes.names if name not in row_of)
 
 
 def notes_of(model: Model, statistics: BandStatistics, new: tuple[str, ...]) -> list[str]:
