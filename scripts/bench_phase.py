@@ -1,4 +1,4 @@
-"""What half a pixel costs: a simulated ground per seed, whose PAN meets the MS edges, lies half a pixel off, or is moved.
+"""What half a pixel costs: a simulated ground per seed, whose PAN meets the MS edges, lies half off them, or is moved.
 
 A PAN pixel is the mean of 2×2 pixels of a PAN twice as fine: from an even row and column on, its edges meet those of
 MS ("edges meet"); from an odd one on, they lie half a pixel off ("half, as it is"). The copy that `adcdnet align` makes
