@@ -229,7 +229,7 @@ class Scene:
         hidden = np.zeros((box.height, box.width), bool)  # beyond the mask's file nothing is
         there = box.shift(extent.row, extent.col).within(*mask.image.grid.shape)
         own = there.shift(-extent.row - box.row, -extent.col - box.col).slices
-        hidden[own] = ((values[0] != 0) | ~valid)[own]
+        hidden[own] = (mask.rule.hides(values[0]) | ~valid)[own]
         for number, (image, seen) in enumerate(((pixels.ms, pixels.ms_valid), (pixels.pan, pixels.pan_valid))):
             rows, cols = (
                 [at - first for at in all_of[number]] for all_of, first in zip(axes, (top, left), strict=True)
