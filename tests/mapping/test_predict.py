@@ -74,7 +74,7 @@ def test_dense_is_exact_wherever_targets_lie(ratio, size, valid, at_once, change
     layout = Layout(ms_bands=2, pan_bands=1, ratio=ratio, classes=3)
     network = build_model(layout, seed=seed, **changes).network.double()
     config, rng = network.config, np.random.default_rng(seed)
-    step, around = config.step(ratio), 2 * config.reach
+    step, around = config.targets_per_pixel(ratio), 2 * config.reach
     ms, pan = (
         torch.from_numpy(rng.normal(size=(b, *((n + around) * r for n in size)))) for b, r in ((2, 1), (1, ratio))
     )

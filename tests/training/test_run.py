@@ -338,7 +338,7 @@ def begun(labelled_pair, **changes) -> tuple[ADCDNet, Supervision]:
     with labelled_pair.open() as scene:
         labels, pixels = labelled_pair.read_labels(scene), scene.read(scene.grid.window)
     split = split_blocks(labels, pixels.valid, reach=config.reach, config=config.split, seed=0)
-    step = config.network.step(2)
+    step = config.network.targets_per_pixel(2)
     labels = replace(labels, index=labels.index.repeat(step, 0).repeat(step, 1))
     area = TrainingArea.of(pixels, labels, split, config=config, ratio=2)
     network = build_network(config, Layout(ms_bands=4, pan_bands=1, ratio=2, classes=3), CPU)

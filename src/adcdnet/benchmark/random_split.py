@@ -82,7 +82,7 @@ def _claim(run: Run, scenes: Sequence[LabelledScene], device: str) -> Claim:
     model, classes, where = run.model, len(run.model.classes), pick_device(device)
     confusions = np.zeros((len(TAUS), classes, classes + 1), np.int64)
     for labelled in scenes:
-        step = model.network.config.step(labelled.scene.ratio)
+        step = model.network.config.targets_per_pixel(labelled.scene.ratio)
         split = run.split("" if len(scenes) == 1 else labelled.name)
         grid = labelled.scene.grid_of(model.network.config.grid)
         truth = labels_in_part(labelled.labels, grid, "the scene", split, "test")

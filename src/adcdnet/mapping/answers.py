@@ -40,7 +40,7 @@ class Answers:
         """For the logits of a model. prior: shares (K,) in which classes are expected; None: as they were labelled."""
         return cls(
             shape,
-            model.network.config.step(model.network.layout.ratio),
+            model.network.config.targets_per_pixel(model.network.layout.ratio),
             model.label_shares if prior is None else prior,
             model.drawn_shares,
             local_priors=model.answers.local_priors,

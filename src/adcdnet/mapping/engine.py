@@ -69,7 +69,7 @@ def logits_of(
     The logits of neighbours are averaged as the settings of the model say.
     """
     config, margin = model.network.config, model.answers.margin
-    step = config.step(model.network.layout.ratio)
+    step = config.targets_per_pixel(model.network.layout.ratio)
     images = model.statistics.standardise(*pixels)
     own, inside = (_without_border(border * step) for border in (config.reach, margin))
     logits = window_logits(
@@ -143,7 +143,7 @@ def _dense(network: ADCDNet, ms: Tensor, pan: Tensor, row: NDArray[np.int64], co
     convolved once for every phase, MS once for all.
     """
     config, ratio = network.config, network.layout.ratio
-    step, margin = config.step(ratio), config.reach - config.before
+    step, margin = config.targets_per_pixel(ratio), config.reach - config.before
     window = Window(margin, margin, ms.shape[1] - 2 * margin, ms.shape[2] - 2 * margin)
     widest = max(*config.widths, config.hidden)
     at_once = (_AT_ONCE_ON_GPU if ms.device.type == "cuda" else _AT_ONCE) // (4 * widest)
@@ -187,7 +187,7 @@ def cut_patches(
 ) -> tuple[Tensor, Tensor]:
     """One patch per target (n, B, h, h) and (n, B', h·r, h·r), from a window with a halo of the network's reach."""
     config, ratio = network.config, network.layout.ratio
-    step, size, first = config.step(ratio), config.size, config.reach - config.before
+    step, size, first = config.targets_per_pixel(ratio), config.size, config.reach - config.before
     windows = [Window(r // step + first, c // step + first, size, size) for r, c in zip(row, col, strict=True)]
     phases = zip(row % step, col % step, strict=True)
     return (

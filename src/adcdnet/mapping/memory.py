@@ -68,7 +68,7 @@ def _bytes_per_position(network: ADCDNet, engine: Engine) -> int:
     config, layout = network.config, network.layout
     # pixels: as read twice (read-ahead), standardised in float64, as tensors
     raw = 10 * (layout.ms_bands + layout.pan_bands * layout.ratio**2)
-    answer = 6 * layout.classes * config.step(layout.ratio) ** 2
+    answer = 6 * layout.classes * config.targets_per_pixel(layout.ratio) ** 2
     if engine == "patch":
         return 4 * (raw + answer)
     # float32 at every position: the maps of both sensors (on the fine grid those of pan twice, of one phase and the

@@ -142,7 +142,7 @@ class Architecture:
         """8 for both profiles; one more on the fine grid, where PAN is centred on a PAN pixel."""
         return max(self.before, self.after) + (self.grid == "fine")
 
-    def step(self, ratio: int) -> int:
+    def targets_per_pixel(self, ratio: int) -> int:
         """Targets per MS pixel and axis: 1, or `ratio` where they are PAN pixels."""
         return ratio if self.grid == "fine" else 1
 

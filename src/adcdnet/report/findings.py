@@ -62,7 +62,7 @@ class Findings:
     @property
     def step(self) -> int:
         """Map pixels per MS pixel and axis: 1, or the ratio where PAN pixels are mapped."""
-        return self.files.model.network.config.step(self.scene.ratio)
+        return self.files.model.network.config.targets_per_pixel(self.scene.ratio)
 
     @property
     def grid(self) -> Grid:
@@ -87,7 +87,7 @@ def find_product(
         named = own
         beside = files.folder / "probabilities.tif"
         soft = soft or (beside if beside.exists() and not files.scene else None)
-    step = files.model.network.config.step(scene.ratio)
+    step = files.model.network.config.targets_per_pixel(scene.ratio)
     small = scene.grid.height * scene.grid.width * step**2 <= PREDICTED
     if named is not None and (soft is not None or not small):
         return Product(named, soft, made=False)

@@ -27,12 +27,12 @@ def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
     sides = [largest] if config.block else [max(1, largest), max(1, largest * 2 // 3)]
     rng = np.random.default_rng(seed)
     # assignments are weighed on squares of this side, at most about 40,000 of them; the chosen one is made exactly
-    cell = max(1, reach // 3, int((height * width / 40_000) ** 0.5))
-    counts = cell_counts(index, len(totals), cell)
+    square = max(1, reach // 3, int((height * width / 40_000) ** 0.5))
+    counts = square_counts(index, len(totals), square)
     best: tuple[float, int, NDArray[np.uint8]] | None = None
     for side in sides:
         block = block_numbers(height, width, side)
-        of_cell = block_of_cells(block, cell, counts.shape[1:])
+        of_square = block_of_squares(block, square, counts.shape[1:])
         weight = np.bincount(block[index >= 0], minlength=int(block.max()) + 1).astype(float)
         leader: tuple[float, NDArray[np.uint8]] | None = None
         for trial in range(_TRIALS):
@@ -42,7 +42,7 @@ def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
                 part = leader[1].copy()
                 a, b = rng.integers(part.size, size=2)
                 part[[a, b]] = part[[b, a]]
-            cost = cost_of_parts(part[of_cell], counts, totals, wanted, -(-reach // cell))
+            cost = cost_of_parts(part[of_square], counts, totals, wanted, -(-reach // square))
             if leader is None or cost < leader[0]:
                 leader = (cost, part)
         assert leader is not None
@@ -55,9 +55,9 @@ def split_blocks(labels: Labels, valid: NDArray[np.bool_], *, reach: int, config
     return Split(parts, side, tuple(notes))
 
 
-def block_of_cells(block: NDArray[np.int64], cell: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """The block number in the middle of every cell × cell square; the last squares may be narrower than half of one."""
-    middle = block[cell // 2 :: cell, cell // 2 :: cell]
+def block_of_squares(block: NDArray[np.int64], square: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """The block number in the middle of every square × square pixels; the last may be narrower than half of that."""
+    middle = block[square // 2 :: square, square // 2 :: square]
     return np.pad(middle, ((0, shape[0] - middle.shape[0]), (0, shape[1] - middle.shape[1])), mode="edge")
 
 
@@ -75,11 +75,11 @@ def block_numbers(height: int, width: int, side: int) -> NDArray[np.int64]:
     return row[:, None] * cols + col[None, :]
 
 
-def cell_counts(index: NDArray[np.int16], classes: int, cell: int) -> NDArray[np.int64]:
-    """Labelled pixels of every class in every cell × cell square, (K, h, w)."""
-    rows, cols = -(-index.shape[0] // cell), -(-index.shape[1] // cell)
+def square_counts(index: NDArray[np.int16], classes: int, square: int) -> NDArray[np.int64]:
+    """Labelled pixels of every class in every square × square pixels, (K, h, w)."""
+    rows, cols = -(-index.shape[0] // square), -(-index.shape[1] // square)
     row, col = np.nonzero(index >= 0)
-    flat = (index[row, col].astype(np.int64) * rows + row // cell) * cols + col // cell
+    flat = (index[row, col].astype(np.int64) * rows + row // square) * cols + col // square
     return np.bincount(flat, minlength=classes * rows * cols).reshape(classes, rows, cols)
 
 

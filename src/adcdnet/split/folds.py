@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from adcdnet.config import SplitConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.labels import Labels
-from adcdnet.split.blocks import block_numbers, block_of_cells, block_side, cell_counts, cost_of_parts, draw_parts
+from adcdnet.split.blocks import block_numbers, block_of_squares, block_side, cost_of_parts, draw_parts, square_counts
 from adcdnet.split.parts import FEWEST_TO_VALIDATE, TEST, TRAIN, UNUSED, VALIDATION, Split, add_guard, check_counts
 
 _TRIALS = 600
@@ -53,13 +53,13 @@ def block_folds(
             f"{int((weight > 0).sum())} blocks of {side} MS pixels hold labels, too few for {folds} folds; ask for "
             "fewer folds or smaller blocks, or label more places"
         )
-    cell = max(1, reach // 3)
-    counts = cell_counts(index, len(totals), cell)
-    of_cell = block_of_cells(block, cell, counts.shape[1:])
+    square = max(1, reach // 3)
+    counts = square_counts(index, len(totals), square)
+    of_square = block_of_squares(block, square, counts.shape[1:])
     rng = np.random.default_rng(seed)
 
     def cost(part: NDArray[np.uint8], wanted: dict[int, float]) -> float:
-        return cost_of_parts(part[of_cell], counts, totals, wanted, -(-reach // cell))
+        return cost_of_parts(part[of_square], counts, totals, wanted, -(-reach // square))
 
     def cost_of_folds(fold: NDArray[np.int64]) -> float:
         return sum(cost(_tested(fold, number), {TEST: 1 / folds}) for number in range(folds))

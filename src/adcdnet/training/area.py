@@ -88,7 +88,7 @@ class TrainingArea:
         statistics: BandStatistics | None = None,
     ) -> TrainingArea:
         """Of one scene. labels: on the grid of the targets. statistics: measured over the train part if not given."""
-        network, step = config.network, config.network.step(ratio)
+        network, step = config.network, config.network.targets_per_pixel(ratio)
         reach = config.reach + any(phase)  # a flip may want the PAN pixel before those that the network sees
         train, test = split.part == TRAIN, (split.part == TEST) & split.hides_test
         statistics = statistics or training_statistics([(pixels, split)])
@@ -148,7 +148,7 @@ class TrainingArea:
 
     @property
     def step(self) -> int:
-        return self.network.step(self.ratio)
+        return self.network.targets_per_pixel(self.ratio)
 
     @cached_property
     def _turning(self) -> Turning:

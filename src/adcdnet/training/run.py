@@ -183,7 +183,7 @@ def _prepare(scenes: Sequence[LabelledScene], config: TrainConfig, init: Model |
     first, labels = scenes[0].scene, [labelled.labels for labelled in scenes]
     classes = labels[0].classes
     pixels = [labelled.scene.read(labelled.scene.grid.window) for labelled in scenes]
-    coarse, usable = on_ms_grid(scenes, pixels, step=config.network.step(first.ratio))
+    coarse, usable = on_ms_grid(scenes, pixels, step=config.network.targets_per_pixel(first.ratio))
     splits, notes = divide(coarse, usable, reach=config.reach, config=config.split, seed=config.seed)
     if not config.network.stem and first.ratio != 4:
         raise InputError(
