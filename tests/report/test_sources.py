@@ -115,8 +115,8 @@ def test_the_line_that_predict_ends_with_makes_the_report(call, labelled_pair, t
     assert "(2 bands, 83 × 71 pixels" in text
 
 
-def test_labels_of_a_layer_by_codes_are_kept_with_the_run(labelled_pair, call, tmp_path):
-    """CORINE's codes in one layer of two, named by a class table: model and inputs.json keep what they mean."""
+def test_labels_of_a_layer_by_codes_are_read_again_for_the_page(labelled_pair, call, tmp_path):
+    """CORINE's codes in one layer of two, named by a class table: model, inputs.json and page keep what they mean."""
     corner = [tuple(labelled_pair.open().grid.transform @ at) for at in ((0, 0), (1, 1))]
     (left, top), (right, bottom) = corner
     boxes = {value: [] for value in (1, 2, 4)}
@@ -145,3 +145,5 @@ def test_labels_of_a_layer_by_codes_are_kept_with_the_run(labelled_pair, call, t
     files = read_run(tmp_path / "run", {})
     assert (files.layer, files.column) == ("train", None)
     assert (files.model.classes.names, files.model.classes.codes) == (("meadow", "rock", "water"), (231, 332, 512))
+    code, _, err = call("report", tmp_path / "run")
+    assert code == 0, err
