@@ -182,7 +182,8 @@ def test_label_values_that_the_class_table_has_not(refused, labelled_pair, write
     values = labelled_pair.truth.copy()
     values[5, 5], values[6, 6] = 3, 77
     message = refused(*train_arguments(labels_of(write_tif, labelled_pair, values), tmp_path / "run"))
-    assert "[3, 77], which the class table has not (it has [1, 2, 4]); add them" in message
+    assert "['3', '77'], which the class table has not" in message
+    assert "values [1, 2, 4]); add them" in message
 
 
 def test_no_label_and_one_class_only(refused, labelled_pair, write_tif, tmp_path):

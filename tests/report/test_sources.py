@@ -4,14 +4,16 @@ import json
 import shlex
 import shutil
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 
 import adcdnet as ad
 from adcdnet.report.sources import read_run
 from adcdnet.training.scenes import LabelledScene
-from conftest import QUICK
+from conftest import QUICK, UTM
 
 pytestmark = pytest.mark.usefixtures("few_trials")
 
@@ -111,3 +113,37 @@ def test_the_line_that_predict_ends_with_makes_the_report(call, labelled_pair, t
     assert f"3 classes on {mapped:,} MS pixels".replace(",", "\u202f") in text
     assert "low.tif is not the file that the run was trained with" in text
     assert "(2 bands, 83 × 71 pixels" in text
+
+
+def test_labels_of_a_layer_by_codes_are_read_again_for_the_page(labelled_pair, call, tmp_path):
+    """CORINE's codes in one layer of two, named by a class table: model, inputs.json and page keep what they mean."""
+    corner = [tuple(labelled_pair.open().grid.transform @ at) for at in ((0, 0), (1, 1))]
+    (left, top), (right, bottom) = corner
+    boxes = {value: [] for value in (1, 2, 4)}
+    for (row, col), value in np.ndenumerate(labelled_pair.truth):
+        x, y = left + col * (right - left), top + row * (bottom - top)
+        boxes[int(value)].append(shapely.box(x, y + bottom - top, x + right - left, y))
+    codes = {1: 231, 2: 332, 4: 512}
+    frame = geopandas.GeoDataFrame(
+        {"code": [codes[value] for value in boxes]}, geometry=[shapely.union_all(of) for of in boxes.values()], crs=UTM
+    )
+    labels, table = tmp_path / "labels.gpkg", tmp_path / "codes.csv"
+    frame.to_file(labels, layer="train")
+    frame.assign(code=1).to_file(labels, layer="other")
+    table.write_text("value,name\n231,meadow\n332,rock\n512,water\n")
+    config = tmp_path / "quick.toml"
+    config.write_text(ad.TrainConfig().replace(QUICK).replace({"stage2": {"steps": 3}}).to_toml())
+    where = ("--ms", labelled_pair.ms, "--pan", labelled_pair.pan, "--labels", labels, "--classes", table)
+    code, _, err = call("train", *where, "--config", config, "--no-stage1", "--out", tmp_path / "run")
+    assert code == 1
+    assert "has 2 layers of shapes: 'train', 'other'; name one of them with --layer" in err
+    code, _, err = call(
+        "train", *where, "--layer", "train", "--config", config, "--no-stage1", "--out", tmp_path / "run"
+    )
+    assert code == 0, err
+    assert "1 for 231 meadow, 2 for 332 rock, 3 for 512 water" in err
+    files = read_run(tmp_path / "run", {})
+    assert (files.layer, files.column) == ("train", None)
+    assert (files.model.classes.names, files.model.classes.codes) == (("meadow", "rock", "water"), (231, 332, 512))
+    code, _, err = call("report", tmp_path / "run")
+    assert code == 0, err

@@ -55,6 +55,7 @@ def test_train_and_map_several(call, scenes, tmp_path):
         (("train", "s.toml", "--ms", "m.tif", "--out", "r"), "name a file of scenes, or --ms"),
         (("train", "--ms", "m.tif", "--out", "r"), "needs all of --ms, --pan and --labels"),
         (("train", "s.toml", "--column", "c", "--out", "r"), "masks and splits stand in the file of scenes"),
+        (("train", "s.toml", "--layer", "l", "--out", "r"), "masks and splits stand in the file of scenes"),
     ],
 )
 def test_one_way_to_name_what_is_trained_on(call, arguments, says):

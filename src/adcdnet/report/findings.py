@@ -121,7 +121,8 @@ def look(
             if (raster.grid.shape, raster.grid.transform) == (scene.grid.shape, scene.grid.transform):
                 split = raster.read(scene.grid.window)[0]
     source = files.sources.get("labels")
-    table = None if read_classes(product.map) else files.model.classes
+    own = read_classes(product.map)
+    table = files.model.classes if own is None or own.names == files.model.classes.names else None  # with its codes
     if source is not None:
         cut, part = (None, None) if split is None else (files.split, "test")
         labels = read_labels(source.path, grid, classes=files.model.classes, column=column, layer=layer)
