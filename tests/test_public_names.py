@@ -25,9 +25,11 @@ def test_network_parts_do_without_raster_libraries_and_settings():
 
 def test_every_name_is_what_type_checkers_take_it_for():
     tree = ast.parse(Path(ad.__file__).read_text())
+    (typed,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     sources = {
         alias.name: node.module
-        for node in ast.walk(tree)
+        for statement in typed.body
+        for node in ast.walk(statement)
         if isinstance(node, ast.ImportFrom) and node.module.startswith("adcdnet.")
         for alias in node.names
     }

@@ -260,9 +260,11 @@ def test_an_interruption_leaves_the_older_file(monkeypatch, tmp_path):
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    for path in (tmp_path / "none" / "file", tmp_path / "file" / "below", tmp_path):
+    for path in (tmp_path / "none" / "file", tmp_path / "file" / "below"):
         with pytest.raises(InputError, match="cannot be written"):
             write_whole(path, b"new")
+    with pytest.raises(InputError, match="is a folder; name a file to write"):
+        write_whole(tmp_path, b"new")
 
 
 # ---- the device
