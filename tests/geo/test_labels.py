@@ -384,6 +384,16 @@ def test_polygons_between_centres_label_the_pixel_in_which_most_of_them_lies(sce
     assert labels.contested == 1
 
 
+def test_a_polygon_whose_only_centre_lies_under_another_labels_nothing(scene, write_shapes):
+    """It is not one between centres, though most of it lies in a pixel that nobody labels."""
+    most, rest = block(4.6, 2.0, 0.35, 1.2), block(4.45, 3.1, 0.2, 0.5)  # in column 2, and on the centre of column 3
+    rows = [("forest", most.union(rest)), ("forest", block(4, 3, 1, 1))]
+    labels = read_labels(write_shapes([*rows, ("water", block(8, 8, 1, 1))]), scene.grid)
+    expected = np.full((13, 11), -1)
+    expected[4, 3], expected[8, 8] = 0, 1
+    assert np.array_equal(labels.index, expected)
+
+
 def test_points_label_the_pixel_they_lie_in(scene, write_shapes):
     rows = [("a", Point(at(2.01, 3.99))), ("b", MultiPoint([at(5.5, 6.5), at(12.99, 0.01)])), ("b", Point(at(20, 20)))]
     labels = read_labels(write_shapes(rows), scene.grid)

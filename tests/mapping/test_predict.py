@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from adcdnet.errors import InputError
 from adcdnet.files import HeldFolder
+from adcdnet.geo.raster import read_band
 from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.mapping import engine
 from adcdnet.mapping.engine import default_engine, logits_of, scene_logits
@@ -426,6 +427,25 @@ def test_nothing_but_the_map_is_left_of_a_call_nor_of_those_that_were_killed(tin
     predict(tiny_model, tiny_scene, out=tmp_path / "map.tif")
     left = {path.name for path in tmp_path.iterdir() if path.name.endswith(".tiles")}
     assert left == {running.path.name, ".other.tif.x1.tiles", ".map.tif.2.tiles"}
+
+
+def test_tiles_of_another_mask_rule_are_not_used_again(tiny_model, tiny_scene, write_tif, tmp_path, monkeypatch):
+    """What a mask hides depends on its rule: tiles of one rule in a map of another would be wrong in silence."""
+    monkeypatch.setattr("adcdnet.mapping.memory.LARGEST_TILE", 16)
+    mask = write_tif("scl.tif", np.arange(29 * 37).reshape(29, 37).astype(np.uint16) % 2 + 3)  # 3 and 4
+
+    def stop(what, done, total, figures):
+        raise KeyboardInterrupt
+
+    def mapped(hides, **more):
+        with Scene.open(*tiny_scene.paths, mask=mask, mask_values=[hides]) as scene:
+            predict(tiny_model, scene, out=tmp_path / "map.tif", **more)
+        return read_band(tmp_path / "map.tif")[0]
+
+    with pytest.raises(KeyboardInterrupt):
+        mapped(3, resume=True, progress=stop)
+    resumed = mapped(4, resume=True)
+    assert np.array_equal(resumed, mapped(4))
 
 
 def test_tiles_of_other_bands_are_refused_and_stay(tiny_model, tiny_scene, tmp_path, monkeypatch):

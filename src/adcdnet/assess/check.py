@@ -22,12 +22,11 @@ from adcdnet.geo.grid import Grid, Window, tiles
 from adcdnet.geo.image import Files
 from adcdnet.geo.labels import Labels, read_labels
 from adcdnet.geo.registration import Registration, measure
-from adcdnet.geo.scene import Scene
+from adcdnet.geo.scene import MUCH_HIDDEN, Scene
 from adcdnet.split.parts import FEWEST_LABELS, FEWEST_TO_VALIDATE
 
 _SIDE, _MOST = 256, 64  # MS pixels of a window, and how many of them are looked at
 _CLIPPED = 0.01  # share of pixels at the lowest or highest value from which that is no chance
-_HIDDEN = 0.5  # share that a mask may hide
 _HOW_TO_HIDE_LESS = "if that is not meant, name what hides with --mask-values or --mask-bits"
 _OFF = 0.5  # PAN pixels of correction or drift, and between the two ways to measure it, that deserve a word
 _FRACTION = 0.25  # PAN pixels beyond the whole ones that deserve resampling
@@ -131,7 +130,7 @@ def check(
     with Scene.open(ms, pan, **masked, ms_bands=ms_bands, pan_bands=pan_bands) as scene:
         ms_facts, pan_facts, seen = _images(scene)
         findings = [*_about_bands("MS", ms_facts), *_about_bands("PAN", pan_facts)]
-        if scene.hidden > _HIDDEN:
+        if scene.hidden > MUCH_HIDDEN:
             findings.append(Finding(f"the mask hides {scene.hidden:.0%} of the scene", _HOW_TO_HIDE_LESS))
         registration = measure(scene.read, *scene.grid.shape, phase=scene.phase)
         findings += _about_registration(registration, scene.ratio)

@@ -24,7 +24,7 @@ from adcdnet.geo.masks import BIT_TYPES, PLAIN, MaskRule
 from adcdnet.geo.raster import UNPLACED, same_crs
 
 _SAMPLE = 512  # pixels a side that say how much a mask hides
-_MUCH = 0.5  # share of hidden pixels that deserves a word
+MUCH_HIDDEN = 0.5  # share of hidden pixels that deserves a word
 
 
 class Pixels(NamedTuple):
@@ -189,7 +189,7 @@ class Scene:
                     "name those that hide with --mask-values or --mask-bits, or leave it out"
                 )
         share = float(hidden.mean())
-        if share > _MUCH:
+        if share > MUCH_HIDDEN:
             self.notes += (
                 f"mask {mask.image.path.name} hides {share:.0%} of the scene ({mask.rule}; it holds {_some(values)}); "
                 "if that is not meant, name what hides with --mask-values or --mask-bits",

@@ -71,7 +71,7 @@ def logits_of(
     config, margin = model.network.config, model.answers.margin
     step = config.targets_per_pixel(model.network.layout.ratio)
     images = model.statistics.standardise(*pixels)
-    own, inside = (_without_border(border * step) for border in (config.reach, margin))
+    own, inside = (without_border(border * step) for border in (config.reach, margin))
     logits = window_logits(
         model.network.to(device),
         model.answers,
@@ -118,7 +118,8 @@ def window_logits(
     return smooth(logits, look, answers.smooth, answers.likeness)
 
 
-def _without_border(border: int) -> tuple[slice, slice]:
+def without_border(border: int) -> tuple[slice, slice]:
+    """Rows and columns of an image without so many pixels at every edge."""
     inner = slice(border, -border or None)
     return inner, inner
 

@@ -133,14 +133,15 @@ def _clear(out: Path) -> None:
 
 
 def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str:
-    """What must be the same for finished tiles to be used again: network, statistics, shares, images, settings."""
+    """What must be the same for finished tiles to be used again: network, statistics, shares, images, what of a mask
+    hides, settings."""
     digest = hashlib.sha256()
     for name, weight in model.network.state_dict().items():
         digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
     images = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in scene.paths if p.exists()]
     shares = model.label_shares, model.drawn_shares, model.temperature
     made = model.network.config, model.answers, model.statistics, model.classes, shares
-    content = (*made, images, scene.grid, scene.pan_shift, settings)
+    content = (*made, images, scene.grid, scene.pan_shift, scene.mask_rule, settings)
     digest.update(repr(content).encode())
     return digest.hexdigest()
 

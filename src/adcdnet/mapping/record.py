@@ -47,8 +47,9 @@ class RunRecord:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what there is none of is left out."""
         plain = asdict(self)
-        optional = {f.name for f in fields(self) if "None" in str(f.type)} | {"scenes"}
-        return {name: value for name, value in plain.items() if value not in (None, {}) or name not in optional}
+        missing = {f.name for f in fields(self) if f.default is None and plain[f.name] is None}
+        missing |= set() if self.scenes else {"scenes"}
+        return {name: value for name, value in plain.items() if name not in missing}
 
     def to_json(self) -> bytes:
         """The content of metrics.json: all but the settings, which config.toml holds."""

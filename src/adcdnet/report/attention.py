@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from adcdnet.geo.grid import Window, tiles
 from adcdnet.geo.scene import Scene
-from adcdnet.mapping.engine import read_window, tensors_of
+from adcdnet.mapping.engine import read_window, tensors_of, without_border
 from adcdnet.mapping.model import Model
 from adcdnet.nn.tile_sharing import Targets
 
@@ -41,8 +41,8 @@ def _masks_of(model: Model, scene: Scene, window: Window, step: int) -> dict[str
     network, config = model.network, model.network.config
     pixels = read_window(model, scene, window)
     border = config.reach - config.before
-    whole = tensors_of(model, pixels)
-    ms, pan = (_without(x, n)[None] for x, n in zip(whole, (border, border * scene.ratio), strict=True))
+    ms, pan = tensors_of(model, pixels)
+    ms, pan = ms[None, :, *without_border(border)], pan[None, :, *without_border(border * scene.ratio)]
     row, col = np.mgrid[0 : window.height : step, 0 : window.width : step]
     targets = Targets(*(torch.from_numpy(i.ravel()) for i in (np.zeros_like(row), row, col)))
     masks_here = {}
@@ -56,9 +56,3 @@ def _masks_of(model: Model, scene: Scene, window: Window, step: int) -> dict[str
             masks_here[f"prior mask, {name}"] = torch.sigmoid(next(features)).mean(1)
     valid = pixels.inner(model.reach).valid[::step, ::step]
     return {name: np.where(valid, mask.reshape(row.shape).numpy(), np.nan) for name, mask in masks_here.items()}
-
-
-def _without(x: torch.Tensor, border: int) -> torch.Tensor:
-    """(bands, h, w) without so many pixels at every edge."""
-    inner = slice(border, -border or None)
-    return x[:, inner, inner]

@@ -24,6 +24,7 @@ import torch
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.files import as_json, write_whole
+from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.masks import PLAIN
@@ -172,7 +173,7 @@ class _Ground:
     layout: Layout
     splits: Sequence[Split]
     area: TrainingArea
-    measured: Any
+    measured: BandStatistics
     leakage: Mapping[str, float | None]
     notes: tuple[str, ...]
 
