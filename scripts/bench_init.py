@@ -23,12 +23,12 @@ from adcdnet.config import SplitConfig
 from adcdnet.geo.raster import read_map
 from adcdnet.geo.raster_writer import write_raster
 from adcdnet.metrics import confusion_matrix, scores
-from adcdnet.nn.architecture import Architecture
+from adcdnet.nn.architecture import PatchArchitecture
 from adcdnet.split.blocks import split_blocks
 from adcdnet.split.parts import TEST, TRAIN
 from adcdnet.training.scenes import LabelledScene
 
-REACH = Architecture().reach
+REACH = PatchArchitecture().reach
 GAP = 2 * REACH  # MS pixels between the halves, so that their windows share no ground
 
 

@@ -41,17 +41,17 @@ from adcdnet.geo.scene import Scene
 from adcdnet.mapping.engine import Precision, _dense, _patch_by_patch, inference, scene_logits
 from adcdnet.mapping.model import Model
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.architecture import Architecture, Layout
+from adcdnet.nn.architecture import PatchArchitecture, Layout
 
 NETWORKS = {
-    "default": Architecture(),
+    "default": PatchArchitecture(),
     "plain": TrainConfig.of_profile("plain").network,
-    "default, flatten head": Architecture(head="flatten"),
-    "paper's widths, flatten head": Architecture(head="flatten", widths=(128, 256, 128)),
+    "default, flatten head": PatchArchitecture(head="flatten"),
+    "paper's widths, flatten head": PatchArchitecture(head="flatten", widths=(128, 256, 128)),
 }
 
 
-def random_network(config: Architecture, layout: Layout, seed: int = 0) -> ADCDNet:
+def random_network(config: PatchArchitecture, layout: Layout, seed: int = 0) -> ADCDNet:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = ADCDNet(config, layout)
@@ -68,7 +68,7 @@ def random_network(config: Architecture, layout: Layout, seed: int = 0) -> ADCDN
     return network.eval()
 
 
-def random_model(config: Architecture, scene: Scene, classes: int = 5) -> Model:
+def random_model(config: PatchArchitecture, scene: Scene, classes: int = 5) -> Model:
     layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=classes)
     side = min(256, *scene.grid.shape)
     pixels = scene.read(next(tiles(scene.grid.height, scene.grid.width, side)))
@@ -215,7 +215,7 @@ def speed(side: int = 256, patches: int = 2048) -> None:
     print(f"U-Net on the pansharpened stack, ratio 4: {rate:.0f} MS px/s; default is {times:.1f} times as fast")
 
 
-def _speed_of(config: Architecture, ratio: int, side: int, patches: int, peak: float) -> tuple[str, float]:
+def _speed_of(config: PatchArchitecture, ratio: int, side: int, patches: int, peak: float) -> tuple[str, float]:
     """A line of the table, and MS pixels a second of the dense engine in float32. peak: GFLOP/s of a convolution."""
     network = random_network(config, Layout(ms_bands=6, pan_bands=1, ratio=ratio, classes=5))
     rng = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from adcdnet.config import AnswerConfig, TrainConfig
 from adcdnet.errors import InputError
-from adcdnet.nn.architecture import Architecture
+from adcdnet.nn.architecture import PatchArchitecture
 
 
 def test_reach_by_hand():
@@ -115,13 +115,13 @@ def test_a_missing_and_a_binary_settings_file(tmp_path):
 
 
 def test_only_networks_that_see_the_same_everywhere_are_sharable():
-    assert Architecture().sharable
-    assert not Architecture(backbone="mobilenetv3", squeeze_excite=True).sharable
+    assert PatchArchitecture().sharable
+    assert not PatchArchitecture(backbone="mobilenetv3", squeeze_excite=True).sharable
     assert not TrainConfig.of_profile("paper").network.sharable
 
 
 def test_toml_holds_every_setting():
     written = tomllib.loads(TrainConfig().to_toml())
     assert set(written) == set(TrainConfig.model_fields)
-    assert set(written["network"]) == {field.name for field in fields(Architecture)}
+    assert set(written["network"]) == {field.name for field in fields(PatchArchitecture)}
     assert set(written["answers"]) == set(AnswerConfig.model_fields)

@@ -13,7 +13,7 @@ from adcdnet.benchmark.comparisons import SUBSTITUTES, Concatenation, Gate, Recu
 from adcdnet.config import TrainConfig
 from adcdnet.nn import DeepTemporalMamba
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.architecture import Architecture, Layout
+from adcdnet.nn.architecture import PatchArchitecture, Layout
 from adcdnet.nn.parts import PUBLISHED, Sum
 from adcdnet.nn.tile_sharing import Targets
 from conftest import SMALL, liven
@@ -138,7 +138,7 @@ def test_each_cell_for_itself(fusion):
 # ---- whole networks
 
 
-def network(name: str, architecture: Architecture, ratio: int) -> ADCDNet:
+def network(name: str, architecture: PatchArchitecture, ratio: int) -> ADCDNet:
     torch.manual_seed(0)
     return ADCDNet(architecture, Layout(ms_bands=3, pan_bands=1, ratio=ratio, classes=4), SUBSTITUTES[name])
 

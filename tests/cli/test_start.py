@@ -19,7 +19,7 @@ from adcdnet.cli import choices
 from adcdnet.config import Profile, SplitConfig
 from adcdnet.geo import alignment
 from adcdnet.mapping import engine, memory
-from adcdnet.nn.architecture import Architecture
+from adcdnet.nn.architecture import PatchArchitecture
 
 HEAVY = ("matplotlib", "numpy", "rasterio", "rich.progress", "scipy", "sklearn", "torch")
 
@@ -69,7 +69,7 @@ def test_commands_without_a_network_never_load_pytorch(tmp_path, labelled_pair, 
 
 
 def test_choices_are_those_of_the_settings_and_of_the_api():
-    assert choices.TargetGrid == get_type_hints(Architecture)["grid"]
+    assert choices.TargetGrid == get_type_hints(PatchArchitecture)["grid"]
     assert choices.SplitUnit == get_type_hints(SplitConfig)["unit"]
     assert choices.Profile == Profile
     assert choices.Engine == memory.Engine

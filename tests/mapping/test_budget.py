@@ -10,7 +10,7 @@ from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.mapping.memory import bytes_per_patch, sizes_within
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.architecture import Architecture, Layout
+from adcdnet.nn.architecture import PatchArchitecture, Layout
 
 MB = 2**20
 LAYOUT = Layout(ms_bands=4, pan_bands=1, ratio=4, classes=7)
@@ -21,7 +21,7 @@ PAPER_PAN = 128 * 32**2 + 256 * 16**2 + 128 * 8**2
 PAPER_PIXELS = 4 * 16**2 + 64**2
 
 
-def network_of(config: Architecture) -> ADCDNet:
+def network_of(config: PatchArchitecture) -> ADCDNet:
     with torch.device("meta"):
         return ADCDNet(config, LAYOUT)
 
@@ -33,7 +33,7 @@ def paper() -> ADCDNet:
 
 @pytest.fixture(scope="module")
 def default() -> ADCDNet:
-    return network_of(Architecture())
+    return network_of(PatchArchitecture())
 
 
 def test_a_patch_of_the_published_network_by_hand(paper):

@@ -19,7 +19,7 @@ from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.mapping import engine
 from adcdnet.mapping.engine import logits_of, scene_logits
 from adcdnet.mapping.predict import predict
-from adcdnet.nn.architecture import Architecture, Layout
+from adcdnet.nn.architecture import PatchArchitecture, Layout
 from adcdnet.report.attention import masks
 from adcdnet.report.explain import explain
 from adcdnet.report.write import write_report
@@ -178,7 +178,7 @@ def test_what_is_looked_at_for_a_target_is_cut_as_prediction_cuts_it():
 
 @pytest.mark.parametrize("ratio", [2, 3, 4])
 def test_the_guard_keeps_test_ground_out_of_the_windows_of_training_targets(ratio):
-    network = Architecture(patch=9, grid="fine")
+    network = PatchArchitecture(patch=9, grid="fine")
     assert network.reach == 9
     blocks = np.full((33, 38), TRAIN, np.uint8)
     blocks[12:20, 15:22] = TEST

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from adcdnet.config import TrainConfig
 from adcdnet.nn import DeformableInteractiveAttention
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.architecture import Architecture, Layout
+from adcdnet.nn.architecture import PatchArchitecture, Layout
 from adcdnet.nn.encoder import SensorMaps
 from adcdnet.nn.tile_sharing import Rectangle, Targets
 from conftest import SMALL, build_model, liven
@@ -24,12 +24,12 @@ PAPER = TrainConfig.of_profile("paper").network
 SMALL_PAPER = replace(PAPER, widths=(4, 5, 6), hidden=7, token_dims=(6, 8))
 
 
-def build(config: Architecture, *, bands=3, pan_bands=1, ratio=2, classes=4, seed=0) -> ADCDNet:
+def build(config: PatchArchitecture, *, bands=3, pan_bands=1, ratio=2, classes=4, seed=0) -> ADCDNet:
     torch.manual_seed(seed)
     return ADCDNet(config, Layout(ms_bands=bands, pan_bands=pan_bands, ratio=ratio, classes=classes))
 
 
-def small(**changes) -> Architecture:
+def small(**changes) -> PatchArchitecture:
     return TrainConfig().replace({"network": SMALL | changes}).network
 
 
@@ -127,7 +127,7 @@ def test_a_rectangle_reads_what_its_targets_do(layout):
 @pytest.mark.parametrize("changes", [{}, {"head": "flatten", "prior": False}, {"attention": "none", "prior": False}])
 def test_products_in_bf16_are_summed_in_float32(changes):
     """Rounded after every cell instead, the second has 0.009 and the third 0.021."""
-    network = liven(build(Architecture(**changes), bands=6, classes=5))
+    network = liven(build(PatchArchitecture(**changes), bands=6, classes=5))
     ms, pan = draw(network, 1, 36, 36)
     logits = []
     for rounded in (False, True):
@@ -180,7 +180,7 @@ def test_a_tile_gives_the_gradients_of_its_patches(changes):
 
 
 def test_the_same_in_single_precision():
-    network = liven(build(Architecture()))
+    network = liven(build(PatchArchitecture()))
     ms, pan = draw(network, 1, 31, 33)
     targets = Targets(torch.zeros(63, dtype=torch.long), *torch.cartesian_prod(torch.arange(7), torch.arange(9)).T)
     assert_close(
@@ -268,7 +268,7 @@ def training_loss(network: ADCDNet) -> torch.Tensor:
 
 
 NETWORKS = {
-    "default": (Architecture(), 2),
+    "default": (PatchArchitecture(), 2),
     "flatten": (small(head="flatten", token="flatten"), 3),
     "mobilenetv3": (small(backbone="mobilenetv3"), 2),
     "squeeze-excite": (small(backbone="mobilenetv3", squeeze_excite=True), 2),
@@ -355,13 +355,13 @@ def test_raw_prior_masks_are_the_sigmoid_of_the_features():
 
 
 def test_a_fresh_network_has_neutral_gates():
-    for module in build(Architecture()).modules():
+    for module in build(PatchArchitecture()).modules():
         if isinstance(module, DeformableInteractiveAttention):
             assert not any(p.any() for p in chain(module.gate_avg.parameters(), module.gate_max.parameters()))
 
 
 def test_the_global_part_leads_in_ms_and_the_local_one_in_pan():
-    network = build(Architecture())
+    network = build(PatchArchitecture())
     for sensors in (network.sensors, network.prior):
         factors = [(one.attention.global_scale, one.attention.local_scale) for one in (sensors.ms, sensors.pan)]
         assert factors == [(0.4, 0.1), (0.1, 0.4)]

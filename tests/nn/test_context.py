@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from adcdnet.nn.architecture import Architecture, Layout
+from adcdnet.nn.architecture import PatchArchitecture, Layout
 from adcdnet.nn.context import CONTEXT_REACH, Context
 from adcdnet.nn.heads import CentreHead
 from adcdnet.nn.tile_sharing import cells_of
@@ -45,7 +45,7 @@ def test_statistics_are_those_of_the_windows_around_the_pixel(ratio):
 
 
 def test_the_centre_head_sees_centre_mean_and_deviation_of_both_sensors():
-    config = Architecture(widths=(2, 3, 3), hidden=5)
+    config = PatchArchitecture(widths=(2, 3, 3), hidden=5)
     head = CentreHead(config, Layout(ms_bands=2, pan_bands=1, ratio=2, classes=3)).double().eval()
     seen = []
     head.linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

@@ -57,8 +57,8 @@ def test_a_copy_works_without_the_package(tmp_path):
     code = (
         "import sys, torch, copied\n"
         "from copied.adcdnet import ADCDNet\n"
-        "from copied.architecture import Architecture, Layout\n"
-        "network = ADCDNet(Architecture(), Layout(ms_bands=3, pan_bands=1, ratio=2, classes=4)).eval()\n"
+        "from copied.architecture import PatchArchitecture, Layout\n"
+        "network = ADCDNet(PatchArchitecture(), Layout(ms_bands=3, pan_bands=1, ratio=2, classes=4)).eval()\n"
         "side = network.config.size\n"
         "print(network(torch.zeros(1, 3, side, side), torch.zeros(1, 1, 2 * side, 2 * side)).main.shape)\n"
         "print(copied.DIA(8)(torch.zeros(1, 8, 5, 5)).shape, copied.Mamba(4)(torch.zeros(1, 20, 4)).shape)\n"

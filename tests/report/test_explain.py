@@ -19,7 +19,7 @@ from adcdnet.mapping.model import Model
 from adcdnet.mapping.predict import predict
 from adcdnet.nn import DeepTemporalMamba, selective_scan
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.architecture import Architecture, Layout
+from adcdnet.nn.architecture import PatchArchitecture, Layout
 from adcdnet.report import explain as explain_module
 from adcdnet.report.explain import check_outputs, explain, token_evidence, write_explanation
 from conftest import PAPER, PIXEL, build_model
@@ -240,7 +240,7 @@ def test_it_depends_neither_on_tiles_nor_on_their_sharing(tiny_scene, tiny_label
     once = []
     explain(model, tiny_scene, tiny_labels, progress=lambda _, *step: once.append(step[:2]))
     assert once == [(k + 1, len(steps) // 2) for k in range(len(steps) // 2)]
-    monkeypatch.setattr(Architecture, "sharable", False)
+    monkeypatch.setattr(PatchArchitecture, "sharable", False)
     alone = explain(model, tiny_scene, tiny_labels)
     for other in (tiled, alone):
         for mine, theirs in zip(other.heads, whole.heads, strict=True):

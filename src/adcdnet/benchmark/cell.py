@@ -21,15 +21,26 @@ from numpy.typing import NDArray
 
 from adcdnet.assess.intervals import confusion_by_block
 from adcdnet.benchmark.methods import METHODS, BandRoles
-from adcdnet.benchmark.methods_by_name import ALIKE, method_name, parts_of, rules_of, settings_of, short_hash
-from adcdnet.config import SplitConfig, TrainConfig
+from adcdnet.benchmark.methods_by_name import (
+    ALIKE,
+    GROUND_RULES,
+    RAW,
+    SEEN,
+    method_name,
+    parts_of,
+    rules_of,
+    settings_of,
+    short_hash,
+    trained_as,
+)
+from adcdnet.config import AnswerConfig, SplitConfig, TrainConfig
 from adcdnet.files import sha256
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.geo.scene_files import SceneFiles
 from adcdnet.mapping import memory
 from adcdnet.mapping.answers import Answers
-from adcdnet.mapping.engine import default_engine, scene_logits
+from adcdnet.mapping.engine import default_engine, window_logits
 from adcdnet.mapping.model import Model
 from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.metrics import expected_calibration_error
@@ -38,7 +49,7 @@ from adcdnet.nn.parts import Parts
 from adcdnet.split.blocks import block_numbers
 from adcdnet.split.folds import block_folds, random_folds
 from adcdnet.split.parts import TEST, TRAIN, Split, leakage
-from adcdnet.training.area import TrainingArea
+from adcdnet.training.area import TrainingArea, with_border
 from adcdnet.training.loop import History, build_network
 from adcdnet.training.run import train_network
 from adcdnet.training.schedule import suited_to
@@ -51,8 +62,9 @@ Protocol = Literal["blocks", "strips", "random"]  # what is tested: see `folds`
 class Cell:
     """One training and its test.
 
-    method: a name of METHODS, as it is or with ALIKE behind it; of ABLATIONS, ABLATIONS_OF_PAPER or OTHER_PROFILES; or
-    a TOML of settings, of which `gru+a.toml` trains a network with the parts of `gru`.
+    method: a name of METHODS, as it is or with ALIKE behind it; of ABLATIONS, ABLATIONS_OF_PAPER or OTHER_PROFILES, or
+    a TOML of settings, of which `gru+a.toml` trains a network with the parts of `gru`, as it is or with RAW or SEEN
+    behind it.
     device: of an ADCD-Net; the other methods run on the processor.
     """
 
@@ -96,10 +108,10 @@ def compute(cell: Cell) -> dict[str, Any]:
 
 
 def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """As `compute`, of cells with one training, whose answers are read as they are or ALIKE."""
+    """As `compute`, of cells with one training, whose answers are read in several ways."""
     first = cells[0]
     settings = settings_of(first.method, first.seed)
-    config = settings or TrainConfig()
+    config = settings or GROUND_RULES
     with first.scene.open() as scene:
         labels = first.scene.read_labels(scene.grid)
         pixels = scene.read(scene.grid.window)
@@ -111,13 +123,13 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         if settings is None:
             answers = _of_baseline(first, area, pixels, scene, ground)
         else:
-            answers = _of_network(first, area, pixels, scene, labels, settings)
+            answers = _of_network(cells, area, pixels, ground, scene, labels, settings)
     truth = np.where(ground, index, -1)
     common = {
         "scene": first.scene.name,
         "classes": list(labels.classes.names),
         "training_pixels": area.class_counts.tolist(),
-        "leakage": leakage(split.part, truth >= 0, reach=config.reach).to_dict(),
+        "leakage": leakage(split.part, truth >= 0, reach=config.guard).to_dict(),
         "training_seconds": answers.training_seconds,
         "pixels_per_second": answers.pixels_per_second,
         "parameters": answers.parameters,
@@ -127,22 +139,28 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     }
     results = []
     for cell in cells:
-        logits, alike = answers.logits, cell.method.endswith(ALIKE)
-        if alike:
-            look = looks(*area.statistics.standardise(*pixels), 1, sensors="both")
-            logits = smooth(logits, look, config.answers.smooth, config.answers.likeness)
-        weight = config.answers.local_priors if alike or settings is not None else 0.0
-        own = {k: v for k, v in asdict(cell).items() if k != "scene"}
-        counted = _count(replace(answers, logits=logits), area, truth, ground, weight)
-        results.append({"fingerprint": cell.fingerprint(), **own, **common, **counted})
+        own = answers.seen if cell.method.endswith(SEEN) else answers.logits
+        assert own is not None
+        raw = cell.method.endswith(RAW) or (settings is None and not cell.method.endswith(ALIKE))
+        if not raw:
+            sensors = "both" if settings is None else config.network.sensors
+            look = looks(*area.statistics.standardise(*pixels), 1, sensors=sensors)
+            own = smooth(own, look, config.answers.smooth, config.answers.likeness)
+        weight = 0.0 if raw else config.answers.local_priors
+        what = {k: v for k, v in asdict(cell).items() if k != "scene"}
+        counted = _count(replace(answers, logits=own), area, truth, ground, weight)
+        results.append({"fingerprint": cell.fingerprint(), **what, **common, **counted})
     return results
 
 
 @dataclass(frozen=True)
 class _Trained:
-    """What a trained method says. logits (K, H, W): of the test ground at least."""
+    """What a trained method says. logits (K, H, W): of the test ground at least, training ground hidden from it while
+    it answers. seen: the same of a network that sees it, where that is asked for.
+    """
 
     logits: NDArray[np.float32]
+    seen: NDArray[np.float32] | None
     drawn_shares: tuple[float, ...]
     temperature: float
     parameters: int
@@ -153,25 +171,59 @@ class _Trained:
 def _of_baseline(cell: Cell, area: TrainingArea, pixels: Pixels, scene: Scene, ground: NDArray[np.bool_]) -> _Trained:
     started = time.perf_counter()
     bands = BandRoles.of_descriptions(scene.ms_descriptions)
-    classifier = METHODS[cell.method.removesuffix(ALIKE)](area, pixels, bands, seed=cell.seed)
+    classifier = METHODS[trained_as(cell.method)](area, pixels, bands, seed=cell.seed)
     trained = time.perf_counter()
     logits = classifier.logits(pixels, ground)
     speed = int(ground.sum()) / (time.perf_counter() - trained)
-    return _Trained(logits, classifier.drawn_shares, 1.0, classifier.parameters, trained - started, speed)
+    return _Trained(logits, None, classifier.drawn_shares, 1.0, classifier.parameters, trained - started, speed)
 
 
 def _of_network(
-    cell: Cell, area: TrainingArea, pixels: Pixels, scene: Scene, labels: Labels, settings: TrainConfig
+    cells: Sequence[Cell],
+    area: TrainingArea,
+    pixels: Pixels,
+    ground: NDArray[np.bool_],
+    scene: Scene,
+    labels: Labels,
+    settings: TrainConfig,
 ) -> _Trained:
-    started, device = time.perf_counter(), torch.device(cell.device)
-    model = _train(area, scene, labels, settings, parts_of(cell.method), device)
+    started, device = time.perf_counter(), torch.device(cells[0].device)
+    model = _train(area, scene, labels, settings, parts_of(cells[0].method), device)
     trained = time.perf_counter()
-    logits = np.empty((len(labels.classes), *scene.grid.shape), np.float32)
-    for window, _, values in scene_logits(model, scene, engine=default_engine(model.network), device=device):
-        logits[:, *window.slices] = values
+    logits = logits_of_test(model, pixels, ground, hidden=area.split.part == TRAIN, device=device)
     speed = int(pixels.valid.sum()) / (time.perf_counter() - trained)
+    seen = None
+    if any(cell.method.endswith(SEEN) for cell in cells):
+        seen = logits_of_test(model, pixels, ground, hidden=np.zeros_like(ground), device=device)
     parameters = sum(p.numel() for p in model.network.parameters())
-    return _Trained(logits, model.drawn_shares, model.temperature, parameters, trained - started, speed)
+    return _Trained(logits, seen, model.drawn_shares, model.temperature, parameters, trained - started, speed)
+
+
+def logits_of_test(
+    model: Model,
+    pixels: Pixels,
+    ground: NDArray[np.bool_],
+    *,
+    hidden: NDArray[np.bool_],
+    device: torch.device | str = "cpu",
+) -> NDArray[np.float32]:
+    """Main logits (K, H, W) of the test ground of a whole scene, not averaged; nan elsewhere.
+
+    hidden (H, W): ground in whose place the network sees the training mean.
+    """
+    network, ratio = model.network, pixels.pan.shape[1] // pixels.ms.shape[1]
+    fine = hidden.repeat(ratio, 0).repeat(ratio, 1)
+    ms, pan = model.statistics.standardise(pixels.ms, pixels.pan, pixels.ms_valid & ~hidden, pixels.pan_valid & ~fine)
+    reach, repeat_edge = network.config.reach, network.config.repeat_edge
+    return window_logits(
+        network.to(device),
+        AnswerConfig(smooth=0.0),
+        (with_border(ms, reach, repeat_edge=repeat_edge), with_border(pan, reach * ratio, repeat_edge=repeat_edge)),
+        origin=(-reach, -reach),
+        wanted=ground,
+        look=ms,
+        engine=default_engine(network),
+    )
 
 
 def _count(
@@ -189,7 +241,7 @@ def _count(
     answers.add(logits[:, row, col], row, col)
     row, col = np.nonzero(truth >= 0)
     height, width = truth.shape
-    place = block_numbers(height, width, 2 * TrainConfig().reach)
+    place = block_numbers(height, width, 2 * TrainConfig().guard)
     confusions, calibration = {}, {}
     for tau in TAUS:
         p = answers.probabilities(logits[:, row, col], row, col, tau=tau)
@@ -213,7 +265,7 @@ def _split(cell: Cell, labels: Labels, valid: NDArray[np.bool_], config: TrainCo
         raise ValueError(f"protocol is {cell.protocol!r}, must be one of {', '.join(get_args(Protocol))}")
     # the same pixels for every method, whatever its settings say of splits
     how = SplitConfig() if cell.labels_per_class is None else SplitConfig(validation=0.0)
-    reach = max(config.reach, TrainConfig().reach)
+    reach = max(config.guard, TrainConfig().guard)
     strips: Literal["rows", "columns"] | None = None
     if cell.protocol == "strips":
         strips = "columns" if cell.repeat % 2 else "rows"

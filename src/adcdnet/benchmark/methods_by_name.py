@@ -11,6 +11,7 @@ from adcdnet.benchmark.comparisons import SUBSTITUTES
 from adcdnet.benchmark.methods import METHODS
 from adcdnet.config import Profile, TrainConfig
 from adcdnet.errors import InputError
+from adcdnet.nn.architecture import PatchArchitecture
 from adcdnet.nn.parts import PUBLISHED, Parts
 
 ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default settings
@@ -45,10 +46,13 @@ ABLATIONS_OF_PAPER = tuple(  # the same changes of the published network
         *("cbam", "gru", "attention", "gate-fusion", "concat-fusion", "ms-only", "pan-only"),
     )
 )
-OTHER_PROFILES: tuple[Profile, ...] = ("plain", "paper")
+OTHER_PROFILES: tuple[Profile, ...] = ("plain", "patch", "paper")
 NETWORKS = (*ABLATIONS, *OTHER_PROFILES, *ABLATIONS_OF_PAPER)  # names of methods that are ADCD-Nets
 WITH = "+"  # "gru+fast.toml": the parts of `gru` under the settings of a file
+GROUND_RULES = TrainConfig.of_profile("patch")  # what the methods that are no ADCD-Nets see of a training area
 ALIKE = "-alike"  # after the name of a baseline: its answers are averaged and adapted as those of ADCD-Net are
+RAW = "-raw"  # after that of an ADCD-Net: its answers as they are, neither averaged nor adapted
+SEEN = "-seen"  # after that of an ADCD-Net: it sees the training ground while it answers, which is hidden otherwise
 
 
 def settings_hash(method: str) -> str:
@@ -74,9 +78,17 @@ def short_hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def trained_as(method: str) -> str:
+    """The method without what its name says of how its answers are read."""
+    for reading in (ALIKE, RAW, SEEN):
+        method = method.removesuffix(reading)
+    return method
+
+
 def method_name(method: str) -> str:
     """A settings file goes by its name."""
-    return Path(method).stem if method.endswith(".toml") else method
+    own = trained_as(method)
+    return Path(own).stem + method.removeprefix(own) if own.endswith(".toml") else method
 
 
 def parts_of(method: str) -> Parts:
@@ -86,26 +98,29 @@ def parts_of(method: str) -> Parts:
 
 def _substitute(method: str) -> str:
     """What of SUBSTITUTES a method has, or ""."""
-    name = method.partition(WITH)[0].removeprefix("paper-")
+    name = trained_as(method).partition(WITH)[0].removeprefix("paper-")
     return name if name in SUBSTITUTES else ""
 
 
 def settings_of(method: str, seed: int) -> TrainConfig | None:
     """The settings of an ADCD-Net, None for the other methods. InputError for a method that is not known."""
-    if method.removesuffix(ALIKE) in METHODS:
+    asked, method = method, trained_as(method)
+    if method in METHODS and asked in (method, method + ALIKE):
         return None
-    if method.endswith(".toml"):
+    if asked.endswith(ALIKE):
+        pass  # of a network: it is read so anyway
+    elif method.endswith(".toml"):
         file = method.partition(WITH)[2] if _substitute(method) else method
         return TrainConfig.read(Path(file)).replace({"seed": seed})
-    if method in OTHER_PROFILES:
+    elif method in OTHER_PROFILES:
         return TrainConfig.of_profile(method).replace({"seed": seed})
-    if method in ABLATIONS:
+    elif method in ABLATIONS:
         return TrainConfig().replace({**ABLATIONS[method], "seed": seed})
-    if method in ABLATIONS_OF_PAPER:
+    elif method in ABLATIONS_OF_PAPER:
         return TrainConfig.of_profile("paper").replace({**ABLATIONS[method.removeprefix("paper-")], "seed": seed})
     raise InputError(
-        f"method {method!r} is not known; choose from {', '.join(NETWORKS)}, "
-        f"from {', '.join(METHODS)} (with {ALIKE} behind it, if wanted), or name a TOML file of settings"
+        f"method {asked!r} is not known; choose from {', '.join(NETWORKS)} (with {RAW} or {SEEN}, if wanted), "
+        f"from {', '.join(METHODS)} (with {ALIKE}, if wanted), or name a TOML file of settings"
     )
 
 
@@ -114,8 +129,9 @@ def _ground_rules() -> dict[str, Any]:
 
     How ADCD-Net is built and trained is not among them: a finished table of baselines outlives a change of that.
     """
-    config = TrainConfig()
+    config = GROUND_RULES
     network = config.network
+    assert isinstance(network, PatchArchitecture)
     return {
         "window": (network.before, network.after, config.reach),
         "answer": (config.answers.smooth, config.answers.likeness, config.answers.local_priors),

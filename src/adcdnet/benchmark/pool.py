@@ -16,7 +16,7 @@ from threading import Thread
 import torch
 
 from adcdnet.benchmark.cell import Cell, compute_together
-from adcdnet.benchmark.methods_by_name import ALIKE, settings_of
+from adcdnet.benchmark.methods_by_name import settings_of, trained_as
 from adcdnet.errors import InputError
 from adcdnet.files import write_whole
 from adcdnet.mapping.progress import Progress, silent
@@ -29,9 +29,9 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1, progress: Prog
     _refuse_unwritable(out)
     missing = [cell for cell in cells if not _is_kept(cell, out)]
     done = len(cells) - len(missing)
-    trainings: dict[Cell, list[Cell]] = {}  # a baseline is trained once for both ways of reading it
+    trainings: dict[Cell, list[Cell]] = {}  # a method is trained once for all ways of reading it
     for cell in missing:
-        trainings.setdefault(replace(cell, method=cell.method.removesuffix(ALIKE)), []).append(cell)
+        trainings.setdefault(replace(cell, method=trained_as(cell.method)), []).append(cell)
     threads = max(1, (os.cpu_count() or 1) // jobs)
     pool = ProcessPoolExecutor(
         jobs,

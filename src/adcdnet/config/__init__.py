@@ -1,4 +1,4 @@
-"""Every setting of a run, in frozen records that are validated once; profiles `default`, `plain` and `paper`.
+"""Every setting of a run, in frozen records that are validated once; profiles `default`, `plain`, `patch`, `paper`.
 
 A run's folder keeps the resolved settings as config.toml, which can be edited and handed to `adcdnet train --config`.
 """
@@ -9,15 +9,15 @@ import tomllib
 from importlib import resources
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adcdnet.errors import InputError, one_line
-from adcdnet.nn.architecture import Architecture
+from adcdnet.nn.tile_architecture import Architecture, TileArchitecture
 
-Profile = Literal["default", "plain", "paper"]
+Profile = Literal["default", "plain", "patch", "paper"]
 
 
 class _Settings(BaseModel):
@@ -77,7 +77,7 @@ class TrainConfig(_Settings):
 
     profile: str = "default"  # the name of the profile these settings began with, for the record
     seed: int = Field(0, ge=0)
-    network: Architecture = Architecture()
+    network: Annotated[Architecture, Field(discriminator="form")] = TileArchitecture()
     answers: AnswerConfig = AnswerConfig()
     split: SplitConfig = SplitConfig()
     stage1: StageConfig = StageConfig(steps=100, learning_rate=1e-3, targets=128)
@@ -96,14 +96,15 @@ class TrainConfig(_Settings):
     self_training: float = Field(0.75, ge=0, lt=1)  # few, even labels: of a step of a second round, what has none
     average: float = Field(0.99, ge=0, lt=1)  # decay of the moving average of the weights; 0: none
     augment: bool = True  # flips and quarter turns
+    jitter: float = Field(0.05, ge=0, le=1)  # deviation of gains and offsets by which samples differ in light
     validations: int = Field(10, ge=1)  # how often the validation part is looked at
     precision: Literal["float32", "bf16"] = "float32"
 
     @classmethod
     def of_profile(cls, profile: Profile) -> TrainConfig:
-        """`default`: ADCD-Net with every departure that helps. `plain`: the same without prior, DIA and DTM.
+        """`default`: ADCD-Net over whole tiles, with every departure that helps. `plain`: without prior, DIA and DTM.
 
-        `paper`: as published (ratio 4 only); protocol and split are always ours.
+        `patch`: over patches of 9 MS pixels. `paper`: as published (ratio 4 only); protocol and split are always ours.
         """
         return cls(profile=profile).replace(_departures(profile))
 
@@ -130,14 +131,20 @@ class TrainConfig(_Settings):
     @property
     def whole(self) -> bool:
         """Whether the parts of the paper are all there, as in `default`."""
-        full = Architecture()
+        full = TileArchitecture()
         return all(getattr(self.network, part) == getattr(full, part) for part in ("attention", "dtm", "prior"))
 
     @property
     def reach(self) -> int:
         """How far an answer depends on pixels, in MS pixels: what the network sees of the target and of the neighbours
-        it is averaged with. 10 for `default`, 8 for `paper`. Guard bands are this wide."""
+        it is averaged with."""
         return self.network.reach + self.answers.margin
+
+    @property
+    def guard(self) -> int:
+        """MS pixels between the parts of a split. A network over patches sees no further; to one over tiles what lies
+        beyond hardly counts (`adcdnet.training.radius`)."""
+        return self.network.guard + self.answers.margin
 
     def plain(self) -> TrainConfig:
         """A copy without prior (and stage I), DIA and DTM."""
@@ -158,5 +165,8 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
         inner = merged.get(key)
-        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        if isinstance(inner, dict) and isinstance(value, dict) and value.get("form") in (None, inner.get("form")):
+            merged[key] = _merge(inner, value)
+        else:  # another form of network has settings of its own
+            merged[key] = value
     return merged

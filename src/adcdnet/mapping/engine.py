@@ -21,6 +21,8 @@ from adcdnet.mapping.memory import LARGEST_BATCH, Engine
 from adcdnet.mapping.model import Model
 from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.nn.adcdnet import ADCDNet, Shared
+from adcdnet.nn.networks import Network
+from adcdnet.nn.tile_adcdnet import TileADCDNet
 from adcdnet.nn.tile_sharing import Rectangle
 
 Precision = Literal["float32", "bf16"]
@@ -28,7 +30,7 @@ Precision = Literal["float32", "bf16"]
 _AT_ONCE, _AT_ONCE_ON_GPU = 2**19, 2**25
 
 
-def default_engine(network: ADCDNet) -> Engine:
+def default_engine(network: Network) -> Engine:
     """`dense` where neighbouring patches may share their convolutions, otherwise `patch`."""
     return "dense" if network.config.sharable else "patch"
 
@@ -58,6 +60,7 @@ def logits_of(
     model: Model,
     pixels: Pixels,
     *,
+    window: Window,
     engine: Engine,
     batch: int = LARGEST_BATCH,
     device: torch.device | str = "cpu",
@@ -76,6 +79,7 @@ def logits_of(
         model.network.to(device),
         model.answers,
         images,
+        origin=(window.row - model.reach, window.col - model.reach),
         wanted=pixels.valid_targets(step)[own],
         look=looks(*images, step, sensors=config.sensors)[:, *own],
         engine=engine,
@@ -86,10 +90,11 @@ def logits_of(
 
 
 def window_logits(
-    network: ADCDNet,
+    network: Network,
     answers: AnswerConfig,
     images: tuple[NDArray[np.float32], NDArray[np.float32]],
     *,
+    origin: tuple[int, int],
     wanted: NDArray[np.bool_],
     look: NDArray[np.float32],
     engine: Engine,
@@ -99,7 +104,8 @@ def window_logits(
     """Main logits (K, h, w) of the targets (h, w) of a window that are wanted, nan elsewhere; averaged with those of
     neighbours that are wanted too.
 
-    images: ms and pan of the window, standardised, with a halo of the network's reach. look: see `smoothing`.
+    images: ms and pan of the window, standardised, with a halo of the network's reach. origin: row and column in the
+    scene, in MS pixels, of the first pixel of the halo. look: see `smoothing`.
     """
     logits = np.full((network.layout.classes, *wanted.shape), np.nan, np.float32)
     row, col = np.nonzero(wanted)
@@ -108,7 +114,11 @@ def window_logits(
     device = next(network.parameters()).device
     ms, pan = (torch.from_numpy(image).to(device) for image in images)
     with inference(device, precision):
-        if engine == "dense":
+        if isinstance(network, TileADCDNet):
+            _check_engine(network, engine)
+            maps = network(ms[None], pan[None], border=network.config.reach, origin=origin)[0]
+            answered = maps.permute(1, 2, 0)[torch.from_numpy(row).to(device), torch.from_numpy(col).to(device)]
+        elif engine == "dense":
             answered = _dense(network, ms, pan, row, col)
         elif engine == "patch":
             answered = _patch_by_patch(network, ms, pan, row, col, batch)
@@ -116,6 +126,19 @@ def window_logits(
             raise ValueError(f"engine is {engine!r}, must be 'dense' or 'patch'")
     logits[:, row, col] = answered.float().cpu().numpy().T
     return smooth(logits, look, answers.smooth, answers.likeness)
+
+
+def _check_engine(network: Network, engine: Engine) -> None:
+    """InputError for an engine that a network does not have."""
+    if engine == "dense" and not network.config.sharable:
+        raise InputError(
+            "this network ties values to their patch (zero padding or squeeze-excite) and cannot share convolutions; "
+            "use --engine patch"
+        )
+    if engine == "patch" and isinstance(network, TileADCDNet):
+        raise InputError(
+            "this network classifies whole tiles, not patches; leave out --engine, or train one with --profile patch"
+        )
 
 
 def without_border(border: int) -> tuple[slice, slice]:
@@ -199,7 +222,7 @@ def cut_patches(
 
 def read_window(model: Model, scene: Scene, window: Window) -> Pixels:
     """A window of a scene with a halo of the model's reach, mirrored at borders as the network wants it."""
-    return scene.read(window.grow(model.reach), repeat_edge=model.network.config.padding == "valid")
+    return scene.read(window.grow(model.reach), repeat_edge=model.network.config.repeat_edge)
 
 
 def tensors_of(model: Model, pixels: Pixels) -> tuple[Tensor, Tensor]:
@@ -223,12 +246,7 @@ def scene_logits(
 
     Windows are in MS pixels. The next window is read while one is classified.
     """
-    config = model.network.config
-    if engine == "dense" and not config.sharable:
-        raise InputError(
-            "this network ties values to their patch (zero padding or squeeze-excite) and cannot share convolutions; "
-            "use --engine patch"
-        )
+    _check_engine(model.network, engine)
     check_scene(model, scene)
 
     read = partial(read_window, model, scene)
@@ -241,7 +259,9 @@ def scene_logits(
                 coming = reader.submit(read, following)
             logits = None
             if window not in skip:
-                logits = logits_of(model, pixels, engine=engine, batch=batch, device=device, precision=precision)
+                logits = logits_of(
+                    model, pixels, window=window, engine=engine, batch=batch, device=device, precision=precision
+                )
             yield window, pixels.inner(model.reach), logits
 
 

@@ -12,6 +12,9 @@ from adcdnet.errors import InputError
 from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.backbone import MobileUnit
 from adcdnet.nn.encoder import Encoder
+from adcdnet.nn.networks import Network
+from adcdnet.nn.streams import pan_widths, prime_factors
+from adcdnet.nn.tile_adcdnet import TileADCDNet
 
 if sys.platform != "win32":
     import resource
@@ -43,13 +46,15 @@ class Sizes(NamedTuple):
     batch: int
 
 
-def sizes_within(network: ADCDNet, memory: int, *, reach: int, used: int, engine: Engine) -> Sizes:
+def sizes_within(network: Network, memory: int, *, reach: int, used: int, engine: Engine) -> Sizes:
     """The largest batch, then the largest tile, with which prediction stays within `memory` bytes, `used` included.
 
     InputError with the smallest amount that works if not even a tile of 16 pixels, patch by patch, fits.
     """
     halo = 2 * reach
-    each, per_patch = _bytes_per_position(network, engine), bytes_per_patch(network) if engine == "patch" else 0
+    each, per_patch = _bytes_per_position(network, engine), 0
+    if engine == "patch" and isinstance(network, ADCDNet):
+        per_patch = bytes_per_patch(network)
     free = memory - used - _OVERHEAD
     least = each * (SMALLEST_TILE + halo) ** 2
     if free < least + per_patch:
@@ -63,12 +68,14 @@ def sizes_within(network: ADCDNet, memory: int, *, reach: int, used: int, engine
     return Sizes(max(SMALLEST_TILE, min(side, LARGEST_TILE)), batch)
 
 
-def _bytes_per_position(network: ADCDNet, engine: Engine) -> int:
+def _bytes_per_position(network: Network, engine: Engine) -> int:
     """Of one MS pixel of a tile with its halo."""
     config, layout = network.config, network.layout
     # pixels: as read twice (read-ahead), standardised in float64, as tensors
     raw = 10 * (layout.ms_bands + layout.pan_bands * layout.ratio**2)
     answer = 6 * layout.classes * config.targets_per_pixel(layout.ratio) ** 2
+    if isinstance(network, TileADCDNet):
+        return 4 * (raw + answer + _values_of_tile(network))
     if engine == "patch":
         return 4 * (raw + answer)
     # float32 at every position: the maps of both sensors (on the fine grid those of pan twice, of one phase and the
@@ -79,6 +86,25 @@ def _bytes_per_position(network: ADCDNet, engine: Engine) -> int:
     kept = sum(config.widths) + config.widths[-1] * (1 + config.prior)
     maps = sensors * kept + 3 * widest + 5 * layout.ms_bands + 10 * layout.pan_bands
     return 4 * (maps + raw + answer)
+
+
+def _values_of_tile(network: TileADCDNet) -> int:
+    """That a network over tiles holds of one MS pixel: what the streams of both networks keep, the encoder's levels,
+    and the most that the decoder works on.
+    """
+    config, layout = network.config, network.layout
+    side, pan = layout.ratio, 0
+    for width, factor in zip(pan_widths(config, layout.ratio), [*(prime_factors(layout.ratio) or [1]), 1], strict=True):
+        pan += width * side**2
+        side //= factor
+    finest = 3 * config.detail * layout.ratio**2  # a unit reads one map and writes one; BatchNorm is in its weights
+    streams: int = (2 + config.prior) * (2 * config.stream + pan)
+    levels = sum((width >> 2 * k) + 1 for k, width in enumerate(config.widths))
+    wide: int = 3 * (config.widths[0] + max(config.widths[:2]))
+    statistics = 3 * (5 * layout.ms_bands + 10 * layout.pan_bands) if config.context_branch else 0
+    if config.grid == "fine":
+        finest += 2 * (config.detail + min(config.stream, 2 * config.detail)) * layout.ratio**2
+    return streams + finest + levels + wide + statistics + 256 * bool(config.context_branch)
 
 
 def bytes_per_patch(network: ADCDNet) -> int:

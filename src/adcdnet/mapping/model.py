@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -26,13 +26,15 @@ from adcdnet.files import write_whole
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.mapping.record import RunRecord
-from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.architecture import Architecture, Layout
+from adcdnet.nn.architecture import Layout
+from adcdnet.nn.networks import Network, network_of
 from adcdnet.nn.parts import PUBLISHED
+from adcdnet.nn.tile_architecture import Architecture
 
-FORMAT = 7
+FORMAT = 8
 _KEY = "adcdnet"
-_ARCHITECTURE, _LAYOUT = TypeAdapter(Architecture), TypeAdapter(Layout)
+_ARCHITECTURE: TypeAdapter[Architecture] = TypeAdapter(Annotated[Architecture, Field(discriminator="form")])
+_LAYOUT = TypeAdapter(Layout)
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Model:
     phase: of the scenes it was trained on, see `grid`; others are not for it.
     """
 
-    network: ADCDNet
+    network: Network
     statistics: BandStatistics
     classes: ClassTable
     label_shares: tuple[float, ...]
@@ -117,7 +119,7 @@ class Model:
         )
         # shapes first: a few bytes of settings can ask for any amount of memory
         with torch.device("meta"):
-            network = ADCDNet(architecture, layout)
+            network = network_of(architecture, layout)
         _check_weights(network.state_dict(), weights)
         if header["weights_sha256"] != _digest(weights):
             raise ValueError("its weights are not those that were saved (their checksum differs)")

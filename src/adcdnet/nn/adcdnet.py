@@ -24,8 +24,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .architecture import Architecture, Layout
-from .context import CONTEXT_REACH, ContextBranch
+from .architecture import Layout, PatchArchitecture
+from .context import CONTEXT_REACH, ContextBranch, context_statistics
 from .dtm import DeepTemporalMamba, MapDepth, MapToken, to_grid
 from .encoder import SensorMaps, TwoSensors, crop
 from .heads import CORE, CentreHead, Decision, FlattenHead
@@ -65,7 +65,7 @@ class ADCDNet(nn.Module):
     ValueError for a network without a stem at a ratio other than 4.
     """
 
-    def __init__(self, config: Architecture, layout: Layout, parts: Parts = PUBLISHED) -> None:
+    def __init__(self, config: PatchArchitecture, layout: Layout, parts: Parts = PUBLISHED) -> None:
         super().__init__()
         self.config, self.layout, self.parts = config, layout, parts
         self.sensors = TwoSensors(config, layout, parts)
@@ -107,6 +107,11 @@ class ADCDNet(nn.Module):
         if not config.shared_decision:
             self.branch_decision[sensor] = Decision(config.hidden, self.layout.classes, config.dropout)
 
+    def token_names(self, sensor: str) -> list[str]:
+        """What the tokens of a DTM branch are made of, in the order they are read."""
+        depths = [f"depth {k}" for k in range(1, len(self.config.widths) + 1)]
+        return [*depths, "attended", *(["prior"] if self.config.prior else [])]
+
     def train(self, mode: bool = True) -> ADCDNet:
         super().train(mode)
         if self.prior is not None:
@@ -128,7 +133,7 @@ class ADCDNet(nn.Module):
         statistics = None
         if self.centre is not None:
             side = self.config.size
-            statistics = self.context_statistics(crop(ms, side), crop(pan, side * self.layout.ratio)).flatten(1)
+            statistics = self.context_statistics(crop(ms, side), crop(pan, side * self.layout.ratio), border=self.config.before).flatten(1)
         taps = views[0].tap, views[1].tap
         cells = self._cells_of(views[0].attended), self._cells_of(views[1].attended)
         lifting = None if prior is None else (self._cells_of(prior[0]), self._cells_of(prior[1]))
@@ -158,7 +163,7 @@ class ADCDNet(nn.Module):
             with torch.no_grad():
                 same = None if same_ms is None or same_ms.prior is None else same_ms.prior[0]
                 prior = self.prior.share(ms, pan, of_ms=same)
-        statistics = None if self.centre is None else self.context_statistics(ms, pan)
+        statistics = None if self.centre is None else self.context_statistics(ms, pan, border=self.config.before)
         of_ms = self.sensors.ms.share(ms) if same_ms is None else same_ms.sensors[0]
         return Shared((of_ms, self.sensors.pan.share(pan)), prior, statistics)
 
@@ -196,14 +201,14 @@ class ADCDNet(nn.Module):
             return Outputs(main, None, None)
         return Outputs(main, *self.classify_branches(shared, branch_targets))
 
-    def context_statistics(self, ms: Tensor, pan: Tensor) -> Tensor:
-        """Tiles as for `share` -> (b, f, h, w) at their targets. ValueError for a head that has none."""
+    def context_statistics(self, ms: Tensor, pan: Tensor, *, border: int) -> Tensor:
+        """Tiles with such a border, at least 4 -> (b, f, h, w) at their targets. ValueError for a head without them."""
         if self.centre is None:
             raise ValueError("context statistics belong to head 'centre'")
-        trim = self.config.before - CONTEXT_REACH
-        coarse, fine = slice(trim, -trim), slice(trim * self.layout.ratio, -trim * self.layout.ratio)
+        trim = border - CONTEXT_REACH
+        coarse, fine = (slice(trim * r, -trim * r or None) for r in (1, self.layout.ratio))
         ms, pan = self._silence(ms, pan)
-        return self.centre.context.statistics(ms[:, :, coarse, coarse], pan[:, :, fine, fine])
+        return context_statistics(ms[:, :, coarse, coarse], pan[:, :, fine, fine], self.layout.ratio)
 
     def _silence(self, ms: Tensor, pan: Tensor) -> tuple[Tensor, Tensor]:
         """Zeros, the training mean, in place of a sensor that this network is to do without."""

@@ -1,14 +1,15 @@
-"""What the two networks are built from: settings, and what they must know of their data. Plain values, no PyTorch.
+"""What networks over patches are built from: settings, and what they must know of their data. Plain values, no PyTorch.
 
 p patch side in MS pixels | s_k stride of depth k, MS branch | r ratio
 
 All geometry follows from the strides of the three depths, whose kernels are 3 × 3: values of depth k lie s_1 ... s_k MS
-pixels apart (`apart`), and one of them sees `radii[k]` MS pixels to every side.
+pixels apart (`apart`), and one of them sees `radii[k]` MS pixels to every side. Networks over whole tiles:
+`tile_architecture`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 STRIDES = (1, 2, 1)  # of the three depths, on the MS grid
@@ -26,13 +27,14 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture:
+class PatchArchitecture:
     """Shape of both networks; all that is needed, with a `Layout`, to build them again. ValueError for what cannot be.
 
     reach: how far the network sees from the MS pixel of its target, to every side, in MS pixels. How far an answer
     depends on pixels is more than that where the answers of neighbours are averaged: `TrainConfig.reach`.
     """
 
+    form: Literal["patch"] = "patch"  # every target is classified from a patch of its own
     backbone: Literal["conv", "mobilenetv3"] = "conv"
     squeeze_excite: bool = False  # mobilenetv3 only; pools over the patch, so the network runs patch by patch only
     widths: tuple[int, int, int] = (32, 64, 64)  # channels of the three depths, both sensors
@@ -86,11 +88,6 @@ class Architecture:
         if self.squeeze_excite and self.backbone != "mobilenetv3":
             raise ValueError("squeeze_excite belongs to backbone 'mobilenetv3'")
 
-    def differences(self, other: Architecture) -> list[str]:
-        """'name mine against theirs' for every setting that differs."""
-        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return [f"{name} {mine} against {theirs}" for name, mine, theirs in pairs if mine != theirs]
-
     # Geometry of the MS branch, and of PAN behind its stem -----------------------------------------------------------
 
     @property
@@ -141,6 +138,26 @@ class Architecture:
     def reach(self) -> int:
         """8 for both profiles; one more on the fine grid, where PAN is centred on a PAN pixel."""
         return max(self.before, self.after) + (self.grid == "fine")
+
+    @property
+    def guard(self) -> int:
+        """MS pixels between training and test ground: all that the network sees."""
+        return self.reach
+
+    @property
+    def border(self) -> int:
+        """MS pixels around the targets of a tile in training."""
+        return max(self.before, self.after)
+
+    @property
+    def repeat_edge(self) -> bool:
+        """How images are mirrored at their borders: with the outermost pixel twice, which keeps PAN on MS."""
+        return self.padding == "valid"
+
+    @property
+    def turns(self) -> bool:
+        """Whether a sample may be turned: the target is the centre of its patch."""
+        return self.before == self.after
 
     def targets_per_pixel(self, ratio: int) -> int:
         """Targets per MS pixel and axis: 1, or `ratio` where they are PAN pixels."""

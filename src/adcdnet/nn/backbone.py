@@ -25,7 +25,7 @@ UnitName = Literal["conv", "mobilenetv3"]
 Padding = Literal["valid", "zeros"]
 
 
-def _normalised(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, dilation: int | None = None) -> Tensor:
+def normalised(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, dilation: int | None = None) -> Tensor:
     """BatchNorm of a convolution; `dilation` as in `_convolve`.
 
     Where the norm does not take its statistics from x, it is part of the convolution's weights.
@@ -54,7 +54,7 @@ class ConvUnit(nn.Module):
         self.norm = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor, dilation: int | None = None) -> Tensor:
-        return F.relu_(_normalised(self.conv, self.norm, x, dilation))
+        return F.relu_(normalised(self.conv, self.norm, x, dilation))
 
 
 class MobileUnit(nn.Module):
@@ -79,12 +79,12 @@ class MobileUnit(nn.Module):
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor, dilation: int | None = None) -> Tensor:
-        y = F.hardswish(_normalised(self.expand, self.expand_norm, x))
-        y = F.hardswish(_normalised(self.depthwise, self.depthwise_norm, y, dilation))
+        y = F.hardswish(normalised(self.expand, self.expand_norm, x))
+        y = F.hardswish(normalised(self.depthwise, self.depthwise_norm, y, dilation))
         if self.squeeze is not None and self.excite is not None:
             weight = F.hardsigmoid(self.excite(F.relu(self.squeeze(y.mean((2, 3))))))
             y = y * weight[:, :, None, None]
-        y = _normalised(self.project, self.project_norm, y)
+        y = normalised(self.project, self.project_norm, y)
         if self.residual:
             trim = (x.shape[-1] - y.shape[-1]) // 2
             y = y + F.pad(x, (-trim, -trim, -trim, -trim))
@@ -103,7 +103,7 @@ class Stem(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu_(_normalised(self.conv, self.norm, x))
+        return F.relu_(normalised(self.conv, self.norm, x))
 
 
 class Backbone(nn.Module):

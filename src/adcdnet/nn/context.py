@@ -29,6 +29,32 @@ def _window(x: Tensor, side: int) -> Tensor:
     return box_mean(x[:, :, trim : x.shape[2] - trim, trim : x.shape[3] - trim], side)
 
 
+def feature_count(ms_bands: int, pan_bands: int) -> int:
+    """How many statistics there are of a pixel."""
+    return 5 * ms_bands + 10 * pan_bands
+
+
+def context_statistics(ms: Tensor, pan: Tensor, ratio: int) -> Tensor:
+    """ms (n, B, h + 8, w + 8), pan (n, B', (h + 8)·r, (w + 8)·r), standardised -> (n, 5 B + 10 B', h, w)."""
+    parts = [_window(ms, 1)]
+    for side in (3, 7):
+        mean = _window(ms, side)
+        parts += [mean, _deviation(mean, _window(ms.square(), side))]
+    cell = F.avg_pool2d(pan, ratio)
+    square = F.avg_pool2d(pan.square(), ratio)
+    # differences to the next fine pixel down and right, inside the coarse pixel where there is one (r > 1)
+    down = (pan[:, :, 1:] - pan[:, :, :-1]).square()
+    right = (pan[:, :, :, 1:] - pan[:, :, :, :-1]).square()
+    energy = F.avg_pool2d(F.pad(down, (0, 0, 0, 1)) + F.pad(right, (0, 1, 0, 0)), ratio)
+    parts += [_window(cell, 1), _deviation(_window(cell, 1), _window(square, 1))]
+    parts += [_window(-F.max_pool2d(-pan, ratio), 1), _window(F.max_pool2d(pan, ratio), 1), _window(energy, 1)]
+    for side in (5, 9):
+        mean = _window(cell, side)
+        parts += [mean, _deviation(mean, _window(square, side))]
+    parts.append(_window(energy, 5))
+    return torch.cat(parts, dim=1)
+
+
 class ContextBranch(nn.Module):
     """Statistics at the targets (n, f) -> two layers -> logits (n, K): a perceptron that classifies by them alone.
 
@@ -52,34 +78,12 @@ class ContextBranch(nn.Module):
 class Context(nn.Module):
     """Statistics (n, f, h, w) -> BatchNorm -> two layers -> (n, hidden)."""
 
-    def __init__(self, ms_bands: int, pan_bands: int, ratio: int, *, hidden: int) -> None:
+    def __init__(self, ms_bands: int, pan_bands: int, *, hidden: int) -> None:
         super().__init__()
-        self.ratio = ratio
-        self.features = 5 * ms_bands + 10 * pan_bands
+        self.features = feature_count(ms_bands, pan_bands)
         self.norm = nn.BatchNorm1d(self.features)
         self.first = nn.Linear(self.features, hidden)
         self.second = nn.Linear(hidden, hidden)
-
-    def statistics(self, ms: Tensor, pan: Tensor) -> Tensor:
-        """ms (n, B, h + 8, w + 8), pan (n, B', (h + 8)·r, (w + 8)·r), standardised -> (n, 5 B + 10 B', h, w)."""
-        r = self.ratio
-        parts = [_window(ms, 1)]
-        for side in (3, 7):
-            mean = _window(ms, side)
-            parts += [mean, _deviation(mean, _window(ms.square(), side))]
-        cell = F.avg_pool2d(pan, r)
-        square = F.avg_pool2d(pan.square(), r)
-        # differences to the next fine pixel down and right, inside the coarse pixel where there is one (r > 1)
-        down = (pan[:, :, 1:] - pan[:, :, :-1]).square()
-        right = (pan[:, :, :, 1:] - pan[:, :, :, :-1]).square()
-        energy = F.avg_pool2d(F.pad(down, (0, 0, 0, 1)) + F.pad(right, (0, 1, 0, 0)), r)
-        parts += [_window(cell, 1), _deviation(_window(cell, 1), _window(square, 1))]
-        parts += [_window(-F.max_pool2d(-pan, r), 1), _window(F.max_pool2d(pan, r), 1), _window(energy, 1)]
-        for side in (5, 9):
-            mean = _window(cell, side)
-            parts += [mean, _deviation(mean, _window(square, side))]
-        parts.append(_window(energy, 5))
-        return torch.cat(parts, dim=1)
 
     def forward(self, statistics: Tensor) -> Tensor:
         """Statistics at the targets (n, f) -> (n, hidden)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .architecture import STRIDES, STRIDES_WITHOUT_STEM, Architecture, Layout
+from .architecture import STRIDES, STRIDES_WITHOUT_STEM, Layout, PatchArchitecture
 from .backbone import Backbone
 from .dtm import GRID, to_grid
 from .parts import PUBLISHED, Attention, Parts
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
     def __init__(
         self,
         bands: int,
-        config: Architecture,
+        config: PatchArchitecture,
         *,
         ratio: int | None,
         strides: Sequence[int],
@@ -135,7 +135,7 @@ def crop(x: Tensor, side: int) -> Tensor:
 class TwoSensors(nn.Module):
     """An encoder for each sensor. MS and PAN differ in the strides and in which part of DIA is damped."""
 
-    def __init__(self, config: Architecture, layout: Layout, parts: Parts = PUBLISHED) -> None:
+    def __init__(self, config: PatchArchitecture, layout: Layout, parts: Parts = PUBLISHED) -> None:
         super().__init__()
         fine_strides, stem = (STRIDES, layout.ratio) if config.stem else (STRIDES_WITHOUT_STEM, None)
         if stem is None and layout.ratio != 4:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .architecture import Architecture, Layout
+from .architecture import Layout, PatchArchitecture
 from .context import Context
 from .parts import Parts
 
@@ -35,7 +35,7 @@ class FlattenHead(nn.Module):
     Flattened cell by cell, the channels of a cell side by side: a sum over cells, each with its part of the weights.
     """
 
-    def __init__(self, config: Architecture, parts: Parts) -> None:
+    def __init__(self, config: PatchArchitecture, parts: Parts) -> None:
         super().__init__()
         self.cells = config.cells**2
         self.fuse = parts.fuse(config.widths[-1])
@@ -59,9 +59,9 @@ class CentreHead(nn.Module):
     deviation of the 3×3 cells around it, and context statistics of the inputs -> Linear -> (n, hidden).
     """
 
-    def __init__(self, config: Architecture, layout: Layout) -> None:
+    def __init__(self, config: PatchArchitecture, layout: Layout) -> None:
         super().__init__()
-        self.context = Context(layout.ms_bands, layout.pan_bands, layout.ratio, hidden=config.hidden)
+        self.context = Context(layout.ms_bands, layout.pan_bands, hidden=config.hidden)
         first, last = config.widths[0], config.widths[-1]
         self.linear = nn.Linear(2 * (3 * last + first) + config.hidden, config.hidden)
 

@@ -43,7 +43,7 @@ def _mamba(d_model: int, d_out: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a network is built with where its `Architecture` has such a part at all.
+    """What a network is built with where its `PatchArchitecture` has such a part at all.
 
     attention(global_scale, local_scale): on the last depth of both sensors, in both stages.
     reader(d_model, d_out): of a DTM's tokens, (b, l, d_model) -> (b, l, d_out); output t depends on tokens 0..t alone.

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .architecture import Architecture, Layout
+from .architecture import Layout, PatchArchitecture
 from .encoder import SensorMaps, TwoSensors
 from .parts import PUBLISHED, Parts
 from .tile_sharing import Places, Targets, as_map
@@ -21,7 +21,7 @@ class PriorNet(TwoSensors):
     1, as they begin, leave F as it is (the published mask).
     """
 
-    def __init__(self, config: Architecture, layout: Layout, parts: Parts = PUBLISHED) -> None:
+    def __init__(self, config: PatchArchitecture, layout: Layout, parts: Parts = PUBLISHED) -> None:
         super().__init__(config, layout, parts)
         self.register_buffer("mean", torch.zeros(2, config.widths[-1]))
         self.register_buffer("deviation", torch.ones(2, config.widths[-1]))

@@ -7,9 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from adcdnet.geo.grid import Window, tiles
-from adcdnet.geo.scene import Scene
+from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.mapping.engine import read_window, tensors_of, without_border
 from adcdnet.mapping.model import Model
+from adcdnet.nn.tile_adcdnet import TileADCDNet
 from adcdnet.nn.tile_sharing import Targets
 
 _TILE = 64  # MS pixels
@@ -38,9 +39,11 @@ def masks(model: Model, scene: Scene) -> dict[str, NDArray[np.float32]]:
 
 @torch.inference_mode()
 def _masks_of(model: Model, scene: Scene, window: Window, step: int) -> dict[str, NDArray[np.float32]]:
-    network, config = model.network, model.network.config
+    network = model.network
     pixels = read_window(model, scene, window)
-    border = config.reach - config.before
+    if isinstance(network, TileADCDNet):
+        return _masks_of_tile(model, network, pixels, window, step)
+    border = network.config.reach - network.config.before
     ms, pan = tensors_of(model, pixels)
     ms, pan = ms[None, :, *without_border(border)], pan[None, :, *without_border(border * scene.ratio)]
     row, col = np.mgrid[0 : window.height : step, 0 : window.width : step]
@@ -56,3 +59,15 @@ def _masks_of(model: Model, scene: Scene, window: Window, step: int) -> dict[str
             masks_here[f"prior mask, {name}"] = torch.sigmoid(next(features)).mean(1)
     valid = pixels.inner(model.reach).valid[::step, ::step]
     return {name: np.where(valid, mask.reshape(row.shape).numpy(), np.nan) for name, mask in masks_here.items()}
+
+
+def _masks_of_tile(
+    model: Model, network: TileADCDNet, pixels: Pixels, window: Window, step: int
+) -> dict[str, NDArray[np.float32]]:
+    reach, ms_and_pan = network.config.reach, tensors_of(model, pixels)
+    ms, pan = (image[None] for image in ms_and_pan)
+    masks = network.masks(ms, pan, border=reach, origin=(window.row - reach, window.col - reach))
+    valid = pixels.inner(model.reach).valid[::step, ::step]
+    return {
+        name: np.where(valid, mask[::step, ::step].numpy(), np.nan).astype(np.float32) for name, mask in masks.items()
+    }

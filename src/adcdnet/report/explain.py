@@ -44,9 +44,11 @@ from adcdnet.geo.scene import Scene
 from adcdnet.mapping.engine import check_scene, cut_patches, default_engine, logits_of, read_window, tensors_of
 from adcdnet.mapping.model import Model
 from adcdnet.mapping.progress import Progress, silent
-from adcdnet.nn.adcdnet import ADCDNet, Outputs
+from adcdnet.nn.adcdnet import ADCDNet, Outputs, Shared
 from adcdnet.nn.dtm import DeepTemporalMamba, Explanation
 from adcdnet.nn.heads import Decision
+from adcdnet.nn.networks import Network
+from adcdnet.nn.tile_adcdnet import TileADCDNet, TileMaps
 from adcdnet.nn.tile_sharing import Targets
 from adcdnet.report.explanation_figure import EXPLAINED, HeadSummary, explanation_figure
 
@@ -195,18 +197,18 @@ def token_evidence(
 class _Head:
     """A DTM branch with its decision as one classification head, explained on what the branch was last given."""
 
-    def __init__(self, network: ADCDNet, sensor: str) -> None:
+    def __init__(self, network: Network, sensor: str) -> None:
         branch = network.dtm[sensor]
         assert isinstance(branch, DeepTemporalMamba)
-        decision = network.decision if network.config.shared_decision else network.branch_decision[sensor]
+        shared = isinstance(network, ADCDNet) and network.config.shared_decision
+        decision = network.decision if shared else network.branch_decision[sensor]
         assert isinstance(decision, Decision)
         # the parameters are handed over as already copied: the head shares them with the network
         self.whole = copy.deepcopy(branch, {id(p): p for p in branch.parameters()})
         self.whole.out_norm, self.whole.classifier = decision.norm, decision.classifier
         self.whole.tokens = nn.ModuleList(nn.Identity() for _ in branch.tokens)  # it is given what the branch made
         self.branch, self.sensor = branch, sensor
-        depths = [f"depth {k}" for k in range(1, len(branch.tokens))]
-        self.tokens = (*depths, "attended", *(["prior"] if branch.prior else []))
+        self.tokens = tuple(network.token_names(sensor))
         self.length = len(self.tokens)
         self.seen, self.total = 0, torch.zeros(())
 
@@ -264,17 +266,25 @@ def _answers(
     for done, window in enumerate(windows, start=1):
         pixels = read_window(model, scene, window)
         row, col = np.nonzero((index[window.slices] >= 0) & pixels.inner(model.reach).valid)
-        mapped = logits_of(model, pixels, engine=default_engine(network)) if model.answers.smooth and len(row) else None
+        mapped = None
+        if len(row) and (model.answers.smooth or isinstance(network, TileADCDNet)):
+            mapped = logits_of(model, pixels, window=window, engine=default_engine(network))
         ms, pan = tensors_of(model, pixels)
-        shared = network.share(ms[None], pan[None]) if config.sharable and len(row) else None
+        shared: Shared | TileMaps | None = None
+        if len(row) and isinstance(network, TileADCDNet):
+            first = window.row - config.reach, window.col - config.reach
+            shared = network.share(ms[None], pan[None], border=config.reach, origin=first)
+        elif len(row) and isinstance(network, ADCDNet) and network.config.sharable:
+            shared = network.share(ms[None], pan[None])
         for start in range(0, len(row), few):
             r, c = row[start : start + few], col[start : start + few]
             main = None if mapped is None else torch.from_numpy(mapped[:, r, c].T)
             if shared is not None:
                 targets = Targets(*(torch.from_numpy(i) for i in (np.zeros_like(r), r, c)))
-                own = network.classify(shared, targets) if main is None else main
-                outputs = Outputs(own, *network.classify_branches(shared, targets))
+                own = network.classify(shared, targets) if main is None else main  # type: ignore[arg-type]
+                outputs = Outputs(own, *network.classify_branches(shared, targets))  # type: ignore[arg-type]
             else:
+                assert isinstance(network, ADCDNet)
                 outputs = network(*cut_patches(network, ms, pan, r, c), branches=True)
                 outputs = outputs if main is None else outputs._replace(main=main)
             yield index[window.slices][r, c], outputs

@@ -17,7 +17,8 @@ from adcdnet.geo.grid import Window, mirror
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.scene import Pixels
 from adcdnet.mapping.smoothing import looks
-from adcdnet.nn.architecture import Architecture
+from adcdnet.nn.architecture import PatchArchitecture
+from adcdnet.nn.tile_architecture import Architecture
 from adcdnet.split.parts import TEST, TRAIN, UNUSED, VALIDATION, Split
 from adcdnet.training.turning import Turning, turned
 
@@ -50,7 +51,8 @@ class TrainingArea:
     ms (B, H + 2·reach, W + 2·reach) and pan (B', ...·r, ...·r), with a mirrored border of `reach`; target (H, W) bool:
     a valid pixel of the train part; label (H, W): class index of labelled targets, −1 elsewhere; validation,
     validation_label: the same of the validation part. Windows of targets hold no validation pixel (guard band); tiles
-    can, and have them set to 0 as they are drawn: shown and shown_fine (1, ...), as ms and pan, are 0 there.
+    can, and have them set to 0 as they are drawn: shown and shown_fine (1, ...), as ms and pan, are 0 there. training
+    (H + 2·reach, W + 2·reach): ground of the train part.
 
     step: targets per MS pixel and axis; where PAN pixels are the targets, target and label are (H·ratio, W·ratio), and
     targets are counted on that grid. All targets of one tile are then of one phase (`Window.around`), so that its
@@ -69,6 +71,7 @@ class TrainingArea:
     pan: NDArray[np.float32]
     shown: NDArray[np.float32]
     shown_fine: NDArray[np.bool_]
+    training: NDArray[np.bool_]
     target: NDArray[np.bool_]
     label: NDArray[np.int64]
     validation: NDArray[np.bool_]
@@ -95,7 +98,7 @@ class TrainingArea:
         ms, pan = statistics.standardise(
             pixels.ms, pixels.pan, pixels.ms_valid & ~test, pixels.pan_valid & ~_refine(test, ratio)
         )
-        repeat_edge = network.padding == "valid"
+        repeat_edge = network.repeat_edge
         shown = ((split.part != VALIDATION) | (not split.hides_test)).astype(np.float32)[None]
         shown = with_border(shown, reach, repeat_edge=repeat_edge)
         valid = pixels.valid_targets(step)
@@ -112,6 +115,7 @@ class TrainingArea:
             pan=with_border(pan, reach * ratio, repeat_edge=repeat_edge),
             shown=shown,
             shown_fine=_refine(shown.astype(bool), ratio),
+            training=with_border(train.astype(np.float32)[None], reach, repeat_edge=repeat_edge)[0] > 0,
             target=target,
             label=np.where(target, index, -1),
             validation=validation,
@@ -140,6 +144,7 @@ class TrainingArea:
             pan=under("pan"),
             shown=under("shown"),
             shown_fine=under("shown_fine"),
+            training=under("training"),
             target=under("target", between),
             validation=under("validation", between),
             label=under("label", between, -1),
@@ -149,6 +154,11 @@ class TrainingArea:
     @property
     def step(self) -> int:
         return self.network.targets_per_pixel(self.ratio)
+
+    @property
+    def _moves(self) -> int:
+        """Positions per MS pixel and axis that PAN is moved to: one for each target of a network over patches."""
+        return self.step if isinstance(self.network, PatchArchitecture) else 1
 
     @cached_property
     def _turning(self) -> Turning:
@@ -210,13 +220,17 @@ class TrainingArea:
         tall, wide = min(side, height), min(side, width)
         anchors = self.labelled if labelled else self.unlabelled
         chosen, phases = np.divmod(anchors[rng.integers(len(anchors), size=count)], self.step)
+        phases %= self._moves  # 0 where all targets of an MS pixel are answered at once
         row = np.clip(chosen[:, 0] - rng.integers(tall, size=count), 0, height - tall)
         col = np.clip(chosen[:, 1] - rng.integers(wide, size=count), 0, width - wide)
         label = self.label if labelled else self.target.astype(np.int8) - 1
         cuts = []
         for r, c, phase in zip(row, col, phases, strict=True):
             window = Window(r, c, tall, wide)
-            labels_here = label[phase[0] :: self.step, phase[1] :: self.step][window.slices].astype(np.int64)
+            if self._moves == self.step:
+                labels_here = label[phase[0] :: self.step, phase[1] :: self.step][window.slices].astype(np.int64)
+            else:
+                labels_here = label[window.scale(self.step).slices].astype(np.int64)
             cuts.append((*self._drawn(self._with_halo(window), phase), labels_here))
         return self._stack(cuts, rng, augment=augment and tall == wide)
 
@@ -263,16 +277,27 @@ class TrainingArea:
             phase = (r % self.step, c % self.step)
             cuts.append((*self._drawn(self._of_target(r, c), phase), np.full((1, 1), k)))
         # flips and turns keep the target in place only where it is the centre of its patch
-        return self._stack(cuts, rng, augment=augment and self.network.before == self.network.after)
+        return self._stack(cuts, rng, augment=augment and self.network.turns)
 
-    def tile(self, window: Window, phase: tuple[int, int] = (0, 0)) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """ms and pan of a window of MS pixels inside the scene, for the targets of one phase, with their halo."""
-        return self._cut(self._with_halo(window), phase)
+    def tile(
+        self, window: Window, phase: tuple[int, int] = (0, 0), *, border: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """ms and pan of a window of MS pixels inside the scene, for the targets of one phase, with such a border."""
+        return self._cut(window.shift(self.reach, self.reach).grow(border), phase)
 
-    def images(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """ms and pan of a window of MS pixels inside the scene, with a halo of the network's reach."""
+    def images(self, window: Window, *, hide_training: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """ms and pan of a window of MS pixels inside the scene, with a halo of the network's reach.
+
+        hide_training: with 0, the training mean, in place of training ground: what is judged is then answered without
+        a look at ground that was learnt.
+        """
         wide = window.shift(self.reach, self.reach).grow(self.network.reach)
-        return self.ms[:, *wide.slices].copy(), self.pan[:, *wide.scale(self.ratio).slices].copy()
+        ms, pan = self.ms[:, *wide.slices].copy(), self.pan[:, *wide.scale(self.ratio).slices].copy()
+        if hide_training:
+            known = self.training[wide.slices]
+            ms[:, known] = 0
+            pan[:, _refine(known, self.ratio)] = 0
+        return ms, pan
 
     def looks(self, window: Window) -> NDArray[np.float32]:
         """By what the targets in a window of MS pixels are compared, see `smoothing`."""
@@ -287,17 +312,18 @@ class TrainingArea:
 
     def _with_halo(self, window: Window) -> Window:
         """Where a window of the scene and its halo lie in ms, which has a border of `reach`."""
-        halo = max(self.network.before, self.network.after)
-        return window.shift(self.reach, self.reach).grow(halo)
+        return window.shift(self.reach, self.reach).grow(self.network.border)
 
     def _of_target(self, row: int, col: int) -> Window:
-        """Where the patch of a target lies in ms."""
+        """Where the patch of a target lies in ms. ValueError for a network that has no patches."""
+        if not isinstance(self.network, PatchArchitecture):
+            raise ValueError("a network over tiles has no patches; draw tiles")
         first, size = self.reach - self.network.before, self.network.size
         return Window(row // self.step + first, col // self.step + first, size, size)
 
     def _cut(self, window: Window, phase: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A window of ms, and pan on it for the targets of one phase."""
-        return self.ms[:, *window.slices], self.pan[:, *window.around(self.ratio, self.step, phase).slices]
+        return self.ms[:, *window.slices], self.pan[:, *window.around(self.ratio, self._moves, phase).slices]
 
     def _drawn(self, window: Window, phase: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """As `_cut`, but without validation pixels, and ready to be turned.
@@ -305,8 +331,8 @@ class TrainingArea:
         In pan of an even step a target lies behind the middle, and in front of it once turned; one more row and column
         put it into the middle, and `_stack` takes them off again. Those before the first, see `turning`.
         """
-        around = window.around(self.ratio, self.step, phase)
-        spare = 1 - self.step % 2
+        around = window.around(self.ratio, self._moves, phase)
+        spare = 1 - self._moves % 2
         coarse = window.slices
         top, left = self._turning.spare
         fine = Window(

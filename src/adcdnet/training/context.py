@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from adcdnet.config import TrainConfig
 from adcdnet.geo.grid import tiles
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.context import ContextBranch
+from adcdnet.nn.context import CONTEXT_REACH, ContextBranch
+from adcdnet.nn.networks import Network
 from adcdnet.training.area import TrainingArea
 from adcdnet.training.loop import History, check_finite, looks_at, optimizer_of, update
 from adcdnet.training.schedule import Schedule, within_passes
@@ -24,7 +25,7 @@ _WINDOW = 64  # MS pixels per side whose statistics are computed at once
 
 
 def train_context(
-    network: ADCDNet,
+    network: Network,
     branch: ContextBranch,
     area: TrainingArea,
     config: TrainConfig,
@@ -59,20 +60,22 @@ def train_context(
 
 @torch.no_grad()
 def labelled_statistics(
-    network: ADCDNet, area: TrainingArea, rng: np.random.Generator, device: torch.device
+    network: Network, area: TrainingArea, rng: np.random.Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Context statistics (n, f) and class indices (n,) of the labelled targets, or of `MOST_PIXELS` of them."""
     step, label = area.step, np.full_like(area.label, -1)
     chosen = tuple(area.labelled[rng.permutation(len(area.labelled))[:MOST_PIXELS]].T)
     label[chosen] = area.label[chosen]
     height, width = area.split.part.shape
+    moves = isinstance(network, ADCDNet)  # one over tiles gives all targets of an MS pixel the same
     statistics, truth = [], []
     for window in tiles(height, width, _WINDOW):
         here = label[window.scale(step).slices]
         for phase in np.ndindex(step, step):
             row, col = np.nonzero(here[phase[0] :: step, phase[1] :: step] >= 0)
             if len(row):
-                ms, pan = (torch.from_numpy(x.copy())[None].to(device) for x in area.tile(window, phase))
-                statistics.append(network.context_statistics(ms, pan)[0][:, row, col].T)
+                images = area.tile(window, phase if moves else (0, 0), border=CONTEXT_REACH)
+                ms, pan = (torch.from_numpy(x.copy())[None].to(device) for x in images)
+                statistics.append(network.context_statistics(ms, pan, border=CONTEXT_REACH)[0][:, row, col].T)
                 truth.append(torch.from_numpy(here[row * step + phase[0], col * step + phase[1]]))
     return torch.cat(statistics), torch.cat(truth).to(device)

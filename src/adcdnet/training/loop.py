@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from adcdnet.config import StageConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.mapping.progress import Progress, silent
-from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.architecture import Layout
 from adcdnet.nn.mamba import StepProjection
+from adcdnet.nn.networks import Network, network_of
 from adcdnet.nn.parts import PUBLISHED, Parts
 from adcdnet.nn.tile_sharing import Targets
 from adcdnet.training.area import Drawn
@@ -45,9 +45,9 @@ class History:
         return text.getvalue().encode()
 
 
-def build_network(config: TrainConfig, layout: Layout, device: torch.device, parts: Parts = PUBLISHED) -> ADCDNet:
+def build_network(config: TrainConfig, layout: Layout, device: torch.device, parts: Parts = PUBLISHED) -> Network:
     """A network at its start. Its weights are drawn from PyTorch's own generator: seed that first."""
-    network = ADCDNet(config.network, layout, parts).to(device)
+    network = network_of(config.network, layout, parts).to(device)
     if config.initialisation == "xavier":
         xavier(network)
     return network

@@ -35,8 +35,8 @@ from adcdnet.mapping.device import pick_device
 from adcdnet.mapping.model import Model, Run, split_name
 from adcdnet.mapping.progress import Progress, silent
 from adcdnet.mapping.record import RunRecord
-from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.architecture import Layout
+from adcdnet.nn.architecture import Layout, PatchArchitecture
+from adcdnet.nn.networks import Network
 from adcdnet.split.parts import PART_NAMES, Split
 from adcdnet.training import provenance
 from adcdnet.training.area import TrainingArea, training_area, training_statistics
@@ -111,7 +111,7 @@ class Trained:
     seconds: by stage.
     """
 
-    network: ADCDNet
+    network: Network
     schedule: Schedule
     effective_rank: float | None
     stage2: Stage2
@@ -139,7 +139,7 @@ class Trained:
         )
 
 
-def train_network(network: ADCDNet, area: TrainingArea, config: TrainConfig, history: History) -> Trained:
+def train_network(network: Network, area: TrainingArea, config: TrainConfig, history: History) -> Trained:
     """All stages over one training area, from a network at its start, which changes."""
     schedule, seconds, rank = schedule_of(area, config), {}, None
     rng1, rng2, rng_context = (np.random.default_rng(s) for s in np.random.SeedSequence(config.seed).spawn(3))
@@ -185,8 +185,8 @@ def _prepare(scenes: Sequence[LabelledScene], config: TrainConfig, init: Model |
     classes = labels[0].classes
     pixels = [labelled.scene.read(labelled.scene.grid.window) for labelled in scenes]
     coarse, usable = on_ms_grid(scenes, pixels, step=config.network.targets_per_pixel(first.ratio))
-    splits, notes = divide(coarse, usable, reach=config.reach, config=config.split, seed=config.seed)
-    if not config.network.stem and first.ratio != 4:
+    splits, notes = divide(coarse, usable, reach=config.guard, config=config.split, seed=config.seed)
+    if isinstance(config.network, PatchArchitecture) and not config.network.stem and first.ratio != 4:
         raise InputError(
             f"the scene has {first.ratio} PAN pixels per MS pixel, the published network needs 4; use --profile default"
         )
@@ -205,7 +205,7 @@ def _prepare(scenes: Sequence[LabelledScene], config: TrainConfig, init: Model |
         splits=splits,
         area=area,
         measured=measured,
-        leakage=total_leakage([labelled.labels for labelled in coarse], splits, reach=config.reach).to_dict(),
+        leakage=total_leakage([labelled.labels for labelled in coarse], splits, reach=config.guard).to_dict(),
         notes=notes,
     )
 
@@ -213,7 +213,7 @@ def _prepare(scenes: Sequence[LabelledScene], config: TrainConfig, init: Model |
 def _write_inputs(folder: Path, scenes: Sequence[LabelledScene], ground: _Ground, command: Sequence[str]) -> None:
     """Splits, settings, and which files the run is made from: all that is known before the first step."""
     for labelled, split in zip(scenes, ground.splits, strict=True):
-        tags = {"PARTS": json.dumps(PART_NAMES), "BLOCK": str(split.block), "REACH": str(ground.config.reach)}
+        tags = {"PARTS": json.dumps(PART_NAMES), "BLOCK": str(split.block), "REACH": str(ground.config.guard)}
         if any(labelled.scene.phase):
             tags["PHASE"] = " ".join(map(str, labelled.scene.phase))
         file = folder / split_name(labelled.name if len(scenes) > 1 else "")

@@ -38,8 +38,9 @@ def schedule_of(area: TrainingArea, config: TrainConfig) -> Schedule:
     stage, labels = config.stage2, area.labels_per_tile(config.stage2.tile)
     by_patches, by_tiles = (within_passes(config, stage, len(area.labelled), each) for each in (None, labels))
     enough = by_tiles.steps * STEPS_OF_PATCHES >= stage.steps  # labels for all steps of tiles
-    dense = config.network.sharable and (
-        config.sampling == "dense" or (config.sampling == "auto" and labels >= DENSE_FROM and enough)
+    dense = config.network.form == "tile" or (
+        config.network.sharable
+        and (config.sampling == "dense" or (config.sampling == "auto" and labels >= DENSE_FROM and enough))
     )
     even = 2 * area.class_counts.min() >= area.class_counts.mean()
     few = not dense and by_patches.steps < stage.steps

@@ -5,6 +5,8 @@ F_ms, F_pan features of the prior network | c their channels
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.nn.prior import PriorNet
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
+from adcdnet.nn.streams import TilePrior
 from adcdnet.training.area import TrainingArea
 from adcdnet.training.loop import History, check_finite, looks_at, optimizer_of, some_targets, tensors, update, xavier
 from adcdnet.training.schedule import Schedule
@@ -22,7 +25,7 @@ _MEASURED = 8  # batches that the features are standardised by
 
 
 def train_prior(
-    prior: PriorNet,
+    prior: PriorNet | TilePrior,
     area: TrainingArea,
     config: TrainConfig,
     schedule: Schedule,
@@ -33,7 +36,8 @@ def train_prior(
     None where there are no steps. InputError where they collapse.
     """
     stage, device = config.stage1, next(prior.parameters()).device
-    metric = MetricNet(config.network.widths[-1]).to(device)
+    channels = prior.mean.shape[1]
+    metric = MetricNet(channels).to(device)
     if config.initialisation == "xavier":
         xavier(metric)
     prior.requires_grad_(True).train()
@@ -42,42 +46,48 @@ def train_prior(
     optimizer, rate = optimizer_of([*prior.parameters(), *metric.parameters()], stage)
     rank: float | None = None
     for step in range(1, stage.steps + 1):
-        f_ms, f_pan = _features(prior, area, config, schedule, rng)
+        (f_ms, f_pan), some = _features(prior, area, config, schedule, rng)
         loss = distance = sps_loss(metric, f_ms, f_pan)
         if config.spread:
-            spread = sum((spread_loss(v) for v in (_centre(f_ms), _centre(f_pan))), torch.zeros_like(loss))
+            spread = sum((spread_loss(some(f)) for f in (f_ms, f_pan)), torch.zeros_like(loss))
             loss = distance + config.spread * spread
         update(loss, optimizer, rate)
         if looks_at(step, stage.steps, config.validations):
             check_finite(loss.item(), "stage I", step)
-            rank = min(effective_rank(_centre(f).detach().float().cpu()) for f in (f_ms, f_pan))
+            rank = min(effective_rank(some(f).detach().float().cpu()) for f in (f_ms, f_pan))
             figures = {"loss": loss.item(), "sps": distance.item(), "effective_rank": rank}
             history.note("stage1", step, stage.steps, **figures, learning_rate=float(rate.get_last_lr()[0]))
-            _check_rank(rank, step, config.network.widths[-1])
+            _check_rank(rank, step, channels)
     prior.requires_grad_(False).eval()
     if config.network.prior_mask == "standardised":
-        _standardise(prior, [_features(prior, area, config, schedule, rng) for _ in range(_MEASURED)])
+        _standardise(prior, [_features(prior, area, config, schedule, rng)[0] for _ in range(_MEASURED)])
     return rank
 
 
 def _features(
-    prior: PriorNet, area: TrainingArea, config: TrainConfig, schedule: Schedule, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """F_ms and F_pan (n, c, g, g) of one draw from the training area."""
+    prior: PriorNet | TilePrior, area: TrainingArea, config: TrainConfig, schedule: Schedule, rng: np.random.Generator
+) -> tuple[tuple[Tensor, Tensor], Callable[[Tensor], Tensor]]:
+    """F_ms and F_pan of one draw from the training area, (n, c, g, g) of patches or (b, c, h, w) of tiles; and what
+    takes vectors (n, c) from them, one for each of some targets.
+    """
     stage, device = config.stage1, next(prior.parameters()).device
     with torch.set_grad_enabled(prior.training):
         if not schedule.dense:
             balance = 0.0 if config.stage1_labelled else None
             drawn = area.draw_patches(rng, stage.batch, balance=balance, augment=config.augment)
             features: tuple[Tensor, Tensor] = prior(*tensors(drawn, device)[:2])
-            return features
+            return features, _centre
         drawn = area.draw_tiles(rng, stage.tiles, stage.tile, labelled=False, augment=config.augment)
         ms, pan, _ = tensors(drawn, device)
         targets = some_targets(drawn.label, stage.targets, rng, device)
-        return prior.features(prior.share(ms, pan), targets)
+        if isinstance(prior, TilePrior):
+            border, step = area.network.border, area.step
+            tile, row, col = targets.tile, targets.row // step + border, targets.col // step + border
+            return prior.features(ms, pan), lambda f: f[tile, :, row, col]
+        return prior.features(prior.share(ms, pan), targets), _centre
 
 
-def _standardise(prior: PriorNet, batches: list[tuple[Tensor, Tensor]]) -> None:
+def _standardise(prior: PriorNet | TilePrior, batches: list[tuple[Tensor, Tensor]]) -> None:
     """Mean and deviation of the features over training samples, so that the masks span (0, 1)."""
     for sensor in (0, 1):
         values = torch.cat([batch[sensor] for batch in batches]).float()

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from adcdnet.config import TrainConfig
 from adcdnet.geo.grid import tiles
-from adcdnet.nn.adcdnet import ADCDNet
+from adcdnet.nn.networks import Network
 from adcdnet.nn.tile_sharing import Targets
 from adcdnet.training.area import Guessed, TrainingArea
 from adcdnet.training.loop import History, check_finite, looks_at, optimizer_of, some_targets, tensors, update
@@ -36,7 +36,7 @@ class Stage2:
     self_trained: how many targets without a label it learnt from too. interrupted_at: the step at which Ctrl-C came.
     """
 
-    network: ADCDNet
+    network: Network
     validation: Validation | None
     self_trained: int | None
     interrupted_at: int | None
@@ -46,7 +46,7 @@ class Stage2:
 class Round:
     """One pass through all steps."""
 
-    network: ADCDNet
+    network: Network
     validation: Validation | None
     interrupted_at: int | None
 
@@ -62,7 +62,7 @@ class Supervision:
     history: History
 
 
-def train_stage2(network: ADCDNet, supervision: Supervision) -> Stage2:
+def train_stage2(network: Network, supervision: Supervision) -> Stage2:
     """One round, or two where labels are few and spread evenly over the classes: the second also learns what the
     first says of ground without labels. Of labels as frequent as the classes are it made worse networks.
 
@@ -93,7 +93,7 @@ def train_stage2(network: ADCDNet, supervision: Supervision) -> Stage2:
     return Stage2(**vars(second), self_trained=len(taught[0].places))
 
 
-def _guess(teacher: ADCDNet, supervision: Supervision, unlabelled: NDArray[np.bool_]) -> Guessed:
+def _guess(teacher: Network, supervision: Supervision, unlabelled: NDArray[np.bool_]) -> Guessed:
     """What a network says of the targets without a label."""
     area, config = supervision.area, supervision.config
     windows = list(logits_on(teacher, config.answers, area, unlabelled))
@@ -119,7 +119,7 @@ def unlabelled_targets(area: TrainingArea, rng: np.random.Generator) -> NDArray[
 
 
 def train_round(
-    network: ADCDNet, supervision: Supervision, guess: Callable[[], Guessed | None], *, before: int, last: bool
+    network: Network, supervision: Supervision, guess: Callable[[], Guessed | None], *, before: int, last: bool
 ) -> Round:
     """All steps from the network as it is, which changes; the moving average of its weights. Ctrl-C ends it.
 
@@ -158,7 +158,7 @@ def train_round(
 
 
 def losses_of(
-    network: ADCDNet, supervision: Supervision, *, mixed: bool = False, guessed: Guessed | None = None
+    network: Network, supervision: Supervision, *, mixed: bool = False, guessed: Guessed | None = None
 ) -> list[Tensor]:
     """Cross-entropy of the main head and of the DTM heads on one draw.
 
@@ -182,6 +182,8 @@ def losses_of(
             guesses=min(guesses, stage.batch - 1),
         )
     ms, pan, label = tensors(drawn, device)
+    if config.jitter:
+        ms, pan = (_jittered(x, config.jitter, rng) for x in (ms, pan))
     labels = [(1.0, label)]
     if mixed:
         share, partner = rng.random(), torch.from_numpy(rng.permutation(len(label))).to(device)
@@ -206,6 +208,17 @@ def losses_of(
     ]
 
 
+def _jittered(x: Tensor, deviation: float, rng: np.random.Generator) -> Tensor:
+    """Samples (b, bands, h, w) as under another light: each band of each times a gain and plus an offset. What is 0,
+    the training mean or hidden ground, stays so.
+    """
+    gain, offset = (
+        torch.from_numpy(rng.normal(0, deviation, (*x.shape[:2], 1, 1)).astype(np.float32)).to(x.device)
+        for _ in range(2)
+    )
+    return torch.where(x == 0, x, x * gain.exp() + offset)
+
+
 def _loss(logits: Tensor, truth: Tensor, weight: Tensor, smoothing: float) -> Tensor:
     """Mean cross-entropy, weighted by class. A target of a tile may lie on no label of the tile mixed into it."""
     labelled = truth >= 0
@@ -215,7 +228,7 @@ def _loss(logits: Tensor, truth: Tensor, weight: Tensor, smoothing: float) -> Te
 
 
 @torch.no_grad()
-def _move_average(average: ADCDNet, network: ADCDNet, decay: float) -> None:
+def _move_average(average: Network, network: Network, decay: float) -> None:
     """average ← decay · average + (1 − decay) · network, parameters and BatchNorm statistics; the prior is copied."""
     theirs = network.state_dict()
     for name, mine in average.state_dict().items():

@@ -12,7 +12,8 @@ from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import phase_words, same_phase
 from adcdnet.mapping.model import Model
-from adcdnet.nn.adcdnet import ADCDNet
+from adcdnet.nn.networks import Network
+from adcdnet.nn.tile_architecture import differences
 
 FAR = 3.0  # deviations of the first training area from which band means of the new one deserve a word
 
@@ -23,7 +24,7 @@ def settings_of(model: Model) -> TrainConfig:
 
 
 def begin_from(
-    network: ADCDNet, model: Model, classes: ClassTable, *, phase: tuple[float, float] = (0.0, 0.0)
+    network: Network, model: Model, classes: ClassTable, *, phase: tuple[float, float] = (0.0, 0.0)
 ) -> tuple[str, ...]:
     """Give a fresh network the weights of a trained one, prior included; returns the names of classes it did not know.
 
@@ -32,7 +33,7 @@ def begin_from(
     """
     trained = model.network
     if network.config != trained.config:
-        differ = ", ".join(network.config.differences(trained.config))
+        differ = ", ".join(differences(network.config, trained.config))
         raise InputError(
             f"the settings of the network differ from those of the model to begin from ({differ}); leave them to --init"
         )

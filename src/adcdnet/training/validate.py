@@ -17,7 +17,7 @@ from adcdnet.mapping.answers import Answers
 from adcdnet.mapping.engine import default_engine, valid_targets, window_logits
 from adcdnet.mapping.posterior import fit_temperature, posterior
 from adcdnet.metrics import Scores, confusion_matrix, expected_calibration_error, scores
-from adcdnet.nn.adcdnet import ADCDNet
+from adcdnet.nn.networks import Network
 from adcdnet.training.area import TrainingArea
 from adcdnet.training.schedule import Schedule
 
@@ -40,7 +40,12 @@ class Validation:
 
 
 def logits_on(
-    network: ADCDNet, answers: AnswerConfig, area: TrainingArea, wanted: NDArray[np.bool_]
+    network: Network,
+    answers: AnswerConfig,
+    area: TrainingArea,
+    wanted: NDArray[np.bool_],
+    *,
+    hide_training: bool = False,
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]:
     """Main logits (K, n) of the wanted targets, and their rows and columns (n,), window by window.
 
@@ -55,7 +60,8 @@ def logits_on(
         logits = window_logits(
             network,
             answers,
-            area.images(wide),
+            area.images(wide, hide_training=hide_training),
+            origin=(wide.row - area.network.reach, wide.col - area.network.reach),
             wanted=wanted[wide.scale(step).slices],
             look=area.looks(wide),
             engine=default_engine(network),
@@ -64,8 +70,8 @@ def logits_on(
         yield valid_targets(logits[:, *own.slices], window.scale(step))
 
 
-def validate(network: ADCDNet, answers: AnswerConfig, area: TrainingArea, schedule: Schedule) -> Validation:
-    """As in a map of the validation part alone.
+def validate(network: Network, answers: AnswerConfig, area: TrainingArea, schedule: Schedule) -> Validation:
+    """As in a map of the validation part alone, with the training ground hidden from the network.
 
     What lies around a pixel ends where the part does, but not where one of several scenes does: one after another they
     lie closer together than a window is wide.
@@ -83,12 +89,12 @@ def validate(network: ADCDNet, answers: AnswerConfig, area: TrainingArea, schedu
 
 
 def _posterior(
-    network: ADCDNet, answers: AnswerConfig, area: TrainingArea, schedule: Schedule
+    network: Network, answers: AnswerConfig, area: TrainingArea, schedule: Schedule
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Class indices (n,) of the validation part and probabilities (K, n) at tau 1, without a temperature."""
     label, shares = area.validation_label, (schedule.label_shares, schedule.drawn_shares)
     reading = Answers(label.shape, area.step, *shares, local_priors=answers.local_priors)
-    windows = list(logits_on(network, answers, area, area.validation))
+    windows = list(logits_on(network, answers, area, area.validation, hide_training=True))
     logits, row, col = (np.concatenate(parts, axis=-1) for parts in zip(*windows, strict=True))
     reading.add(logits, row, col)
     labelled = label[row, col] >= 0

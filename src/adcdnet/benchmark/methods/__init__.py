@@ -1,6 +1,6 @@
 """The methods we compare with. Each is fitted on the same training area as ADCD-Net and read at the same tau.
 
-    classifier = METHODS["forest"](area, pixels, bands, seed=0)     # area with the default Architecture
+    classifier = METHODS["forest"](area, pixels, bands, seed=0)     # area with the default PatchArchitecture
     logits = classifier.logits(pixels)                              # (K, h, w)
 
 Written from the publications that each file names; the sizes are theirs.

@@ -24,7 +24,7 @@ from adcdnet.benchmark.methods.features import BandRoles
 from adcdnet.benchmark.methods.loop import Recipe, TrainedNetwork, train
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.scene import Pixels
-from adcdnet.nn.architecture import Layout
+from adcdnet.nn.architecture import Layout, PatchArchitecture
 from adcdnet.training.area import TrainingArea, with_border
 
 _AT_ONCE = 128  # patches of a prediction: their maps stay below some 200 MB at ratio 4
@@ -52,6 +52,8 @@ class PatchMethod:
         )
         recipe = self.recipe if steps is None else replace(self.recipe, steps=steps)
         rng = np.random.default_rng(seed)
+        assert isinstance(area.network, PatchArchitecture)
+        before = area.network.before
         drawn_shares = shares_drawn(area)
         held = np.argwhere(area.validation_label >= 0)
         held = held[rng.permutation(len(held))[:_HELD_BACK]]
@@ -62,7 +64,7 @@ class PatchMethod:
 
             def loss() -> Tensor:
                 drawn = area.draw_patches(rng, self.batch, balance=BALANCE, augment=True)
-                middle = area.network.before - (self.side // 2 - 1)
+                middle = before - (self.side // 2 - 1)
                 ms = drawn.ms[:, :, middle:, middle:][:, :, : self.side, : self.side]
                 fine, fine_side = middle * area.ratio, self.side * area.ratio
                 pan = drawn.pan[:, :, fine:, fine:][:, :, :fine_side, :fine_side]
