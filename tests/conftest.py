@@ -168,7 +168,7 @@ def liven(network: nn.Module, seed: int = 0) -> nn.Module:
 def build_model(layout: Layout, *, seed: int = 0, **changes: Any) -> Model:
     """A small livened network with all that a map needs; `changes` are settings of the network or its answers."""
     of_answers = {name: changes.pop(name) for name in AnswerConfig.model_fields if name in changes}
-    settings = TrainConfig().replace({"network": {**SMALL, **changes}, "answers": of_answers})
+    settings = TrainConfig.of_profile("patch").replace({"network": {**SMALL, **changes}, "answers": of_answers})
     config = settings.network
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -243,7 +243,7 @@ class LabelledPair:
     def train(self, out: Path, *, progress: Progress = silent, **changes: Any) -> Run:
         """A short training; `changes` are settings, merged into the quick ones."""
         with self.open() as scene:
-            config = TrainConfig().replace(QUICK).replace(changes)
+            config = TrainConfig.of_profile("patch").replace(QUICK).replace(changes)
             return train(scene, self.read_labels(scene), out=out, config=config, device="cpu", progress=progress)
 
 

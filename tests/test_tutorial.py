@@ -27,7 +27,7 @@ def folder(labelled_pair, tmp_path, monkeypatch):
     """What a user has at the start: two images and polygons of every field."""
     (tmp_path / "ms.tif").write_bytes(labelled_pair.ms.read_bytes())
     (tmp_path / "pan.tif").write_bytes(labelled_pair.pan.read_bytes())
-    (tmp_path / "quick.toml").write_text(TrainConfig().replace(QUICK).to_toml())
+    (tmp_path / "quick.toml").write_text(TrainConfig.of_profile("patch").replace(QUICK).to_toml())
     with rasterio.open(labelled_pair.ms) as dataset:
         fields = [(shape(s), NAMES[int(v)]) for s, v in shapes(labelled_pair.truth, transform=dataset.transform)]
         crs = dataset.crs

@@ -131,7 +131,7 @@ def scene(*, garbage: bool = False) -> tuple[TrainingArea, Pixels]:
         pixels.pan[:, fine] = rng.normal(9000, 3000, (1, fine.sum()))
         index = np.where(hidden, (index + 1) % 3, index)
     labels = Labels(index, ClassTable.numbered(["a", "b", "c"]))
-    area = TrainingArea.of(pixels, labels, Split(part, block=12, notes=()), config=TrainConfig(), ratio=RATIO)
+    area = TrainingArea.of(pixels, labels, Split(part, block=12, notes=()), config=TrainConfig.of_profile("patch"), ratio=RATIO)
     return area, pixels
 
 
@@ -212,7 +212,7 @@ def test_tuned_methods_do_without_a_validation_part():
     area, pixels = scene()
     split = replace(area.split, part=np.where(area.split.part == VALIDATION, GUARD, area.split.part))
     labels = Labels(np.maximum(area.label, -1).astype(np.int16), ClassTable.numbered(["a", "b", "c"]))
-    area = TrainingArea.of(pixels, labels, split, config=TrainConfig(), ratio=RATIO)
+    area = TrainingArea.of(pixels, labels, split, config=TrainConfig.of_profile("patch"), ratio=RATIO)
     for method in ("forest", "boosting", "mlp"):
         classifier = QUICK[method](area, pixels, BandRoles(), seed=0)
         assert np.isfinite(classifier.logits(pixels, pixels.valid & (np.arange(WIDTH) % 9 == 0))).any()

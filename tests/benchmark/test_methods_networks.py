@@ -111,7 +111,7 @@ def numbered_area(ratio: int) -> tuple[TrainingArea, Pixels]:
     index[1::3, ::3], index[1::6, ::3] = 0, 1
     split = Split(np.full((31, 37), TRAIN, np.uint8), block=1, notes=())
     labels = Labels(index, ClassTable.numbered(["a", "b"]))
-    return TrainingArea.of(pixels, labels, split, config=TrainConfig(), ratio=ratio), pixels
+    return TrainingArea.of(pixels, labels, split, config=TrainConfig.of_profile("patch"), ratio=ratio), pixels
 
 
 @pytest.mark.parametrize(("side", "ratio"), [(8, 2), (16, 3)])

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("few_trials")
 
 @pytest.fixture
 def arguments(labelled_pair, tmp_path):
-    (tmp_path / "quick.toml").write_text(TrainConfig().replace(QUICK).to_toml())
+    (tmp_path / "quick.toml").write_text(TrainConfig.of_profile("patch").replace(QUICK).to_toml())
     pair = "--ms", labelled_pair.ms, "--pan", labelled_pair.pan, "--labels", labelled_pair.labels
     return "train", *pair, "--classes", labelled_pair.classes, "--config", tmp_path / "quick.toml", "--steps", 4
 
@@ -67,7 +67,7 @@ def test_a_split_by_random_pixels_says_what_it_is(call, arguments, tmp_path):
 
 def test_a_scene_held_out_is_dealt_with_the_others(labelled_pair, tmp_path):
     """The whole second scene tests; by random pixels a quarter of each class of both does."""
-    config = TrainConfig().replace(QUICK)
+    config = TrainConfig.of_profile("patch").replace(QUICK)
     with labelled_pair.open() as one, labelled_pair.open() as two:
         labels = labelled_pair.read_labels(one)
         scenes = [LabelledScene(one, labels, "one"), LabelledScene(two, labels, "two", "test")]
@@ -84,7 +84,7 @@ def test_a_scene_held_out_is_dealt_with_the_others(labelled_pair, tmp_path):
 
 
 def test_a_run_without_a_tested_pixel_has_nothing_to_compare(labelled_pair, tmp_path):
-    config = TrainConfig().replace(QUICK).replace({"split": {"test": 0.0}})
+    config = TrainConfig.of_profile("patch").replace(QUICK).replace({"split": {"test": 0.0}})
     with labelled_pair.open() as scene:
         scenes = [LabelledScene(scene, labelled_pair.read_labels(scene))]
         run = claims.train(scenes, out=tmp_path / "run", config=config, device="cpu")
@@ -94,7 +94,7 @@ def test_a_run_without_a_tested_pixel_has_nothing_to_compare(labelled_pair, tmp_
 
 def test_pixels_of_the_fine_grid(labelled_pair, write_tif, tmp_path):
     fine = write_tif("fine.tif", labelled_pair.truth.repeat(2, 0).repeat(2, 1), pixel=6.0)
-    config = TrainConfig().replace(QUICK).replace({"network": {"grid": "fine"}})
+    config = TrainConfig.of_profile("patch").replace(QUICK).replace({"network": {"grid": "fine"}})
     with labelled_pair.open() as scene:
         scenes = [LabelledScene(scene, read_labels(fine, scene.fine_grid))]
         run = claims.train(scenes, out=tmp_path / "run", config=config, device="cpu")

@@ -151,7 +151,7 @@ def test_changed_settings_are_computed_again(scene, quick, here, tmp_path):
 
 def test_baselines_outlive_changes_of_how_the_network_is_trained(scene, monkeypatch):
     cell = Cell(scene, "forest", 0, 0, 0, folds=2)
-    before, default = cell.fingerprint(), TrainConfig()
+    before, default = cell.fingerprint(), TrainConfig.of_profile("patch")
     for changes, same in (
         ({"stage2": {"steps": 7}, "network": {"hidden": 32}}, True),
         ({"class_balance": 0.5}, False),
@@ -235,7 +235,7 @@ def test_a_baseline_answers_as_the_network_does_where_its_name_says_so(scene, mo
     monkeypatch.setitem(cells.METHODS, "noise", lambda area, *_, **__: Noise(area))
     with scene.open() as opened:
         labelled = scene.read_labels(opened.grid).index >= 0
-    answers, counted = TrainConfig().answers, []
+    answers, counted = TrainConfig.of_profile("patch").answers, []
     for name, deviation, weight in (("noise", 0.0, 0.0), ("noise-alike", answers.smooth, answers.local_priors)):
         counts = np.array(cells.compute(Cell(scene, name, 0, 0, 0, 2))["confusions"]["1.0"]).sum((0, 1))
         drawn, look, shares = given[-1]
@@ -305,7 +305,7 @@ def test_a_network_is_trained_where_it_is_told_and_its_cell_is_another_one(scene
 
 def test_an_exchanged_part_is_trained_under_the_settings_of_a_file(scene, tmp_path):
     file = tmp_path / "whole.toml"
-    file.write_text(TrainConfig().replace({**QUICK, "plain_if_few": False}).to_toml())
+    file.write_text(TrainConfig.of_profile("patch").replace({**QUICK, "plain_if_few": False}).to_toml())
     methods = str(file), f"cbam+{file}"
     dia, cbam = (cells.compute(Cell(scene, method, 0, 0, 0, 2))["parameters"] for method in methods)
     sensors = 4 if TrainConfig.read(file).network.prior else 2
@@ -319,7 +319,7 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(scene,
 
 
 def test_every_named_method_has_settings_that_differ():
-    default = TrainConfig()
+    default = TrainConfig.of_profile("patch")
     for name in ABLATIONS:
         assert (rules_of(name, 0) == default.model_dump()) == (name == "adcdnet")
     for name in ("plain", "paper"):

@@ -60,7 +60,7 @@ def refused(call, tmp_path) -> Callable[..., str]:
 @pytest.fixture
 def quick_config(tmp_path) -> Path:
     path = tmp_path / "quick.toml"
-    path.write_text(TrainConfig().replace(QUICK).to_toml())
+    path.write_text(TrainConfig.of_profile("patch").replace(QUICK).to_toml())
     return path
 
 

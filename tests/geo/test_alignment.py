@@ -285,7 +285,7 @@ def test_a_shift_of_a_pixel_is_noted_where_it_is_not_fixed(pair):
 def test_train_and_predict_with_fix_shift(call, ground, pair, write_tif, tmp_path):
     ms, pan = pair(2, 1, -2)
     labels = write_tif("labels.tif", np.where(ground.labels > 4, 2, 1).astype(np.uint8))
-    (tmp_path / "quick.toml").write_text(TrainConfig().replace(QUICK).to_toml())
+    (tmp_path / "quick.toml").write_text(TrainConfig.of_profile("patch").replace(QUICK).to_toml())
     images = "--ms", ms, "--pan", pan
     run, note = tmp_path / "run", "PAN is read moved by +1 rows and -2 columns of its pixels"
     options = "--labels", labels, "--out", run, "--config", tmp_path / "quick.toml", "--no-stage1", "--fix-shift"

@@ -128,7 +128,7 @@ def numbered_area(ratio, *, part=None, height=33, width=38):
     labels = Labels((pan[0] % 3).astype(np.int16), ClassTable.numbered(["a", "b", "c"]))
     split = Split(np.full((height, width), TRAIN, np.uint8) if part is None else part, 8, (), hides_test=False)
     as_is = BandStatistics((0.0,), (1.0,), (0.0,), (1.0,))
-    config = TrainConfig().replace({"network": {"patch": 9, "grid": "fine"}, "answers": {"smooth": 0}})
+    config = TrainConfig.of_profile("patch").replace({"network": {"patch": 9, "grid": "fine"}, "answers": {"smooth": 0}})
     return TrainingArea.of(pixels, labels, split, config=config, ratio=ratio, statistics=as_is)
 
 
@@ -226,7 +226,7 @@ def test_a_class_that_one_pan_pixel_tells_is_mapped_on_the_pan_grid(checkered, t
         "stage1": {"steps": 2},
         "stage2": {"steps": 160, "tile": 8, "learning_rate": 0.01},
     }
-    config = TrainConfig().replace(QUICK).replace(changes)
+    config = TrainConfig.of_profile("patch").replace(QUICK).replace(changes)
     with Scene.open(checkered / "ms.tif", checkered / "pan.tif") as scene:
         labels = read_labels(checkered / "labels.tif", scene.fine_grid)
         run = train(scene, labels, out=tmp_path / "run", config=config, device="cpu")
@@ -277,7 +277,7 @@ def test_explain_is_for_the_ms_grid(tiny_scene):
 
 
 def test_a_report_counts_and_judges_pan_pixels(checkered, tmp_path, few_trials):
-    config = TrainConfig().replace(QUICK).replace({"network": NETWORK, "answers": {"smooth": 0}, "stage2": {"tile": 8}})
+    config = TrainConfig.of_profile("patch").replace(QUICK).replace({"network": NETWORK, "answers": {"smooth": 0}, "stage2": {"tile": 8}})
     with Scene.open(checkered / "ms.tif", checkered / "pan.tif") as scene:
         run = train(scene, read_labels(checkered / "labels.tif", scene.fine_grid), out=tmp_path / "run", config=config)
         predict(run, scene, out=run.folder / "map.tif", probabilities=run.folder / "probabilities.tif")

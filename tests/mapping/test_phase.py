@@ -53,7 +53,7 @@ def coarse(pair, few_trials, tmp_path_factory):
     out = tmp_path_factory.mktemp("coarse") / "run"
     with Scene.open(pair / "ms.tif", pair / "pan.tif") as scene:
         labels = read_labels(pair / "labels.tif", scene.grid)
-        return train(scene, labels, out=out, config=TrainConfig().replace(QUICK).replace(CHANGES), device="cpu")
+        return train(scene, labels, out=out, config=TrainConfig.of_profile("patch").replace(QUICK).replace(CHANGES), device="cpu")
 
 
 def test_from_training_to_a_judged_map(call, pair, coarse, tmp_path):
@@ -81,7 +81,7 @@ def test_a_map_of_pan_pixels_lies_where_pan_does(pair, tmp_path):
     }
     with Scene.open(pair / "ms.tif", pair / "pan.tif") as scene:
         labels = read_labels(pair / "fine.tif", scene.fine_grid)
-        config = TrainConfig().replace(QUICK).replace(changes)
+        config = TrainConfig.of_profile("patch").replace(QUICK).replace(changes)
         run = train(scene, labels, out=tmp_path / "run", config=config, device="cpu")
         predict(run, scene, out=run.folder / "map.tif", device="cpu")
     values, grid = read_map(run.folder / "map.tif")
@@ -124,7 +124,7 @@ def test_a_training_begins_from_a_model_of_its_phase_only(pair, coarse, tmp_path
         with pytest.raises(InputError, match=r"lie 0\.00 rows .* those of the model to begin from 0\.50 rows"):
             train(scene, labels, out=tmp_path / "run", init=coarse, device="cpu")
     with Scene.open(pair / "ms.tif", pair / "pan.tif") as scene:
-        quick = TrainConfig().replace(QUICK).replace(CHANGES).replace({"stage2": {"steps": 2}})
+        quick = TrainConfig.of_profile("patch").replace(QUICK).replace(CHANGES).replace({"stage2": {"steps": 2}})
         again = train(
             scene,
             read_labels(pair / "labels.tif", scene.grid),

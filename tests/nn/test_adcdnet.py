@@ -30,7 +30,7 @@ def build(config: PatchArchitecture, *, bands=3, pan_bands=1, ratio=2, classes=4
 
 
 def small(**changes) -> PatchArchitecture:
-    return TrainConfig().replace({"network": SMALL | changes}).network
+    return TrainConfig.of_profile("patch").replace({"network": SMALL | changes}).network
 
 
 def draw(network: ADCDNet, count: int, height: int, width: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -27,7 +27,7 @@ def run(labelled_pair, few_trials, tmp_path_factory):
         there = there.with_pan_moved(0, 0)
         labels = labelled_pair.read_labels(here)
         scenes = [LabelledScene(here, labels, "here"), LabelledScene(there, labels, "there", "test")]
-        config = ad.TrainConfig().replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
+        config = ad.TrainConfig.of_profile("patch").replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
         return ad.train(scenes, out=folder, config=config, device="cpu")
 
 
@@ -74,7 +74,7 @@ def test_the_page_says_which_scene_it_is_of(run):
 def test_the_correction_of_a_single_scene_is_in_its_record(labelled_pair, tmp_path):
     with labelled_pair.open() as moved:
         moved = moved.with_pan_moved(-1, 2)
-        config = ad.TrainConfig().replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
+        config = ad.TrainConfig.of_profile("patch").replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
         made = ad.train(moved, labelled_pair.read_labels(moved), out=tmp_path / "run", config=config, device="cpu")
     assert made.model.record.pan_shift == (-1, 2)
     assert read_run(made.folder, {}).pan_shift == (-1, 2)
@@ -96,7 +96,7 @@ def test_the_line_that_predict_ends_with_makes_the_report(call, labelled_pair, t
         mask[20:30, 40:44] = 1
         with rasterio.open(tmp_path / "a mask.tif", "w", **source.profile | {"count": 1, "dtype": "uint8"}) as file:
             file.write(mask, 1)
-    (tmp_path / "quick.toml").write_text(ad.TrainConfig().replace(QUICK).to_toml())
+    (tmp_path / "quick.toml").write_text(ad.TrainConfig.of_profile("patch").replace(QUICK).to_toml())
     run, chosen = tmp_path / "run", ("--ms-bands", "4,1")
     pair = "--ms", labelled_pair.ms, "--pan", labelled_pair.pan
     named = "--labels", labelled_pair.labels, "--classes", labelled_pair.classes, "--config", tmp_path / "quick.toml"
@@ -132,7 +132,7 @@ def test_labels_of_a_layer_by_codes_are_read_again_for_the_page(labelled_pair, c
     frame.assign(code=1).to_file(labels, layer="other")
     table.write_text("value,name\n231,meadow\n332,rock\n512,water\n")
     config = tmp_path / "quick.toml"
-    config.write_text(ad.TrainConfig().replace(QUICK).replace({"stage2": {"steps": 3}}).to_toml())
+    config.write_text(ad.TrainConfig.of_profile("patch").replace(QUICK).replace({"stage2": {"steps": 3}}).to_toml())
     where = ("--ms", labelled_pair.ms, "--pan", labelled_pair.pan, "--labels", labels, "--classes", table)
     code, _, err = call("train", *where, "--config", config, "--no-stage1", "--out", tmp_path / "run")
     assert code == 1

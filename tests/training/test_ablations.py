@@ -28,7 +28,7 @@ METHOD = Path(__file__).parents[2] / "docs" / "concepts" / "method.md"
 
 
 def settings(name: str) -> TrainConfig:
-    return TrainConfig().replace(ABLATIONS[name])
+    return TrainConfig.of_profile("patch").replace(ABLATIONS[name])
 
 
 def network(name: str) -> ADCDNet:
@@ -65,7 +65,7 @@ def test_each_of_the_published_network_learns(name):
 
 def test_none_reaches_further_than_the_default():
     """Folds have the guard of the widest reach, so a wider one would be tested on other pixels than the rest."""
-    assert max(settings(name).network.reach for name in ABLATIONS) == TrainConfig().network.reach
+    assert max(settings(name).network.reach for name in ABLATIONS) == TrainConfig.of_profile("patch").network.reach
 
 
 def test_no_two_are_the_same():

@@ -16,7 +16,7 @@ from adcdnet.split.blocks import split_blocks
 from adcdnet.split.parts import GUARD, TEST, TRAIN, UNUSED, VALIDATION, Split, leakage
 from adcdnet.training.area import TrainingArea
 
-CONFIG = TrainConfig().replace({"network": {"patch": 9}})  # reach 10
+CONFIG = TrainConfig.of_profile("patch").replace({"network": {"patch": 9}})  # reach 10
 PAPER = TrainConfig.of_profile("paper")
 
 

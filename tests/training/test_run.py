@@ -296,7 +296,7 @@ def test_it_learns(labelled_pair, tmp_path):
 
 
 def test_few_labels_are_not_passed_over_for_ever():
-    config = TrainConfig().replace({"stage2": {"steps": 600, "targets": 128}})  # of patches; 300 of tiles
+    config = TrainConfig.of_profile("patch").replace({"stage2": {"steps": 600, "targets": 128}})  # of patches; 300 of tiles
 
     def steps(labelled, labels_per_tile, config=config):
         return within_passes(config, config.stage2, labelled, labels_per_tile).steps
@@ -315,7 +315,7 @@ def test_tiles_are_taken_where_labels_lie_close_and_are_not_few(labelled_pair):
 
     def sampling(passes, kept=1.0, asked="auto"):
         stage = {"steps": 50, "batch": 32, "targets": 64}
-        config = TrainConfig().replace(QUICK).replace({"stage2": stage, "passes": passes, "sampling": asked})
+        config = TrainConfig.of_profile("patch").replace(QUICK).replace({"stage2": stage, "passes": passes, "sampling": asked})
         some = np.where(np.random.default_rng(0).random(labels.index.shape) < kept, labels.index, -1)
         sparse = replace(labels, index=some.astype(np.int16))
         split = split_blocks(sparse, pixels.valid, reach=config.reach, config=config.split, seed=0)
@@ -334,7 +334,7 @@ def test_tiles_are_taken_where_labels_lie_close_and_are_not_few(labelled_pair):
 
 def begun(labelled_pair, **changes) -> tuple[ADCDNet, Supervision]:
     """A network at its start, and how stage II would teach it."""
-    config = TrainConfig().replace(QUICK).replace(changes)
+    config = TrainConfig.of_profile("patch").replace(QUICK).replace(changes)
     with labelled_pair.open() as scene:
         labels, pixels = labelled_pair.read_labels(scene), scene.read(scene.grid.window)
     split = split_blocks(labels, pixels.valid, reach=config.reach, config=config.split, seed=0)
@@ -423,7 +423,7 @@ def few_labels(labelled_pair, tmp_path, name="few", counts=(60, 60, 60), progres
             chosen = places[rng.permutation(len(places))[:count]]
             index[tuple(chosen.T)] = k
         settings = {"stage2": {"steps": 6, "batch": 64}, "passes": 1.0, "split": {"validation": 0.0}}
-        config = TrainConfig().replace(QUICK).replace(settings).replace(changes)
+        config = TrainConfig.of_profile("patch").replace(QUICK).replace(settings).replace(changes)
         run = train(scene, replace(labels, index=index), out=tmp_path / name, config=config, progress=progress)
     return run, drawn, starts
 
@@ -586,7 +586,7 @@ def test_bf16_changes_the_numbers_little(labelled_pair, tmp_path):
 def test_the_run_folder(labelled_pair, quick_run):
     run = quick_run
     assert {p.name for p in run.folder.iterdir()} == FILES
-    assert TrainConfig.read(run.folder / "config.toml") == TrainConfig().replace(QUICK)
+    assert TrainConfig.read(run.folder / "config.toml") == TrainConfig.of_profile("patch").replace(QUICK)
     part, grid, nodata = read_band(run.folder / "split.tif")
     with labelled_pair.open() as scene:
         assert (grid.shape, grid.transform) == (scene.grid.shape, scene.grid.transform)

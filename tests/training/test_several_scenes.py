@@ -30,7 +30,7 @@ def scenes(labelled_pair, tmp_path):
 
 def test_train_and_map_several(call, scenes, tmp_path):
     config = tmp_path / "quick.toml"
-    config.write_text(TrainConfig().replace(QUICK).to_toml())
+    config.write_text(TrainConfig.of_profile("patch").replace(QUICK).to_toml())
     run, maps = tmp_path / "run", tmp_path / "maps"
     code, out, err = call("train", scenes, "--out", run, "--config", config)
     assert (code, err) == (0, "")
@@ -78,7 +78,7 @@ def test_chosen_bands_are_asked_for_again_and_a_mask_is_no_class(call, labelled_
         with rasterio.open(tmp_path / "mask.tif", "w", **source.profile | {"count": 1, "dtype": "uint8"}) as file:
             file.write(mask, 1)
     config = tmp_path / "quick.toml"
-    config.write_text(TrainConfig().replace(QUICK).to_toml())
+    config.write_text(TrainConfig.of_profile("patch").replace(QUICK).to_toml())
     pair = "--ms", labelled_pair.ms, "--pan", labelled_pair.pan, "--mask", tmp_path / "mask.tif"
     labels = "--labels", labelled_pair.labels
     run, out = tmp_path / "run", tmp_path / "map.tif"

@@ -20,7 +20,7 @@ from adcdnet.training.scenes import LabelledScene, divide, total_leakage
 from conftest import PIXEL, write_tif_file
 
 pytestmark = pytest.mark.usefixtures("few_trials")
-CONFIG = TrainConfig().replace({"network": {"patch": 9}})  # reach 10
+CONFIG = TrainConfig.of_profile("patch").replace({"network": {"patch": 9}})  # reach 10
 RATIO = 2
 SIZES = (23, 31), (37, 19), (11, 41)
 CLASSES = ClassTable.numbered(["a", "b", "c"])
@@ -176,7 +176,7 @@ def quick(labelled_pair, **changes):
     from adcdnet.config import TrainConfig
     from conftest import QUICK
 
-    return TrainConfig().replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 2}, **changes})
+    return TrainConfig.of_profile("patch").replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 2}, **changes})
 
 
 def test_two_scenes_train_one_model(write_scene, labelled_pair, tmp_path):

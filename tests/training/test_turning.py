@@ -32,7 +32,7 @@ def area_of(phase, ratio, **network):
     pixels = Pixels(ms, pan, np.ones(ms.shape[1:], bool), np.ones(pan.shape[1:], bool))
     step = ratio if network.get("grid") == "fine" else 1
     index = np.arange(HEIGHT * step * WIDTH * step).reshape(HEIGHT * step, -1) % 3
-    config = TrainConfig().replace({"network": {"patch": 9, **network}, "answers": {"smooth": 0}})
+    config = TrainConfig.of_profile("patch").replace({"network": {"patch": 9, **network}, "answers": {"smooth": 0}})
     return TrainingArea.of(
         pixels,
         Labels(index.astype(np.int16), ClassTable.numbered(["a", "b", "c"])),

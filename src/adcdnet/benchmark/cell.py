@@ -118,12 +118,14 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         split = _split(first, labels, pixels.valid, config)
         index = np.where(pixels.valid, labels.index, -1).astype(np.int64)
         shown = replace(labels, index=_kept_labels(index, split, first).astype(np.int16))
+        if settings is not None:
+            config = suited_to(int(np.count_nonzero((shown.index >= 0) & (split.part == TRAIN))), config)
         area = TrainingArea.of(pixels, shown, split, config=config, ratio=scene.ratio, phase=scene.phase)
         ground = (split.part == TEST) & pixels.valid
         if settings is None:
             answers = _of_baseline(first, area, pixels, scene, ground)
         else:
-            answers = _of_network(cells, area, pixels, ground, scene, labels, settings)
+            answers = _of_network(cells, area, pixels, ground, scene, labels, config)
     truth = np.where(ground, index, -1)
     common = {
         "scene": first.scene.name,
@@ -185,10 +187,10 @@ def _of_network(
     ground: NDArray[np.bool_],
     scene: Scene,
     labels: Labels,
-    settings: TrainConfig,
+    config: TrainConfig,
 ) -> _Trained:
     started, device = time.perf_counter(), torch.device(cells[0].device)
-    model = _train(area, scene, labels, settings, parts_of(cells[0].method), device)
+    model = _train(area, scene, labels, config, parts_of(cells[0].method), device)
     trained = time.perf_counter()
     logits = logits_of_test(model, pixels, ground, hidden=area.split.part == TRAIN, device=device)
     speed = int(pixels.valid.sum()) / (time.perf_counter() - trained)
@@ -287,10 +289,9 @@ def _kept_labels(index: NDArray[np.int64], split: Split, cell: Cell) -> NDArray[
 
 
 def _train(
-    area: TrainingArea, scene: Scene, labels: Labels, settings: TrainConfig, parts: Parts, device: torch.device
+    area: TrainingArea, scene: Scene, labels: Labels, config: TrainConfig, parts: Parts, device: torch.device
 ) -> Model:
     layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes))
-    config = suited_to(area, settings)
     torch.manual_seed(config.seed)
     trained = train_network(build_network(config, layout, device, parts), area, config, History())
     return trained.model(area, labels.classes, config)

@@ -24,30 +24,48 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "cbam": {"plain_if_few": False},  # with another part, of few labels too
     "gru": {"plain_if_few": False},
     "attention": {"plain_if_few": False},
+    "no-context": {"network": {"context_branch": 0.0}},
+    "one-level": {"network": {"widths": [64]}},
+    "two-levels": {"network": {"widths": [64, 96]}},
+    "four-levels": {"network": {"widths": [64, 96, 128, 128]}},
+    "no-smooth": {"answers": {"smooth": 0.0}},
+    "no-local-priors": {"answers": {"local_priors": 0.0}},
+    "ms-only": {"network": {"sensors": "ms"}},
+    "pan-only": {"network": {"sensors": "pan"}},
+}
+PARTS = (
+    "all-parts",
+    "no-stage1",
+    "random-prior",
+    "no-dtm",
+    "no-dia",
+    "cbam",
+    "gru",
+    "attention",
+    "ms-only",
+    "pan-only",
+)
+OF_PATCHES: dict[str, dict[str, Any]] = {  # what is changed in a network over patches, beside the parts of the paper
+    **{name: ABLATIONS[name] for name in (*PARTS, "no-context", "no-smooth", "no-local-priors")},
     "flatten-head": {"network": {"head": "flatten"}},  # the sum of both sensors is here to be compared with
     "gate-fusion": {"network": {"head": "flatten"}},
     "concat-fusion": {"network": {"head": "flatten"}},
     "halo": {"network": {"head": "flatten"}, "sampling": "patch"},  # what zeros is to be compared with
     "zeros": {"network": {"padding": "zeros", "patch": 8, "head": "flatten"}, "sampling": "patch"},
-    "no-context": {"network": {"context_branch": 0.0}},
-    "no-smooth": {"answers": {"smooth": 0.0}},
-    "no-local-priors": {"answers": {"local_priors": 0.0}},
     "no-mixup": {"mixup": 0.0},
     "no-self-training": {"self_training": 0.0},
     "patches": {"sampling": "patch"},
     "tiles": {"sampling": "dense"},
-    "ms-only": {"network": {"sensors": "ms"}},
-    "pan-only": {"network": {"sensors": "pan"}},
 }
-ABLATIONS_OF_PAPER = tuple(  # the same changes of the published network
-    f"paper-{name}"
-    for name in (
-        *("no-stage1", "random-prior", "no-dtm", "no-dia"),
-        *("cbam", "gru", "attention", "gate-fusion", "concat-fusion", "ms-only", "pan-only"),
-    )
-)
+ABLATIONS_OF_PATCH = tuple(f"patch-{name}" for name in OF_PATCHES)
+ABLATIONS_OF_PAPER = tuple(f"paper-{name}" for name in (*PARTS[1:], "gate-fusion", "concat-fusion"))
 OTHER_PROFILES: tuple[Profile, ...] = ("plain", "patch", "paper")
-NETWORKS = (*ABLATIONS, *OTHER_PROFILES, *ABLATIONS_OF_PAPER)  # names of methods that are ADCD-Nets
+NETWORKS = (
+    *ABLATIONS,
+    *OTHER_PROFILES,
+    *ABLATIONS_OF_PATCH,
+    *ABLATIONS_OF_PAPER,
+)
 WITH = "+"  # "gru+fast.toml": the parts of `gru` under the settings of a file
 GROUND_RULES = TrainConfig.of_profile("patch")  # what the methods that are no ADCD-Nets see of a training area
 ALIKE = "-alike"  # after the name of a baseline: its answers are averaged and adapted as those of ADCD-Net are
@@ -98,7 +116,7 @@ def parts_of(method: str) -> Parts:
 
 def _substitute(method: str) -> str:
     """What of SUBSTITUTES a method has, or ""."""
-    name = trained_as(method).partition(WITH)[0].removeprefix("paper-")
+    name = trained_as(method).partition(WITH)[0].removeprefix("paper-").removeprefix("patch-")
     return name if name in SUBSTITUTES else ""
 
 
@@ -116,8 +134,10 @@ def settings_of(method: str, seed: int) -> TrainConfig | None:
         return TrainConfig.of_profile(method).replace({"seed": seed})
     elif method in ABLATIONS:
         return TrainConfig().replace({**ABLATIONS[method], "seed": seed})
-    elif method in ABLATIONS_OF_PAPER:
-        return TrainConfig.of_profile("paper").replace({**ABLATIONS[method.removeprefix("paper-")], "seed": seed})
+    elif method in (*ABLATIONS_OF_PATCH, *ABLATIONS_OF_PAPER):
+        profile, _, change = method.partition("-")
+        base = TrainConfig.of_profile("paper" if profile == "paper" else "patch")
+        return base.replace({**OF_PATCHES[change], "seed": seed})
     raise InputError(
         f"method {asked!r} is not known; choose from {', '.join(NETWORKS)} (with {RAW} or {SEEN}, if wanted), "
         f"from {', '.join(METHODS)} (with {ALIKE}, if wanted), or name a TOML file of settings"

@@ -81,7 +81,7 @@ class TrainConfig(_Settings):
     answers: AnswerConfig = AnswerConfig()
     split: SplitConfig = SplitConfig()
     stage1: StageConfig = StageConfig(steps=100, learning_rate=1e-3, targets=128)
-    stage2: StageConfig = StageConfig(steps=1200, learning_rate=2e-3)
+    stage2: StageConfig = StageConfig(steps=1200, learning_rate=2e-3, tile=32, targets=8192)
     passes: float = Field(60.0, ge=0)  # stage II ends when it has seen each label so often on average; 0: only by steps
     initialisation: Literal["pytorch", "xavier"] = "pytorch"  # xavier: Xavier-uniform on Conv2d and Linear
     sampling: Literal["auto", "dense", "patch"] = "auto"  # auto: tiles where labels lie close and are not few
@@ -90,9 +90,10 @@ class TrainConfig(_Settings):
     branch_targets: int = Field(32, ge=1)  # of the targets of a step, those that the DTM heads classify too
     branch_weight: float = Field(0.2, ge=0)  # λ of L = L_main + λ (L_ms + L_pan)
     class_balance: float = Field(0.25, ge=0, le=1)  # classes weigh in as (frequency)^-class_balance
+    anchors: float = Field(0.5, ge=0, le=1)  # tiles are laid around labels of a class as (frequency)^(1 - anchors)
     label_smoothing: float = Field(0.05, ge=0, lt=1)
-    mixup: float = Field(0.6, ge=0, le=1)  # of the steps of stage II, the share that mixes samples; the first ones do
-    plain_if_few: bool = True  # of fewer than some 5,000 labels prior, DIA and DTM are left out
+    mixup: float = Field(0.0, ge=0, le=1)  # of the steps of stage II, the share that mixes samples; the first ones do
+    plain_if_few: bool = True  # fewer than 5,000 labels: over patches, without prior, DIA and DTM
     self_training: float = Field(0.75, ge=0, lt=1)  # few, even labels: of a step of a second round, what has none
     average: float = Field(0.99, ge=0, lt=1)  # decay of the moving average of the weights; 0: none
     augment: bool = True  # flips and quarter turns
@@ -146,9 +147,11 @@ class TrainConfig(_Settings):
         beyond hardly counts (`adcdnet.training.radius`)."""
         return self.network.guard + self.answers.margin
 
-    def plain(self) -> TrainConfig:
-        """A copy without prior (and stage I), DIA and DTM."""
-        return self.replace(_departures("plain"))
+    def for_few_labels(self) -> TrainConfig:
+        """What becomes of these settings where labels are few: a network over patches, without prior, DIA and DTM."""
+        patches = _departures("patch")
+        patches["network"] |= {name: getattr(self.network, name) for name in ("grid", "sensors")}
+        return self.replace(patches if self.network.form == "tile" else {}).replace(_departures("plain"))
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(exclude_none=True))

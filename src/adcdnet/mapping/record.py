@@ -16,6 +16,7 @@ class RunRecord:
     name: of the run. scene: of the scene, or of all, separated by commas. settings: as in config.toml.
     chosen_bands: those asked for, of "ms" and "pan". pan_shift: rows and columns that PAN was moved by.
     labelled_pixels: by part of the split. block: side in MS pixels. leakage: shares of the test pixels.
+    effective_rank: of stage I's features. effective_radius: see `training.radius`, in MS pixels.
     scenes: of each of several, labelled_pixels, block, part and pan_shift.
     """
 
@@ -38,6 +39,7 @@ class RunRecord:
     labels_per_tile: float | None = None
     steps: int | None = None
     effective_rank: float | None = None
+    effective_radius: int | None = None
     validation: Mapping[str, Any] | None = None
     calibration: Mapping[str, float] | None = None
     self_trained: int | None = None

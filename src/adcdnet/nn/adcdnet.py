@@ -133,7 +133,9 @@ class ADCDNet(nn.Module):
         statistics = None
         if self.centre is not None:
             side = self.config.size
-            statistics = self.context_statistics(crop(ms, side), crop(pan, side * self.layout.ratio), border=self.config.before).flatten(1)
+            statistics = self.context_statistics(
+                crop(ms, side), crop(pan, side * self.layout.ratio), border=self.config.before
+            ).flatten(1)
         taps = views[0].tap, views[1].tap
         cells = self._cells_of(views[0].attended), self._cells_of(views[1].attended)
         lifting = None if prior is None else (self._cells_of(prior[0]), self._cells_of(prior[1]))

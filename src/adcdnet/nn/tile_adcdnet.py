@@ -52,7 +52,7 @@ class TileADCDNet(nn.Module):
     """The network of stage II over tiles. The prior network inside it is frozen and always in eval mode.
 
     forward(ms, pan): tiles with `border` MS pixels around their targets -> main logits (b, K, h, w), or
-    (b, K, h·r, w·r) where PAN pixels are the targets. origin: row and column in the scene of the border's first MS pixel.
+    (b, K, h·r, w·r) where PAN pixels are the targets. origin: row and column in the scene of the border's first pixel.
     In training mode main is without the context branch, and so it is in a border too narrow for its statistics.
     parts: what may be exchanged for a comparison; a model file holds none of it but the published.
     """

@@ -187,39 +187,53 @@ class TrainingArea:
         """(K,): how often training meets each class, up to a factor: n_k^(1 − balance). Its shares are ρ."""
         return np.asarray(np.power(self.class_counts.astype(float), 1 - balance))
 
-    def tile_weights(self, balance: float, side: int) -> NDArray[np.float64]:
-        """(K,) loss weights with which tiles of `side` meet class k ∝ n_k^(1 − balance), mean 1.
+    def tile_weights(self, balance: float, side: int, *, anchors: float = 0.0) -> NDArray[np.float64]:
+        """(K,) loss weights with which tiles of `side` meet class k ∝ n_k^(1 − balance), mean 1. anchors: see
+        `draw_tiles`.
 
         A tile around one label brings the labels near it, so that clustered classes come more often than scattered
         ones of the same size; the weights undo that.
         """
         labelled = self.label >= 0
-        met = np.bincount(self.label[labelled], weights=self._near(side)[labelled], minlength=len(self.class_counts))
+        near = self._near(side, self._anchor_weight(anchors))
+        met = np.bincount(self.label[labelled], weights=near[labelled], minlength=len(self.class_counts))
         weights = self.drawn_counts(balance) / met
         return np.asarray(weights / weights.mean())
 
     def labels_per_tile(self, side: int) -> float:
         """Mean number of labelled targets in a tile of `side` MS pixels around a random one."""
-        return float(self._near(side)[self.label >= 0].mean() * side**2)
+        return float(self._near(side, self._anchor_weight(0.0))[self.label >= 0].mean() * side**2)
 
-    def _near(self, side: int) -> NDArray[np.float64]:
-        """At each target, the share of labelled ones near it, weighted by how many tiles hold both: a triangular
-        window, which is a square one applied twice."""
-        share = (self.label >= 0).astype(np.float64)
+    def _anchor_weight(self, anchors: float) -> NDArray[np.float64]:
+        """At each target, how likely a tile is laid around it, up to a factor; 0 without a label."""
+        weight = np.power(np.maximum(self.class_counts, 1).astype(float), -anchors)
+        return np.where(self.label >= 0, weight[self.label], 0.0)
+
+    def _near(self, side: int, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """At each target, the mean weight of those near it, by how many tiles hold both: a triangular window, which is
+        a square one applied twice."""
+        share = weight
         side *= self.step
         for origin in (0, -1 if side % 2 == 0 else 0):  # an even window leans to one side, two lean both ways
             share = ndimage.uniform_filter(share, side, mode="constant", origin=origin)
         return share
 
-    def draw_tiles(self, rng: np.random.Generator, count: int, side: int, *, labelled: bool, augment: bool) -> Drawn:
+    def draw_tiles(
+        self, rng: np.random.Generator, count: int, side: int, *, labelled: bool, augment: bool, anchors: float = 0.0
+    ) -> Drawn:
         """Tiles of side × side MS pixels and a halo, each around a random (labelled) target.
 
-        Without labels, `label` is 0 at targets and −1 elsewhere.
+        Without labels, `label` is 0 at targets and −1 elsewhere. anchors: tiles are laid around labels of class k as
+        often as n_k^(1 − anchors) says, so that rare classes are met at all.
         """
         height, width = self.split.part.shape
         tall, wide = min(side, height), min(side, width)
-        anchors = self.labelled if labelled else self.unlabelled
-        chosen, phases = np.divmod(anchors[rng.integers(len(anchors), size=count)], self.step)
+        around = self.labelled if labelled else self.unlabelled
+        if labelled and anchors:
+            drawn = np.searchsorted(self._anchor_chances(anchors), rng.random(count), side="right")
+        else:
+            drawn = rng.integers(len(around), size=count)
+        chosen, phases = np.divmod(around[drawn], self.step)
         phases %= self._moves  # 0 where all targets of an MS pixel are answered at once
         row = np.clip(chosen[:, 0] - rng.integers(tall, size=count), 0, height - tall)
         col = np.clip(chosen[:, 1] - rng.integers(wide, size=count), 0, width - wide)
@@ -233,6 +247,11 @@ class TrainingArea:
                 labels_here = label[window.scale(self.step).slices].astype(np.int64)
             cuts.append((*self._drawn(self._with_halo(window), phase), labels_here))
         return self._stack(cuts, rng, augment=augment and tall == wide)
+
+    def _anchor_chances(self, anchors: float) -> NDArray[np.float64]:
+        """(n,) cumulated chances of the labelled targets."""
+        chances = self._anchor_weight(anchors)[tuple(self.labelled.T)].cumsum()
+        return np.asarray(chances / chances[-1])
 
     def guessed(self, places: NDArray[np.int64], probability: NDArray[np.float32], balance: float) -> Guessed:
         """Targets (n, 2) without a label, and what a network says of them (n, K).

@@ -37,12 +37,13 @@ from adcdnet.mapping.progress import Progress, silent
 from adcdnet.mapping.record import RunRecord
 from adcdnet.nn.architecture import Layout, PatchArchitecture
 from adcdnet.nn.networks import Network
-from adcdnet.split.parts import PART_NAMES, Split
+from adcdnet.split.parts import PART_NAMES, TRAIN, Split
 from adcdnet.training import provenance
 from adcdnet.training.area import TrainingArea, training_area, training_statistics
 from adcdnet.training.context import train_context
 from adcdnet.training.folder import whole_run
 from adcdnet.training.loop import History, build_network, repeatable
+from adcdnet.training.radius import effective_radius
 from adcdnet.training.scenes import LabelledScene, check_alike, divide, on_ms_grid, total_leakage
 from adcdnet.training.schedule import Schedule, schedule_of, suited_to
 from adcdnet.training.stage1 import train_prior
@@ -114,6 +115,7 @@ class Trained:
     network: Network
     schedule: Schedule
     effective_rank: float | None
+    effective_radius: int | None
     stage2: Stage2
     seconds: Mapping[str, float]
 
@@ -142,7 +144,9 @@ class Trained:
 def train_network(network: Network, area: TrainingArea, config: TrainConfig, history: History) -> Trained:
     """All stages over one training area, from a network at its start, which changes."""
     schedule, seconds, rank = schedule_of(area, config), {}, None
-    rng1, rng2, rng_context = (np.random.default_rng(s) for s in np.random.SeedSequence(config.seed).spawn(3))
+    rng1, rng2, rng_context, rng_radius = (
+        np.random.default_rng(s) for s in np.random.SeedSequence(config.seed).spawn(4)
+    )
     with repeatable(next(network.parameters()).device):
         started = time.perf_counter()
         if network.prior is not None:
@@ -157,7 +161,14 @@ def train_network(network: Network, area: TrainingArea, config: TrainConfig, his
         stage2 = train_stage2(network, supervision)
         seconds["stage2"] = time.perf_counter() - started
     average = stage2.network.cpu().eval()
-    return Trained(network=average, schedule=schedule, effective_rank=rank, stage2=stage2, seconds=seconds)
+    return Trained(
+        network=average,
+        schedule=schedule,
+        effective_rank=rank,
+        effective_radius=effective_radius(average, area, rng_radius),
+        stage2=stage2,
+        seconds=seconds,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,14 +201,15 @@ def _prepare(scenes: Sequence[LabelledScene], config: TrainConfig, init: Model |
         raise InputError(
             f"the scene has {first.ratio} PAN pixels per MS pixel, the published network needs 4; use --profile default"
         )
+    trained_on = sum(_labelled(one.labels, split)[PART_NAMES[TRAIN]] for one, split in zip(coarse, splits, strict=True))
+    if init is None and (suited := suited_to(trained_on, config)) is not config:
+        notes += ("few labels: over patches, without prior, DIA and DTM, which serves better there (plain_if_few)",)
+        config = suited
     measured = training_statistics(list(zip(pixels, splits, strict=True)))
     statistics = measured if init is None else init.statistics
     area = training_area(
         pixels, labels, splits, config=config, ratio=first.ratio, phase=first.phase, statistics=statistics
     )
-    if init is None and (suited := suited_to(area, config)) is not config:
-        config = suited
-        notes += ("few labels: trained without prior, DIA and DTM, which cost accuracy there (plain_if_few)",)
     return _Ground(
         config=config,
         classes=classes,
@@ -249,6 +261,7 @@ def _record(
         labels_per_tile=trained.schedule.labels_per_tile,
         steps=trained.schedule.stage2.steps,
         effective_rank=trained.effective_rank,
+        effective_radius=trained.effective_radius,
         validation=None if validation is None else validation.scores.to_dict(),
         calibration=None if validation is None else validation.calibration(),
         self_trained=stage2.self_trained,

@@ -12,6 +12,7 @@ from adcdnet.config import StageConfig, TrainConfig
 from adcdnet.training.area import TrainingArea
 
 DENSE_FROM = 15.0  # labelled targets a tile must hold to be cheaper than patches (scripts/bench_training.py)
+FEW_LABELS = 5_000  # labelled pixels; with fewer the parts of the paper cost accuracy
 STEPS_OF_PATCHES = 2  # of stage II, in whose place one of tiles is
 
 
@@ -51,19 +52,16 @@ def schedule_of(area: TrainingArea, config: TrainConfig) -> Schedule:
         second_round=bool(config.self_training > 0 and few and even),
         label_shares=_shares(area.class_counts),
         drawn_shares=_shares(area.drawn_counts(config.class_balance)),
-        class_weight=tuple(area.tile_weights(config.class_balance, stage.tile).tolist()),
+        class_weight=tuple(area.tile_weights(config.class_balance, stage.tile, anchors=config.anchors).tolist()),
     )
 
 
-def suited_to(area: TrainingArea, config: TrainConfig) -> TrainConfig:
-    """The settings themselves; or, where labels are few and all parts of the paper are there, the same without these.
-
-    With few labels those parts cost accuracy (docs/evidence.md). Few are under some 5,000: with as many targets as a
-    step of tiles can have, `passes` would end stage II early.
+def suited_to(labelled: int, config: TrainConfig) -> TrainConfig:
+    """The settings themselves; or, where labels are few and all parts of the paper are there, others that suit these
+    better: patches without prior, DIA and DTM (docs/evidence.md). labelled: MS pixels of the training part.
     """
-    steps = within_passes(config, config.stage2, len(area.labelled), math.inf).steps
-    few = steps * STEPS_OF_PATCHES < config.stage2.steps
-    return config.plain() if few and config.plain_if_few and config.whole else config
+    few = labelled < FEW_LABELS
+    return config.for_few_labels() if few and config.plain_if_few and config.whole else config
 
 
 def within_passes(config: TrainConfig, stage: StageConfig, labelled: int, labels_per_tile: float | None) -> StageConfig:

@@ -170,7 +170,9 @@ def losses_of(
     stage, device, branches = schedule.stage2, next(network.parameters()).device, config.branch_weight > 0
     precision = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
     if schedule.dense:
-        drawn = area.draw_tiles(rng, stage.tiles, stage.tile, labelled=True, augment=config.augment)
+        drawn = area.draw_tiles(
+            rng, stage.tiles, stage.tile, labelled=True, augment=config.augment, anchors=config.anchors
+        )
     else:
         guesses = 0 if guessed is None else round(config.self_training * stage.batch)
         drawn = area.draw_patches(
