@@ -77,7 +77,9 @@ def test_networks_are_files_of_settings_in_bf16_and_baselines_are_names(tmp_path
     assert [Path(method).name for method in methods] == ["adcdnet.toml", "no-dia.toml", "paper.toml", "mlp-alike"]
     settings = [TrainConfig.read(Path(method)) for method in methods[:3]]
     assert settings[0] == TrainConfig.of_profile("patch").replace({"precision": "bf16"})
-    assert settings[1] == TrainConfig.of_profile("patch").replace({"precision": "bf16", "network": {"attention": "none"}})
+    assert settings[1] == TrainConfig.of_profile("patch").replace(
+        {"precision": "bf16", "network": {"attention": "none"}}
+    )
     assert settings[2] == TrainConfig.of_profile("paper").replace({"precision": "bf16"})
 
 

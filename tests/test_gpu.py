@@ -62,7 +62,12 @@ def test_the_map_is_that_of_the_processor_and_the_network_comes_home(tiny_model,
     ],
 )
 def test_a_training_on_the_gpu_learns_and_maps_anywhere(changes, labelled_pair, few_trials, tmp_path):
-    config = TrainConfig.of_profile("patch").replace(QUICK).replace({"stage2": {"steps": 60}, "plain_if_few": False}).replace(changes)
+    config = (
+        TrainConfig.of_profile("patch")
+        .replace(QUICK)
+        .replace({"stage2": {"steps": 60}, "plain_if_few": False})
+        .replace(changes)
+    )
     with labelled_pair.open() as scene:
         run = train(scene, labelled_pair.read_labels(scene), out=tmp_path / "run", config=config, device="cuda")
         predict(run, scene, out=tmp_path / "map.tif", device="cpu", memory=MUCH)

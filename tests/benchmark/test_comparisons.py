@@ -13,7 +13,7 @@ from adcdnet.benchmark.comparisons import SUBSTITUTES, Concatenation, Gate, Recu
 from adcdnet.config import TrainConfig
 from adcdnet.nn import DeepTemporalMamba
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.architecture import PatchArchitecture, Layout
+from adcdnet.nn.architecture import Layout, PatchArchitecture
 from adcdnet.nn.parts import PUBLISHED, Sum
 from adcdnet.nn.tile_sharing import Targets
 from conftest import SMALL, liven
@@ -152,7 +152,9 @@ def cuts(x: torch.Tensor, targets: Targets, side: int, step: int) -> torch.Tenso
 @pytest.mark.parametrize("name", SUBSTITUTES)
 def test_a_tile_gives_the_numbers_and_gradients_of_its_patches(name):
     head = "flatten" if "fusion" in name else "centre"
-    found = liven(network(name, TrainConfig.of_profile("patch").replace({"network": SMALL | {"head": head}}).network, 2)).double()
+    found = liven(
+        network(name, TrainConfig.of_profile("patch").replace({"network": SMALL | {"head": head}}).network, 2)
+    ).double()
     side = found.config.size
     generator = torch.Generator().manual_seed(0)
     ms, pan = (

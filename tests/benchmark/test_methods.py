@@ -131,7 +131,9 @@ def scene(*, garbage: bool = False) -> tuple[TrainingArea, Pixels]:
         pixels.pan[:, fine] = rng.normal(9000, 3000, (1, fine.sum()))
         index = np.where(hidden, (index + 1) % 3, index)
     labels = Labels(index, ClassTable.numbered(["a", "b", "c"]))
-    area = TrainingArea.of(pixels, labels, Split(part, block=12, notes=()), config=TrainConfig.of_profile("patch"), ratio=RATIO)
+    area = TrainingArea.of(
+        pixels, labels, Split(part, block=12, notes=()), config=TrainConfig.of_profile("patch"), ratio=RATIO
+    )
     return area, pixels
 
 

@@ -92,7 +92,9 @@ def test_options_of_train_reach_the_settings(call, labelled_pair, quick_config, 
     code, _, err = call("train", *pair_arguments(labelled_pair), *labels, "--out", tmp_path / "run", *more)
     assert code == 0, err
     changes = {"seed": 5, "stage2": {"steps": 2}, "passes": 0.0, "network": {"prior": False}}
-    assert TrainConfig.read(tmp_path / "run" / "config.toml") == TrainConfig.of_profile("patch").replace(QUICK).replace(changes)
+    assert TrainConfig.read(tmp_path / "run" / "config.toml") == TrainConfig.of_profile("patch").replace(QUICK).replace(
+        changes
+    )
     assert ad.Model.load(tmp_path / "run").classes.names == ("1", "2", "4")  # no table was given
 
 
@@ -201,7 +203,9 @@ def test_notes_go_to_stderr(call, labelled_pair, quick_run, tmp_path, monkeypatc
 
 
 def test_demo_leaves_what_it_promises(call, monkeypatch, tmp_path):
-    monkeypatch.setattr("adcdnet.demo.run.run_demo", functools.partial(run_demo, config=TrainConfig.of_profile("patch").replace(QUICK)))
+    monkeypatch.setattr(
+        "adcdnet.demo.run.run_demo", functools.partial(run_demo, config=TrainConfig.of_profile("patch").replace(QUICK))
+    )
     code, out, err = call("demo", "--out", tmp_path / "demo", "--size", 120, "--ratio", 2, "--seed", 1)
     assert (code, err) == (0, "")
     left = {p.name for p in (tmp_path / "demo").iterdir()}

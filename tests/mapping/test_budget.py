@@ -10,7 +10,7 @@ from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.mapping.memory import bytes_per_patch, sizes_within
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.architecture import PatchArchitecture, Layout
+from adcdnet.nn.architecture import Layout, PatchArchitecture
 
 MB = 2**20
 LAYOUT = Layout(ms_bands=4, pan_bands=1, ratio=4, classes=7)

@@ -19,7 +19,7 @@ from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.mapping import engine
 from adcdnet.mapping.engine import logits_of, scene_logits
 from adcdnet.mapping.predict import predict
-from adcdnet.nn.architecture import PatchArchitecture, Layout
+from adcdnet.nn.architecture import Layout, PatchArchitecture
 from adcdnet.report.attention import masks
 from adcdnet.report.explain import explain
 from adcdnet.report.write import write_report
@@ -128,7 +128,9 @@ def numbered_area(ratio, *, part=None, height=33, width=38):
     labels = Labels((pan[0] % 3).astype(np.int16), ClassTable.numbered(["a", "b", "c"]))
     split = Split(np.full((height, width), TRAIN, np.uint8) if part is None else part, 8, (), hides_test=False)
     as_is = BandStatistics((0.0,), (1.0,), (0.0,), (1.0,))
-    config = TrainConfig.of_profile("patch").replace({"network": {"patch": 9, "grid": "fine"}, "answers": {"smooth": 0}})
+    config = TrainConfig.of_profile("patch").replace(
+        {"network": {"patch": 9, "grid": "fine"}, "answers": {"smooth": 0}}
+    )
     return TrainingArea.of(pixels, labels, split, config=config, ratio=ratio, statistics=as_is)
 
 
@@ -171,7 +173,7 @@ def test_what_is_looked_at_for_a_target_is_cut_as_prediction_cuts_it():
         ms, pan = area.patch(row, col)
         assert ms[0, 8, 8] == row // 4 * 38 + col // 4
         assert pan[0, 34, 34] == row * 152 + col
-        tile_ms, tile_pan = area.tile(Window(row // 4, col // 4, 1, 1), (row % 4, col % 4))
+        tile_ms, tile_pan = area.tile(Window(row // 4, col // 4, 1, 1), (row % 4, col % 4), border=area.network.border)
         assert np.array_equal(tile_ms, ms)
         assert np.array_equal(tile_pan, pan)
 
@@ -277,7 +279,11 @@ def test_explain_is_for_the_ms_grid(tiny_scene):
 
 
 def test_a_report_counts_and_judges_pan_pixels(checkered, tmp_path, few_trials):
-    config = TrainConfig.of_profile("patch").replace(QUICK).replace({"network": NETWORK, "answers": {"smooth": 0}, "stage2": {"tile": 8}})
+    config = (
+        TrainConfig.of_profile("patch")
+        .replace(QUICK)
+        .replace({"network": NETWORK, "answers": {"smooth": 0}, "stage2": {"tile": 8}})
+    )
     with Scene.open(checkered / "ms.tif", checkered / "pan.tif") as scene:
         run = train(scene, read_labels(checkered / "labels.tif", scene.fine_grid), out=tmp_path / "run", config=config)
         predict(run, scene, out=run.folder / "map.tif", probabilities=run.folder / "probabilities.tif")

@@ -53,7 +53,9 @@ def coarse(pair, few_trials, tmp_path_factory):
     out = tmp_path_factory.mktemp("coarse") / "run"
     with Scene.open(pair / "ms.tif", pair / "pan.tif") as scene:
         labels = read_labels(pair / "labels.tif", scene.grid)
-        return train(scene, labels, out=out, config=TrainConfig.of_profile("patch").replace(QUICK).replace(CHANGES), device="cpu")
+        return train(
+            scene, labels, out=out, config=TrainConfig.of_profile("patch").replace(QUICK).replace(CHANGES), device="cpu"
+        )
 
 
 def test_from_training_to_a_judged_map(call, pair, coarse, tmp_path):

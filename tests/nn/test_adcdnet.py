@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from adcdnet.config import TrainConfig
 from adcdnet.nn import DeformableInteractiveAttention
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.architecture import PatchArchitecture, Layout
+from adcdnet.nn.architecture import Layout, PatchArchitecture
 from adcdnet.nn.encoder import SensorMaps
 from adcdnet.nn.tile_sharing import Rectangle, Targets
 from conftest import SMALL, build_model, liven

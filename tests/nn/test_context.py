@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from adcdnet.nn.architecture import PatchArchitecture, Layout
-from adcdnet.nn.context import CONTEXT_REACH, Context
+from adcdnet.nn.architecture import Layout, PatchArchitecture
+from adcdnet.nn.context import CONTEXT_REACH, context_statistics
 from adcdnet.nn.heads import CentreHead
 from adcdnet.nn.tile_sharing import cells_of
 
@@ -14,7 +14,7 @@ from adcdnet.nn.tile_sharing import cells_of
 def test_statistics_are_those_of_the_windows_around_the_pixel(ratio):
     rng = np.random.default_rng(ratio)
     ms, pan = rng.normal(size=(3, 9, 9)), rng.normal(size=(2, 9 * ratio, 9 * ratio))
-    got = Context(3, 2, ratio, hidden=4).statistics(torch.from_numpy(ms)[None], torch.from_numpy(pan)[None])
+    got = context_statistics(torch.from_numpy(ms)[None], torch.from_numpy(pan)[None], ratio)
     assert got.shape == (1, 5 * 3 + 10 * 2, 1, 1)
 
     def around(x, side):

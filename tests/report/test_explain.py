@@ -19,7 +19,7 @@ from adcdnet.mapping.model import Model
 from adcdnet.mapping.predict import predict
 from adcdnet.nn import DeepTemporalMamba, selective_scan
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.architecture import PatchArchitecture, Layout
+from adcdnet.nn.architecture import Layout, PatchArchitecture
 from adcdnet.report import explain as explain_module
 from adcdnet.report.explain import check_outputs, explain, token_evidence, write_explanation
 from conftest import PAPER, PIXEL, build_model

@@ -27,7 +27,9 @@ def run(labelled_pair, few_trials, tmp_path_factory):
         there = there.with_pan_moved(0, 0)
         labels = labelled_pair.read_labels(here)
         scenes = [LabelledScene(here, labels, "here"), LabelledScene(there, labels, "there", "test")]
-        config = ad.TrainConfig.of_profile("patch").replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
+        config = (
+            ad.TrainConfig.of_profile("patch").replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
+        )
         return ad.train(scenes, out=folder, config=config, device="cpu")
 
 
@@ -74,7 +76,9 @@ def test_the_page_says_which_scene_it_is_of(run):
 def test_the_correction_of_a_single_scene_is_in_its_record(labelled_pair, tmp_path):
     with labelled_pair.open() as moved:
         moved = moved.with_pan_moved(-1, 2)
-        config = ad.TrainConfig.of_profile("patch").replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
+        config = (
+            ad.TrainConfig.of_profile("patch").replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 6}})
+        )
         made = ad.train(moved, labelled_pair.read_labels(moved), out=tmp_path / "run", config=config, device="cpu")
     assert made.model.record.pan_shift == (-1, 2)
     assert read_run(made.folder, {}).pan_shift == (-1, 2)

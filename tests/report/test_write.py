@@ -50,7 +50,9 @@ def run(labelled_pair, few_trials, tmp_path_factory):
     table = ad.ClassTable((1, 2, 4), tuple(name.strip() for name in NAMES), ("#d62828", "#1b5e20", "#0000ff"))
     with labelled_pair.open() as scene:
         labels = ad.read_labels(labelled_pair.labels, scene.grid, classes=table)
-        made = ad.train(scene, labels, out=folder, config=ad.TrainConfig.of_profile("patch").replace(QUICK), device="cpu")
+        made = ad.train(
+            scene, labels, out=folder, config=ad.TrainConfig.of_profile("patch").replace(QUICK), device="cpu"
+        )
         ad.predict(made, scene, out=folder / "map.tif", probabilities=folder / "probabilities.tif")
     return made
 

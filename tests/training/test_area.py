@@ -391,7 +391,7 @@ def test_published_patches_are_never_flipped():
 
 
 def test_a_tile_carries_its_halo(placed_area):
-    ms, pan = placed_area.tile(Window(3, 5, 4, 6))
+    ms, pan = placed_area.tile(Window(3, 5, 4, 6), border=placed_area.network.border)
     assert ms.shape == (2, 20, 22)
     assert pan.shape == (2, 20 * placed_area.ratio, 22 * placed_area.ratio)
 

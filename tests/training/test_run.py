@@ -296,7 +296,9 @@ def test_it_learns(labelled_pair, tmp_path):
 
 
 def test_few_labels_are_not_passed_over_for_ever():
-    config = TrainConfig.of_profile("patch").replace({"stage2": {"steps": 600, "targets": 128}})  # of patches; 300 of tiles
+    config = TrainConfig.of_profile("patch").replace(
+        {"stage2": {"steps": 600, "targets": 128}}
+    )  # of patches; 300 of tiles
 
     def steps(labelled, labels_per_tile, config=config):
         return within_passes(config, config.stage2, labelled, labels_per_tile).steps
@@ -315,7 +317,11 @@ def test_tiles_are_taken_where_labels_lie_close_and_are_not_few(labelled_pair):
 
     def sampling(passes, kept=1.0, asked="auto"):
         stage = {"steps": 50, "batch": 32, "targets": 64}
-        config = TrainConfig.of_profile("patch").replace(QUICK).replace({"stage2": stage, "passes": passes, "sampling": asked})
+        config = (
+            TrainConfig.of_profile("patch")
+            .replace(QUICK)
+            .replace({"stage2": stage, "passes": passes, "sampling": asked})
+        )
         some = np.where(np.random.default_rng(0).random(labels.index.shape) < kept, labels.index, -1)
         sparse = replace(labels, index=some.astype(np.int16))
         split = split_blocks(sparse, pixels.valid, reach=config.reach, config=config.split, seed=0)

@@ -176,7 +176,11 @@ def quick(labelled_pair, **changes):
     from adcdnet.config import TrainConfig
     from conftest import QUICK
 
-    return TrainConfig.of_profile("patch").replace(QUICK).replace({"stage1": {"steps": 1}, "stage2": {"steps": 2}, **changes})
+    return (
+        TrainConfig.of_profile("patch")
+        .replace(QUICK)
+        .replace({"stage1": {"steps": 1}, "stage2": {"steps": 2}, **changes})
+    )
 
 
 def test_two_scenes_train_one_model(write_scene, labelled_pair, tmp_path):

@@ -79,7 +79,9 @@ def test_bands_far_from_those_of_the_model_are_named():
 def test_a_run_goes_on_from_another(labelled_pair, quick_run, tmp_path):
     """Without a step of either stage, and with the same split, the weights are those it began from."""
     config = (
-        TrainConfig.of_profile("patch").replace(QUICK).replace({"stage1": {"steps": 0}, "stage2": {"steps": 1, "learning_rate": 1e-9}})
+        TrainConfig.of_profile("patch")
+        .replace(QUICK)
+        .replace({"stage1": {"steps": 0}, "stage2": {"steps": 1, "learning_rate": 1e-9}})
     )
     with labelled_pair.open() as scene:
         labels = labelled_pair.read_labels(scene)

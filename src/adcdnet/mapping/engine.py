@@ -60,14 +60,15 @@ def logits_of(
     model: Model,
     pixels: Pixels,
     *,
-    window: Window,
     engine: Engine,
+    corner: tuple[int, int] = (0, 0),
     batch: int = LARGEST_BATCH,
     device: torch.device | str = "cpu",
     precision: Precision = "float32",
 ) -> NDArray[np.float32]:
     """Main logits (K, h, w) of a window, from its pixels with a halo of the model's reach; nan where invalid.
 
+    corner: row and column of the window in its scene, in MS pixels: tiles are laid out on a lattice that begins there.
     h, w: MS pixels, or PAN pixels where those are the targets of the network. batch: patches at once of engine `patch`.
     The logits of neighbours are averaged as the settings of the model say.
     """
@@ -79,7 +80,7 @@ def logits_of(
         model.network.to(device),
         model.answers,
         images,
-        origin=(window.row - model.reach, window.col - model.reach),
+        origin=(corner[0] - model.reach, corner[1] - model.reach),
         wanted=pixels.valid_targets(step)[own],
         look=looks(*images, step, sensors=config.sensors)[:, *own],
         engine=engine,
@@ -260,7 +261,13 @@ def scene_logits(
             logits = None
             if window not in skip:
                 logits = logits_of(
-                    model, pixels, window=window, engine=engine, batch=batch, device=device, precision=precision
+                    model,
+                    pixels,
+                    engine=engine,
+                    corner=(window.row, window.col),
+                    batch=batch,
+                    device=device,
+                    precision=precision,
                 )
             yield window, pixels.inner(model.reach), logits
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Union
+
 from .adcdnet import ADCDNet
 from .architecture import Layout, PatchArchitecture
 from .parts import PUBLISHED, Parts
 from .tile_adcdnet import TileADCDNet
 from .tile_architecture import Architecture
 
-Network = ADCDNet | TileADCDNet
+Network = Union[ADCDNet, TileADCDNet]  # noqa: UP007
 
 
 def network_of(config: Architecture, layout: Layout, parts: Parts = PUBLISHED) -> Network:

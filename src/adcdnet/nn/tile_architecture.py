@@ -8,7 +8,7 @@ A tile is any window of MS pixels with its PAN pixels. The network answers all o
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Union
 
 from .architecture import PatchArchitecture
 
@@ -99,7 +99,7 @@ class TileArchitecture:
         return ratio if self.grid == "fine" else 1
 
 
-Architecture = PatchArchitecture | TileArchitecture
+Architecture = Union[PatchArchitecture, TileArchitecture]  # noqa: UP007
 
 
 def differences(mine: Architecture, theirs: Architecture) -> list[str]:

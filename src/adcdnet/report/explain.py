@@ -268,7 +268,7 @@ def _answers(
         row, col = np.nonzero((index[window.slices] >= 0) & pixels.inner(model.reach).valid)
         mapped = None
         if len(row) and (model.answers.smooth or isinstance(network, TileADCDNet)):
-            mapped = logits_of(model, pixels, window=window, engine=default_engine(network))
+            mapped = logits_of(model, pixels, engine=default_engine(network), corner=(window.row, window.col))
         ms, pan = tensors_of(model, pixels)
         shared: Shared | TileMaps | None = None
         if len(row) and isinstance(network, TileADCDNet):

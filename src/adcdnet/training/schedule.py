@@ -12,7 +12,7 @@ from adcdnet.config import StageConfig, TrainConfig
 from adcdnet.training.area import TrainingArea
 
 DENSE_FROM = 15.0  # labelled targets a tile must hold to be cheaper than patches (scripts/bench_training.py)
-FEW_LABELS = 5_000  # labelled pixels; with fewer the parts of the paper cost accuracy
+TARGETS_TO_LEARN = 512  # a step: labels are few where they are not worth so many in all steps, under 5,120
 STEPS_OF_PATCHES = 2  # of stage II, in whose place one of tiles is
 
 
@@ -60,7 +60,7 @@ def suited_to(labelled: int, config: TrainConfig) -> TrainConfig:
     """The settings themselves; or, where labels are few and all parts of the paper are there, others that suit these
     better: patches without prior, DIA and DTM (docs/evidence.md). labelled: MS pixels of the training part.
     """
-    few = labelled < FEW_LABELS
+    few = config.passes * labelled * STEPS_OF_PATCHES < config.stage2.steps * TARGETS_TO_LEARN
     return config.for_few_labels() if few and config.plain_if_few and config.whole else config
 
 
