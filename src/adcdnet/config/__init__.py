@@ -29,7 +29,7 @@ class AnswerConfig(_Settings):
 
     smooth: float = Field(2.0, ge=0, le=4)  # deviation, in targets, of the Gaussian that averages neighbours' logits
     likeness: float = Field(0.2, ge=0)  # of the one that weighs how unlike they look, in training deviations; 0: not
-    local_priors: float = Field(0.75, ge=0, le=1)  # weight of how often classes seem to lie around a pixel; 0: none
+    local_priors: float = Field(0.0, ge=0, le=1)  # weight of how often classes seem to lie around a pixel; 0: none
 
     @property
     def margin(self) -> int:

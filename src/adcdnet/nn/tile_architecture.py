@@ -36,7 +36,7 @@ class TileArchitecture:
     hidden: int = 64  # width of the DTM outputs
     prior: bool = True  # stage I serves stage II
     prior_mask: Literal["standardised", "raw"] = "standardised"
-    context_branch: float = 0.3  # weight of that branch's logits; 0: there is none
+    context_branch: float = 0.5  # weight of that branch's logits; 0: there is none
     guard: int = 8  # MS pixels between training and test ground
     border: int = 0  # MS pixels that a tile of training carries around its targets
 
