@@ -42,7 +42,6 @@ def effective_radius(network: Network, area: TrainingArea, rng: np.random.Genera
             for gradient, r in zip(gradients, (1, ratio), strict=True)
         )
         away = np.abs(np.arange(-reach, reach + 1))
-        energy += np.bincount(np.maximum(away[:, None], away).ravel(), np.asarray(size).ravel(), reach + 1) / np.sum(
-            size
-        )
+        ring = np.maximum(away[:, None], away).ravel()
+        energy += np.bincount(ring, np.asarray(size).ravel(), reach + 1) / max(np.sum(size), np.finfo(float).tiny)
     return int(np.searchsorted(np.cumsum(energy), SHARE * energy.sum()))
