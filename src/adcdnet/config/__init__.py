@@ -81,7 +81,7 @@ class TrainConfig(_Settings):
     answers: AnswerConfig = AnswerConfig()
     split: SplitConfig = SplitConfig()
     stage1: StageConfig = StageConfig(steps=100, learning_rate=1e-3, targets=128)
-    stage2: StageConfig = StageConfig(steps=1200, learning_rate=2e-3, tile=32, targets=8192)
+    stage2: StageConfig = StageConfig(steps=1200, learning_rate=2e-3, weight_decay=0.1, tile=32, targets=8192)
     passes: float = Field(60.0, ge=0)  # stage II ends when it has seen each label so often on average; 0: only by steps
     initialisation: Literal["pytorch", "xavier"] = "pytorch"  # xavier: Xavier-uniform on Conv2d and Linear
     sampling: Literal["auto", "dense", "patch"] = "auto"  # auto: tiles where labels lie close and are not few
@@ -97,7 +97,7 @@ class TrainConfig(_Settings):
     self_training: float = Field(0.75, ge=0, lt=1)  # few, even labels: of a step of a second round, what has none
     average: float = Field(0.99, ge=0, lt=1)  # decay of the moving average of the weights; 0: none
     augment: bool = True  # flips and quarter turns
-    jitter: float = Field(0.05, ge=0, le=1)  # deviation of gains and offsets by which samples differ in light
+    jitter: float = Field(0.1, ge=0, le=1)  # deviation of gains and offsets by which samples differ in light
     validations: int = Field(10, ge=1)  # how often the validation part is looked at
     precision: Literal["float32", "bf16"] = "float32"
 

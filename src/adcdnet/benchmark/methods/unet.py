@@ -31,6 +31,8 @@ _WIDTHS = (32, 64, 128, 256, 512)
 _DARKEST = 0.05  # of the mean: smaller values count as this in a quotient, dark water would be torn apart
 _PAN_SIDE = 192  # PAN pixels a tile of training has, border included, as far as its ratio allows
 _SMALLEST = 16  # MS pixels a tile of training has inside its border
+_TILES = 2  # a step: with a single one BatchNorm's statistics are those of one place
+_ANCHORS = 0.5  # tiles lie around labels of a class as often as (frequency)^0.5, as those of ADCD-Net do
 
 
 class UNet(nn.Module):
@@ -102,7 +104,7 @@ class UNetClassifier(TrainedNetwork):
 
 
 def fit_unet(
-    area: TrainingArea, pixels: Pixels, bands: BandRoles, *, seed: int, steps: int = 100, side: int | None = None
+    area: TrainingArea, pixels: Pixels, bands: BandRoles, *, seed: int, steps: int = 300, side: int | None = None
 ) -> UNetClassifier:
     """Train on tiles of the area, in which test and validation ground is hidden; `pixels` and `bands` are not used.
 
@@ -110,7 +112,7 @@ def fit_unet(
     """
     border = area.reach
     side = side or max(_SMALLEST, _PAN_SIDE // area.ratio - 2 * border)
-    weight = torch.tensor(area.tile_weights(BALANCE, side), dtype=torch.float32)
+    weight = torch.tensor(area.tile_weights(BALANCE, side, anchors=_ANCHORS), dtype=torch.float32)
     held = area.validation_label >= 0
     drawn_shares = shares_drawn(area)
     rng = np.random.default_rng(seed)
@@ -119,10 +121,12 @@ def fit_unet(
         network = UNet(len(area.ms) + len(area.pan), len(weight))
 
         def loss() -> Tensor:
-            drawn = area.draw_tiles(rng, 1, side, labelled=True, augment=True)
+            drawn = area.draw_tiles(rng, _TILES, side, labelled=True, augment=True, anchors=_ANCHORS)
             stack = brovey(torch.from_numpy(drawn.ms), torch.from_numpy(drawn.pan), area.statistics)
             halo = (drawn.ms.shape[-1] - side) // 2  # may be less than the border of the area
-            logits = _without_border(network(stack), halo * area.ratio)
+            with torch.autocast("cpu", torch.bfloat16):
+                scores = network(stack)
+            logits = _without_border(scores.float(), halo * area.ratio)
             label = torch.from_numpy(drawn.label.repeat(area.ratio, 1).repeat(area.ratio, 2))
             return F.cross_entropy(logits, label, weight, ignore_index=-1)
 
