@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,9 @@ from adcdnet.benchmark.cell import logits_of_test
 from adcdnet.benchmark.methods import METHODS, BandRoles
 from adcdnet.benchmark.methods_by_name import ALIKE, GROUND_RULES, RAW, settings_of, trained_as
 from adcdnet.config import TrainConfig
+from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.labels import Labels
+from adcdnet.geo.raster import read_band
 from adcdnet.geo.scene import Pixels
 from adcdnet.geo.scene_files import SceneFiles
 from adcdnet.mapping.answers import Answers
@@ -46,19 +47,21 @@ def scene_in(folder: Path) -> SceneFiles:
 
 
 class Ground:
-    """A scene whole in memory, with its labels."""
+    """A scene whole in memory, with its labels; also one of a single class, which tests false alarms."""
 
     def __init__(self, folder: Path) -> None:
-        with ExitStack() as stack_of_files:
-            files = scene_in(folder)
-            scene = stack_of_files.enter_context(files.open())
-            self.labels: Labels = files.read_labels(scene.grid)
+        files = scene_in(folder)
+        assert files.classes is not None
+        classes = ClassTable.read(files.classes)
+        with files.open() as scene:
             self.pixels: Pixels = scene.read(scene.grid.window)
-            self.ratio, self.phase, self.bands = (
-                scene.ratio,
-                scene.phase,
-                BandRoles.of_descriptions(scene.ms_descriptions),
-            )
+            self.ratio, self.phase = scene.ratio, scene.phase
+            self.bands = BandRoles.of_descriptions(scene.ms_descriptions)
+        values = read_band(files.labels)[0]
+        index = np.full(values.shape, -1, np.int16)
+        for k, value in enumerate(classes.values):
+            index[values == value] = k
+        self.labels = Labels(index, classes)
 
     @property
     def truth(self) -> NDArray[np.int64]:
@@ -115,7 +118,7 @@ def confusions(
         shares, drawn = np.asarray(model.label_shares), model.drawn_shares
     seconds = time.perf_counter() - started
     raw = method.endswith(RAW) or (settings is None and not method.endswith(ALIKE))
-    sums = [np.zeros((len(classes), len(classes)), np.int64) for _ in TAUS]
+    sums = [np.zeros((len(classes), len(classes) + 1), np.int64) for _ in TAUS]
     for ground in test:
         valid = ground.pixels.valid
         if model is None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from pyproj import CRS
 from shapely.geometry import Point
@@ -281,7 +282,8 @@ def test_what_is_printed(tmp_path, capsys):
     assert f"[{wood.low:.2f}, {wood.high:.2f}]" in out
     assert "from 21 blocks of 10×10 map pixels" in out
     assert "leakage: 0.0% of these pixels" in out
-    assert "33.3% have a window that overlaps" in out
+    assert "33.3% within twice that" in out
+    assert "training ground: in sight of the network" in out
     assert re.search(rf"wood +{(mapped == 2).sum() * 0.09:.2f}\n", out)
     assert "only a random sample can adjust them" in out
     print_evaluation(evaluate(tmp_path / "map.tif", tmp_path / "labels.tif", **where, block=30))
@@ -322,3 +324,18 @@ def test_sieving_by_hand():
     assert np.array_equal(sieve(values, 1), values)
     lonely = np.array([[0, 0, 0], [0, 7, 0], [0, 0, 0]], np.uint8)
     assert np.array_equal(sieve(lonely, 5), lonely)
+
+
+def test_whether_training_ground_was_in_sight_is_told_from_the_map(tmp_path):
+    """A mask that hid the training ground leaves no class there."""
+    write_scene(tmp_path, (90, 71), tags={"BLOCK": "10", "REACH": "4"})
+    where = {"split": tmp_path / "split.tif", "part": "test"}
+    files = tmp_path / "map.tif", tmp_path / "labels.tif"
+    assert evaluate(*files, **where).training_ground == "seen"
+    with rasterio.open(tmp_path / "split.tif") as split:
+        part = split.read(1)
+    with rasterio.open(tmp_path / "map.tif", "r+") as written:
+        written.write(np.where(part == 1, 0, written.read(1)), 1)
+    found = evaluate(*files, **where)
+    assert found.training_ground == found.to_dict()["training_ground"] == "hidden"
+    assert evaluate(*files).training_ground is None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from adcdnet.geo.pixel_area import PixelArea, pixel_area
 from adcdnet.geo.raster import RasterReader, read_band, read_classes, read_map
 from adcdnet.metrics import Scores, scores
 from adcdnet.split.blocks import block_numbers, block_side
-from adcdnet.split.parts import PART_NAMES, Leakage, leakage
+from adcdnet.split.parts import PART_NAMES, TRAIN, Leakage, leakage
 
 _Z = 1.959964  # standard errors on each side of an estimate that make 95 %
 _FEW_POINTS = 10  # of a class, below which its intervals hold the truth less often than they say
@@ -64,6 +64,8 @@ class Evaluation:
 
     blocks, block: how many blocks hold labels, and their side in map pixels, or 0 for a probability sample, whose
     scores are estimates for the whole map. intervals: at 95 %, None where the labels lie in too few blocks.
+    training_ground: of the split, whether the network saw it while it made the map: the map has classes there, or has
+    none because a mask hid it. None without a split.
     """
 
     classes: ClassTable
@@ -76,6 +78,7 @@ class Evaluation:
     block: int = 0
     leakage: Leakage | None = None
     areas: ClassAreas | None = None
+    training_ground: Literal["seen", "hidden"] | None = None
 
     @property
     def of_sample(self) -> bool:
@@ -95,6 +98,7 @@ class Evaluation:
             "blocks": self.blocks,
             "block": self.block,
             "leakage": self.leakage and self.leakage.to_dict(),
+            "training_ground": self.training_ground,
             "areas": self.areas and self.areas.to_dict(self.classes),
         }
 
@@ -142,7 +146,7 @@ def evaluate(
     truth = labels.index if cut is None else np.where(cut.part == PART_NAMES.index(part), labels.index, np.int16(-1))
     if not (truth >= 0).any():
         raise InputError(f"no labelled pixel in the {part or 'map'}{' part' if part else ''}; nothing to evaluate")
-    side = block or (cut and cut.block) or block_side(*grid.shape, reach=TrainConfig().reach)
+    side = block or (cut and cut.block) or block_side(*grid.shape, reach=TrainConfig().guard)
     by_block = _by_block(truth, mapped, len(labels.classes), side)
     confusion = by_block.sum(axis=0)
     return Evaluation(
@@ -156,6 +160,7 @@ def evaluate(
         block=side,
         leakage=leakage(cut.part, truth >= 0, reach=cut.reach) if cut and cut.reach else None,
         areas=areas,
+        training_ground=None if cut is None else "seen" if values[cut.part == TRAIN].any() else "hidden",
     )
 
 

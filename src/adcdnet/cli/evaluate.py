@@ -77,10 +77,17 @@ def print_evaluation(evaluation: Evaluation) -> None:
     out_console.print(_basis(evaluation), markup=False)
     if evaluation.leakage is not None:
         out_console.print(
-            f"leakage: {evaluation.leakage.holding:.1%} of these pixels have a training pixel in their window, "
-            f"{evaluation.leakage.overlapping:.1%} have a window that overlaps one of a training pixel",
+            f"leakage: {evaluation.leakage.holding:.1%} of these pixels have a training pixel within the guard band's "
+            f"width, {evaluation.leakage.overlapping:.1%} within twice that",
             markup=False,
         )
+    if evaluation.training_ground is not None:
+        how = {
+            "hidden": "hidden from the network while it made the map",
+            "seen": "in sight of the network while it made the map (predict --mask RUN/split.tif --mask-values 1 "
+            "hides it)",
+        }
+        out_console.print(f"training ground: {how[evaluation.training_ground]}", markup=False)
     values = [str(value) for value in evaluation.classes.values]
     rows = [("labels ↓ map →", *values, "no class")]
     for value, name, counts in zip(values, evaluation.classes.names, evaluation.confusion, strict=True):

@@ -62,6 +62,11 @@ class Model:
         """How far an answer depends on pixels, in MS pixels: what the network sees, of neighbours that count too."""
         return self.network.config.reach + self.answers.margin
 
+    @property
+    def guard(self) -> int:
+        """MS pixels between training and test ground, as `TrainConfig.guard`."""
+        return self.network.config.guard + self.answers.margin
+
     def save(self, path: Path) -> None:
         """Written beside the target and moved into place. InputError where that fails."""
         if self.network.parts != PUBLISHED:

@@ -37,9 +37,13 @@ def summary(findings: Findings) -> list[str]:
     if findings.sample is not None:
         lines.append(words.of_sample(findings.sample))
     if findings.split is not None:
-        lines.append(words.of_split(findings.files.divided, findings.files.model.reach))
+        lines.append(words.of_split(findings.files.divided, findings.files.model.guard))
     if findings.evaluation is not None and findings.evaluation.leakage is not None:
         lines.append(words.of_leakage(findings.evaluation.leakage))
+    model = findings.files.model
+    if findings.evaluation is not None and findings.evaluation.training_ground is not None:
+        sight = findings.evaluation.training_ground
+        lines.append(words.of_sight(sight, model.record.effective_radius, model.guard))
     return lines
 
 

@@ -181,7 +181,7 @@ def of_model(record: RunRecord, *, looked_at: bool) -> str:
     return f"The model is {weights} at the end of stage II{chose}.{again}"
 
 
-def of_split(divided: Mapping[str, Any], reach: int) -> str:
+def of_split(divided: Mapping[str, Any], guard: int) -> str:
     """How the split was made, from what `RunFiles.divided` says."""
     parts = divided["labelled_pixels"]
     uses = (("train", "training"), ("validation", "validation"), ("test", "the test"))
@@ -190,7 +190,7 @@ def of_split(divided: Mapping[str, Any], reach: int) -> str:
         return f"All of this scene is in one part. Labelled pixels: {counts}."
     return (
         f"The ground was divided into blocks of about {divided['block']} × {divided['block']} MS pixels, each wholly "
-        f"in one part, with a guard band of {reach} MS pixels between the parts, as far as the network sees. Labelled "
+        f"in one part, with a guard band of {guard} MS pixels between the parts. Labelled "
         f"pixels: {counts}; {number(parts['guard'])} in the guard band were used for nothing."
     )
 
@@ -199,13 +199,26 @@ def of_leakage(leakage: Leakage) -> str:
     """What the split says of test pixels that training has seen."""
     if math.isnan(leakage.holding):
         return "Leakage cannot be told: the test part holds no labelled pixel."
-    seen = (
-        "no test pixel has a training pixel in the window that the network sees of it"
+    near = (
+        "no test pixel has a training pixel within the width of the guard band"
         if leakage.holding == 0
-        else f"{leakage.holding:.1%} of the test pixels have a training pixel in the window that the network sees of "
-        "them"
+        else f"{leakage.holding:.1%} of the test pixels have a training pixel within the width of the guard band"
     )
     return (
-        f"Leakage, counted pixel by pixel: {seen}; the windows of {leakage.overlapping:.1%} share some ground with a "
-        "window that trained. The figures hold for ground like this scene's, not for other places or dates."
+        f"Leakage, counted pixel by pixel: {near}; {leakage.overlapping:.1%} have one within twice that width. "
+        "The figures hold for ground like this scene's, not for other places or dates."
+    )
+
+
+def of_sight(training_ground: str, radius: int | None, guard: int) -> str:
+    """How far the network looks, and whether training ground was in sight while it made the map."""
+    far = ""
+    if radius is not None:
+        wider = "" if radius <= guard else ", more than the guard band is wide"
+        far = f"95 % of what an answer depends on lies within {radius} MS pixels of it{wider}. "
+    if training_ground == "hidden":
+        return far + "Training ground was hidden from the network while it made this map."
+    return far + (
+        "The images of training ground, not its labels, were in sight of the network while it made this map. A map "
+        "with the mask `split.tif` and mask value 1 hides them, and shows how much that matters."
     )
