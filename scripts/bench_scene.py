@@ -41,7 +41,7 @@ from adcdnet.geo.scene import Scene
 from adcdnet.mapping.engine import Precision, _dense, _patch_by_patch, inference, scene_logits
 from adcdnet.mapping.model import Model
 from adcdnet.nn.adcdnet import ADCDNet
-from adcdnet.nn.architecture import PatchArchitecture, Layout
+from adcdnet.nn.architecture import Layout, PatchArchitecture
 
 NETWORKS = {
     "default": PatchArchitecture(),

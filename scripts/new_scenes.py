@@ -32,7 +32,8 @@ from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.metrics import confusion_matrix, scores
 from adcdnet.nn.architecture import Layout
 from adcdnet.split.parts import TRAIN, UNUSED, VALIDATION, Split
-from adcdnet.training.area import TrainingArea, stack, training_area
+from adcdnet.training.area import TrainingArea, training_area
+from adcdnet.training.borders import stack
 from adcdnet.training.loop import History, build_network
 from adcdnet.training.run import train_network
 

@@ -14,9 +14,8 @@ from adcdnet.mapping.engine import scene_logits
 from adcdnet.mapping.memory import sizes_within
 from adcdnet.mapping.model import Model
 from adcdnet.mapping.predict import predict
-from adcdnet.nn.architecture import Layout
+from adcdnet.nn.architecture import Layout, TileArchitecture
 from adcdnet.nn.tile_adcdnet import TileADCDNet
-from adcdnet.nn.tile_architecture import TileArchitecture
 from adcdnet.report.attention import masks
 
 SMALL = {"detail": 4, "stream": 6, "widths": (6, 8, 10), "token_dims": (6, 8), "hidden": 7}

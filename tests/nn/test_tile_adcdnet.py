@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from adcdnet.nn.architecture import Layout
+from adcdnet.nn.architecture import Layout, TileArchitecture, differences
 from adcdnet.nn.context import ContextBranch, feature_count
 from adcdnet.nn.streams import Down, pan_widths, prime_factors
 from adcdnet.nn.tile_adcdnet import TileADCDNet
-from adcdnet.nn.tile_architecture import TileArchitecture, differences
 from adcdnet.nn.tile_sharing import Targets
 
 SMALL = {"detail": 4, "stream": 8, "widths": (8, 12, 16), "token_dims": (8, 8), "hidden": 8}

@@ -49,7 +49,8 @@ from adcdnet.nn.parts import Parts
 from adcdnet.split.blocks import block_numbers
 from adcdnet.split.folds import block_folds, random_folds
 from adcdnet.split.parts import TEST, TRAIN, Split, leakage
-from adcdnet.training.area import TrainingArea, with_border
+from adcdnet.training.area import TrainingArea
+from adcdnet.training.borders import with_border
 from adcdnet.training.loop import History, build_network
 from adcdnet.training.run import train_network
 from adcdnet.training.schedule import suited_to

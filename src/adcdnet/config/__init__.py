@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adcdnet.errors import InputError, one_line
-from adcdnet.nn.tile_architecture import Architecture, TileArchitecture
+from adcdnet.nn.architecture import Architecture, TileArchitecture
 
 Profile = Literal["default", "plain", "patch", "paper"]
 

@@ -26,10 +26,9 @@ from adcdnet.files import write_whole
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.mapping.record import RunRecord
-from adcdnet.nn.architecture import Layout
+from adcdnet.nn.architecture import Architecture, Layout
 from adcdnet.nn.networks import Network, network_of
 from adcdnet.nn.parts import PUBLISHED
-from adcdnet.nn.tile_architecture import Architecture
 
 FORMAT = 8
 _KEY = "adcdnet"

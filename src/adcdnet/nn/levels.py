@@ -12,7 +12,6 @@ kernel 4 so that they lie evenly about their cell; BatchNorm; bilinear upsamplin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +27,9 @@ class Levels(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.down = nn.ModuleList([pair(channels, widths[0])])
-        for wide, narrow in pairwise(widths):
+        for wide, narrow in zip(widths[:-1], widths[1:], strict=True):
             self.down.append(nn.Sequential(Down(wide, narrow, 2), _unit(narrow, narrow)))
-        self.up = nn.ModuleList(pair(a + b, a) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(pair(a + b, a) for a, b in zip(widths[:-1], widths[1:], strict=True))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         encoded: list[Tensor] = []

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Union
 
 from .adcdnet import ADCDNet
-from .architecture import Layout, PatchArchitecture
+from .architecture import Architecture, Layout, PatchArchitecture
 from .parts import PUBLISHED, Parts
 from .tile_adcdnet import TileADCDNet
-from .tile_architecture import Architecture
 
 Network = Union[ADCDNet, TileADCDNet]  # noqa: UP007
 

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .architecture import Layout
+from .architecture import Layout, TileArchitecture
 from .backbone import ConvUnit, normalised
 from .parts import Attention, Parts
-from .tile_architecture import TileArchitecture
 
 
 class Down(nn.Module):

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .adcdnet import Outputs
-from .architecture import Layout
+from .architecture import Layout, TileArchitecture
 from .backbone import ConvUnit
 from .context import CONTEXT_REACH, ContextBranch, context_statistics, feature_count
 from .dia import DeformableInteractiveAttention
@@ -34,7 +34,6 @@ from .heads import Decision
 from .levels import Levels, enlarged
 from .parts import PUBLISHED, Parts
 from .streams import Stream, Streams, TilePrior, pan_widths, prime_factors
-from .tile_architecture import TileArchitecture
 from .tile_sharing import Targets
 
 

@@ -13,13 +13,13 @@ from scipy import ndimage
 
 from adcdnet.config import TrainConfig
 from adcdnet.geo.band_statistics import BandStatistics
-from adcdnet.geo.grid import Window, mirror
+from adcdnet.geo.grid import Window
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.scene import Pixels
 from adcdnet.mapping.smoothing import looks
-from adcdnet.nn.architecture import PatchArchitecture
-from adcdnet.nn.tile_architecture import Architecture
+from adcdnet.nn.architecture import Architecture, PatchArchitecture
 from adcdnet.split.parts import TEST, TRAIN, UNUSED, VALIDATION, Split
+from adcdnet.training.borders import refine, stack, with_border
 from adcdnet.training.turning import Turning, turned
 
 
@@ -96,14 +96,14 @@ class TrainingArea:
         train, test = split.part == TRAIN, (split.part == TEST) & split.hides_test
         statistics = statistics or training_statistics([(pixels, split)])
         ms, pan = statistics.standardise(
-            pixels.ms, pixels.pan, pixels.ms_valid & ~test, pixels.pan_valid & ~_refine(test, ratio)
+            pixels.ms, pixels.pan, pixels.ms_valid & ~test, pixels.pan_valid & ~refine(test, ratio)
         )
         repeat_edge = network.repeat_edge
         shown = ((split.part != VALIDATION) | (not split.hides_test)).astype(np.float32)[None]
         shown = with_border(shown, reach, repeat_edge=repeat_edge)
         valid = pixels.valid_targets(step)
         index = np.where(valid, labels.index, -1).astype(np.int64)
-        target, validation = (_refine(part, step) & valid for part in (train, split.part == VALIDATION))
+        target, validation = (refine(part, step) & valid for part in (train, split.part == VALIDATION))
         return cls(
             network=network,
             reach=reach,
@@ -114,7 +114,7 @@ class TrainingArea:
             ms=with_border(ms, reach, repeat_edge=repeat_edge),
             pan=with_border(pan, reach * ratio, repeat_edge=repeat_edge),
             shown=shown,
-            shown_fine=_refine(shown.astype(bool), ratio),
+            shown_fine=refine(shown.astype(bool), ratio),
             training=with_border(train.astype(np.float32)[None], reach, repeat_edge=repeat_edge)[0] > 0,
             target=target,
             label=np.where(target, index, -1),
@@ -315,7 +315,7 @@ class TrainingArea:
         if hide_training:
             known = self.training[wide.slices]
             ms[:, known] = 0
-            pan[:, _refine(known, self.ratio)] = 0
+            pan[:, refine(known, self.ratio)] = 0
         return ms, pan
 
     def looks(self, window: Window) -> NDArray[np.float32]:
@@ -383,31 +383,9 @@ def training_statistics(scenes: Sequence[tuple[Pixels, Split]]) -> BandStatistic
         train = split.part == TRAIN
         ratio = pixels.pan.shape[1] // pixels.ms.shape[1]
         ms.append(pixels.ms[:, pixels.ms_valid & train])
-        pan.append(pixels.pan[:, pixels.pan_valid & _refine(train, ratio)])
+        pan.append(pixels.pan[:, pixels.pan_valid & refine(train, ratio)])
     ms_all, pan_all = (np.concatenate(bands, axis=1)[:, None] for bands in (ms, pan))
     return BandStatistics.measure(ms_all, pan_all, *(np.ones(x.shape[1:], bool) for x in (ms_all, pan_all)))
-
-
-def with_border(x: NDArray[np.float32], border: int, *, repeat_edge: bool) -> NDArray[np.float32]:
-    """(bands, h, w) with `border` mirrored pixels on every side."""
-    row, col = (mirror(np.arange(-border, n + border), n, repeat_edge=repeat_edge) for n in x.shape[1:])
-    return x[:, row[:, None], col[None, :]]
-
-
-def _refine(x: NDArray[Any], ratio: int) -> NDArray[Any]:
-    """Every coarse value (..., h, w) repeated over its fine pixels."""
-    return x.repeat(ratio, -2).repeat(ratio, -1)
-
-
-def stack(arrays: Sequence[NDArray[Any]], *, gap: int, fill: float) -> NDArray[Any]:
-    """Arrays (..., h, w) of any h and w one under another, `gap` rows apart; `fill` in gaps and beside narrow ones."""
-    width = max(array.shape[-1] for array in arrays)
-    parts = []
-    for k, array in enumerate(arrays):
-        below = gap if k < len(arrays) - 1 else 0
-        beside = [(0, 0)] * (array.ndim - 2) + [(0, below), (0, width - array.shape[-1])]
-        parts.append(np.pad(array, beside, constant_values=fill))
-    return np.concatenate(parts, axis=-2)
 
 
 def training_area(

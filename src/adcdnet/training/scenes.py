@@ -30,7 +30,7 @@ from adcdnet.split.parts import (
     leakage,
 )
 from adcdnet.split.polygons import split_given, split_polygons, split_random
-from adcdnet.training.area import stack
+from adcdnet.training.borders import stack
 
 Part = Literal["train", "validation", "test"]
 

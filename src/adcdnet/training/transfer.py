@@ -12,8 +12,8 @@ from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import phase_words, same_phase
 from adcdnet.mapping.model import Model
+from adcdnet.nn.architecture import differences
 from adcdnet.nn.networks import Network
-from adcdnet.nn.tile_architecture import differences
 
 FAR = 3.0  # deviations of the first training area from which band means of the new one deserve a word
 

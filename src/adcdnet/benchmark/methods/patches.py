@@ -25,7 +25,8 @@ from adcdnet.benchmark.methods.loop import Recipe, TrainedNetwork, train
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.scene import Pixels
 from adcdnet.nn.architecture import Layout, PatchArchitecture
-from adcdnet.training.area import TrainingArea, with_border
+from adcdnet.training.area import TrainingArea
+from adcdnet.training.borders import with_border
 
 _AT_ONCE = 128  # patches of a prediction: their maps stay below some 200 MB at ratio 4
 _HELD_BACK = 600  # validation pixels that are looked at, drawn once

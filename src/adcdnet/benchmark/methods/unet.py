@@ -25,7 +25,8 @@ from adcdnet.benchmark.methods.features import BandRoles
 from adcdnet.benchmark.methods.loop import Recipe, TrainedNetwork, train
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.scene import Pixels
-from adcdnet.training.area import TrainingArea, with_border
+from adcdnet.training.area import TrainingArea
+from adcdnet.training.borders import with_border
 
 _WIDTHS = (32, 64, 128, 256, 512)
 _DARKEST = 0.05  # of the mean: smaller values count as this in a quotient, dark water would be torn apart

@@ -1,0 +1,33 @@
+"""Arrays with mirrored borders, repeated over finer pixels, or one under another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adcdnet.geo.grid import mirror
+
+
+def with_border(x: NDArray[np.float32], border: int, *, repeat_edge: bool) -> NDArray[np.float32]:
+    """(bands, h, w) with `border` mirrored pixels on every side."""
+    row, col = (mirror(np.arange(-border, n + border), n, repeat_edge=repeat_edge) for n in x.shape[1:])
+    return x[:, row[:, None], col[None, :]]
+
+
+def refine(x: NDArray[Any], ratio: int) -> NDArray[Any]:
+    """Every coarse value (..., h, w) repeated over its fine pixels."""
+    return x.repeat(ratio, -2).repeat(ratio, -1)
+
+
+def stack(arrays: Sequence[NDArray[Any]], *, gap: int, fill: float) -> NDArray[Any]:
+    """Arrays (..., h, w) of any h and w one under another, `gap` rows apart; `fill` in gaps and beside narrow ones."""
+    width = max(array.shape[-1] for array in arrays)
+    parts = []
+    for k, array in enumerate(arrays):
+        below = gap if k < len(arrays) - 1 else 0
+        beside = [(0, 0)] * (array.ndim - 2) + [(0, below), (0, width - array.shape[-1])]
+        parts.append(np.pad(array, beside, constant_values=fill))
+    return np.concatenate(parts, axis=-2)
