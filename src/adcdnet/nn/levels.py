@@ -27,9 +27,9 @@ class Levels(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.down = nn.ModuleList([pair(channels, widths[0])])
-        for wide, narrow in zip(widths[:-1], widths[1:], strict=True):
+        for wide, narrow in zip(widths[:-1], widths[1:], strict=True):  # noqa: RUF007
             self.down.append(nn.Sequential(Down(wide, narrow, 2), _unit(narrow, narrow)))
-        self.up = nn.ModuleList(pair(a + b, a) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.up = nn.ModuleList(pair(a + b, a) for a, b in zip(widths[:-1], widths[1:], strict=True))  # noqa: RUF007
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         encoded: list[Tensor] = []
