@@ -32,10 +32,11 @@ from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.metrics import confusion_matrix, scores
 from adcdnet.nn.architecture import Layout
 from adcdnet.split.parts import TRAIN, UNUSED, VALIDATION, Split
-from adcdnet.training.area import TrainingArea, training_area
+from adcdnet.training.area import TrainingArea
 from adcdnet.training.borders import stack
 from adcdnet.training.loop import History, build_network
 from adcdnet.training.run import train_network
+from adcdnet.training.scenes import training_area
 
 METHOD_NAMES = ("adcdnet", "plain", "patch", "boosting", "boosting-alike", "forest", "forest-alike", "mlp", "mlp-alike")
 TAUS = (0.5, 1.0)

@@ -14,10 +14,10 @@ from adcdnet.geo.labels import Labels, read_labels
 from adcdnet.geo.raster import read_band
 from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.split.parts import GUARD, TEST, TRAIN, VALIDATION, Split
-from adcdnet.training.area import TrainingArea, training_area
+from adcdnet.training.area import TrainingArea
 from adcdnet.training.borders import stack
 from adcdnet.training.run import train
-from adcdnet.training.scenes import LabelledScene, divide, total_leakage
+from adcdnet.training.scenes import LabelledScene, divide, total_leakage, training_area
 from conftest import PIXEL, write_tif_file
 
 pytestmark = pytest.mark.usefixtures("few_trials")

@@ -386,23 +386,3 @@ def training_statistics(scenes: Sequence[tuple[Pixels, Split]]) -> BandStatistic
         pan.append(pixels.pan[:, pixels.pan_valid & refine(train, ratio)])
     ms_all, pan_all = (np.concatenate(bands, axis=1)[:, None] for bands in (ms, pan))
     return BandStatistics.measure(ms_all, pan_all, *(np.ones(x.shape[1:], bool) for x in (ms_all, pan_all)))
-
-
-def training_area(
-    pixels: Sequence[Pixels],
-    labels: Sequence[Labels],
-    splits: Sequence[Split],
-    *,
-    config: TrainConfig,
-    ratio: int,
-    phase: tuple[float, float] = (0.0, 0.0),
-    statistics: BandStatistics | None = None,
-) -> TrainingArea:
-    """What training may look at, over all scenes that train or validate; band statistics over all that train."""
-    statistics = statistics or training_statistics(list(zip(pixels, splits, strict=True)))
-    areas = [
-        TrainingArea.of(*scene, config=config, ratio=ratio, phase=phase, statistics=statistics)
-        for scene in zip(pixels, labels, splits, strict=True)
-        if np.isin(scene[2].part, (TRAIN, VALIDATION)).any()
-    ]
-    return TrainingArea.joined(areas)

@@ -39,12 +39,12 @@ from adcdnet.nn.architecture import Layout, PatchArchitecture
 from adcdnet.nn.networks import Network
 from adcdnet.split.parts import PART_NAMES, TRAIN, Split
 from adcdnet.training import provenance
-from adcdnet.training.area import TrainingArea, training_area, training_statistics
+from adcdnet.training.area import TrainingArea, training_statistics
 from adcdnet.training.context import train_context
 from adcdnet.training.folder import whole_run
 from adcdnet.training.loop import History, build_network, repeatable
 from adcdnet.training.radius import effective_radius
-from adcdnet.training.scenes import LabelledScene, check_alike, divide, on_ms_grid, total_leakage
+from adcdnet.training.scenes import LabelledScene, check_alike, divide, on_ms_grid, total_leakage, training_area
 from adcdnet.training.schedule import Schedule, schedule_of, suited_to
 from adcdnet.training.stage1 import train_prior
 from adcdnet.training.stage2 import Stage2, Supervision, train_stage2

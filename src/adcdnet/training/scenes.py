@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from adcdnet.config import SplitConfig
+from adcdnet.config import SplitConfig, TrainConfig
 from adcdnet.errors import InputError
+from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.grid import phase_words, same_phase
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.scene import Pixels, Scene
@@ -30,6 +31,7 @@ from adcdnet.split.parts import (
     leakage,
 )
 from adcdnet.split.polygons import split_given, split_polygons, split_random
+from adcdnet.training.area import TrainingArea, training_statistics
 from adcdnet.training.borders import stack
 
 Part = Literal["train", "validation", "test"]
@@ -209,3 +211,23 @@ def total_leakage(labels: Sequence[Labels], splits: Sequence[Split], *, reach: i
     part = stack([split.part for split in splits], gap=2 * reach, fill=UNUSED)
     index = stack([of_scene.index for of_scene in labels], gap=2 * reach, fill=-1)
     return leakage(part, (part == TEST) & (index >= 0), reach=reach)
+
+
+def training_area(
+    pixels: Sequence[Pixels],
+    labels: Sequence[Labels],
+    splits: Sequence[Split],
+    *,
+    config: TrainConfig,
+    ratio: int,
+    phase: tuple[float, float] = (0.0, 0.0),
+    statistics: BandStatistics | None = None,
+) -> TrainingArea:
+    """What training may look at, over all scenes that train or validate; band statistics over all that train."""
+    statistics = statistics or training_statistics(list(zip(pixels, splits, strict=True)))
+    areas = [
+        TrainingArea.of(*scene, config=config, ratio=ratio, phase=phase, statistics=statistics)
+        for scene in zip(pixels, labels, splits, strict=True)
+        if np.isin(scene[2].part, (TRAIN, VALIDATION)).any()
+    ]
+    return TrainingArea.joined(areas)
