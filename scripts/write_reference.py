@@ -170,12 +170,15 @@ WORDS = {  # of settings whose comment in the source is for those who read the s
     "class_balance": "Classes weigh in training as (frequency)^-class_balance. 0: each label alike.",
     "label_smoothing": "Share of the target that is spread over all classes.",
     "mixup": "Share of the steps of stage II, from its beginning, in which samples are mixed in pairs.",
-    "plain_if_few": "Whether prior, DIA and DTM are left out where labels are few (under some 5,000).",
+    "plain_if_few": "Whether few labels (under some 5,000) are learnt by patches, without prior, DIA and DTM.",
     "self_training": "Few, balanced labels: share of unlabelled pixels in a second round. 0: no such round.",
     "average": "Decay of the moving average of the weights. 0: no average.",
     "augment": "Whether training samples are flipped and turned by quarters.",
     "validations": "How often the validation part is looked at during stage II.",
     "precision": "Of the arithmetic in training.",
+    "anchors": "Tiles are laid around labels of a class as often as (frequency)^(1 - anchors).",
+    "jitter": "Standard deviation of the gains and offsets by which training samples differ in light. 0: none.",
+    "form": "Which kind of network: over tiles or over patches.",
     "backbone": "Convolutions of the encoders: plain ones, or MobileNetV3 units.",
     "squeeze_excite": "For `mobilenetv3` only. It pools over the patch, so such a network runs patch by patch.",
     "widths": "Channels of the three depths, for both sensors.",
@@ -217,6 +220,17 @@ WORDS = {  # of settings whose comment in the source is for those who read the s
 }
 
 
+OF_TILES = {  # the same, where a network over tiles means something else by a name
+    "widths": "Channels of the levels, finest first; as many levels as numbers.",
+    "hidden": "Width of what the DTM heads hand on.",
+    "detail": "Channels of PAN at its own resolution.",
+    "stream": "Channels of each sensor on the MS grid.",
+    "context_branch": "Weight of the perceptron on context statistics. 0: none.",
+    "guard": "MS pixels of the guard band, without those that averages of neighbours add.",
+    "border": "MS pixels that a training tile carries around its targets.",
+}
+
+
 # Settings ------------------------------------------------------------------------------------------------------------
 
 
@@ -226,14 +240,14 @@ class Setting:
 
     path: tuple[str, ...]
     kind: str
-    values: tuple[Any, ...]  # in every profile
+    values: dict[str, Any]  # by profile, of those that have it
     meaning: str
 
 
 def settings_page() -> str:
     """Markdown: a table of settings for each table of a settings file."""
     profiles: tuple[Any, ...] = get_args(Profile)
-    records = [TrainConfig.of_profile(name) for name in profiles]
+    records = {name: TrainConfig.of_profile(name) for name in profiles}
     lines = ["# Settings", "", NOTE, ""]
     lines += ["A settings file is TOML. Each run leaves its own as `config.toml`; edit it and hand it back with"]
     lines += ["`adcdnet train --config`. Settings that a file does not name keep the value of its `profile`.", ""]
@@ -248,34 +262,51 @@ def settings_page() -> str:
     for table, settings in tables.items():
         if not settings:
             continue
-        lines += [f"## `[{'.'.join(table)}]`" if table else "## Outside any table", ""]
+        lines += [_heading(table), ""]
         summary = _record_at(TrainConfig, table)
         lines += [*(_one_line(part) + "\n" for part in _docstring(summary).split("\n\n") if part.strip())]
         lines += ["| setting | type | default | meaning |", "|---|---|---|---|"]
         for s in settings:
-            default = _of_profiles(s.values, profiles)
+            default = _of_profiles(s.values)
             lines.append(f"| `{s.path[-1]}` | {s.kind} | {default} | {_cell(s.meaning)} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _settings(record: type, instances: list[Any], path: tuple[str, ...]) -> Iterator[Setting]:
-    """All fields of a record, nested records after its own; those of two tables of one record by their own defaults."""
+def _heading(table: tuple[str, ...]) -> str:
+    """Of a table of the file; behind a colon stands which of several records it holds."""
+    if not table:
+        return "## Outside any table"
+    names, _, form = ".".join(table).partition(":")
+    return f"## `[{names}]`" + (f' with `form = "{form}"`' if form else "")
+
+
+def _settings(record: type, instances: dict[str, Any], path: tuple[str, ...]) -> Iterator[Setting]:
+    """All fields of a record, by profile; nested records after its own."""
     hints = typing.get_type_hints(record, include_extras=True)
     comments = _comments(record)
     nested = []
     for name in _fields(record):
-        if name in WORDS:
-            comments[name] = WORDS[name]
-        values = [getattr(instance, name) for instance in instances]
-        inner = _record_of(hints[name])
-        if inner is not None:
+        values = {profile: getattr(instance, name) for profile, instance in instances.items()}
+        inner = _records_of(hints[name])
+        if inner:
             nested.append((name, inner, values))
         else:
             kind = _kind(hints[name], _bounds(record, name))
-            yield Setting((*path, name), kind, tuple(values), comments.get(name, ""))
+            meaning = WORDS.get(name) or comments.get(name, "")
+            if path and path[-1].endswith(":tile"):
+                meaning = OF_TILES.get(name) or meaning
+            yield Setting((*path, name), kind, values, meaning)
     for name, inner, values in nested:
-        yield from _settings(inner, values, (*path, name))
+        for one in inner:
+            own = {profile: value for profile, value in values.items() if isinstance(value, one)}
+            yield from _settings(one, own, (*path, name if len(inner) == 1 else f"{name}:{_form(one)}"))
+
+
+def _form(record: type) -> str:
+    """What tells a record from the others that may stand in its place."""
+    form: str = next(field.default for field in dataclasses.fields(record) if field.name == "form")
+    return form
 
 
 def _fields(record: type) -> list[str]:
@@ -284,18 +315,21 @@ def _fields(record: type) -> list[str]:
     return [field.name for field in dataclasses.fields(record)]
 
 
-def _record_of(hint: Any) -> type | None:
-    """The record that a field holds, if it holds one."""
+def _records_of(hint: Any) -> list[type]:
+    """The records that a field may hold, the default's first."""
     plain = get_args(hint)[0] if get_origin(hint) is typing.Annotated else hint
-    is_record = isinstance(plain, type) and (issubclass(plain, BaseModel) or dataclasses.is_dataclass(plain))
-    return plain if is_record else None
+    kinds = get_args(plain) if get_origin(plain) in (typing.Union, types.UnionType) else (plain,)
+    records = [k for k in kinds if isinstance(k, type) and (issubclass(k, BaseModel) or dataclasses.is_dataclass(k))]
+    return (
+        sorted(records, key=lambda record: record is not type(TrainConfig().network)) if len(records) > 1 else records
+    )
 
 
 def _record_at(record: type, path: tuple[str, ...]) -> type:
     for name in path:
-        inner = _record_of(typing.get_type_hints(record, include_extras=True)[name])
-        assert inner is not None
-        record = inner
+        own, _, form = name.partition(":")
+        inner = _records_of(typing.get_type_hints(record, include_extras=True)[own])
+        record = next(one for one in inner if not form or _form(one) == form)
     return record
 
 
@@ -314,6 +348,8 @@ def _kind(hint: Any, bounds: str) -> str:
         return " or ".join(f"`{_toml(value)}`" for value in inner)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_kind(one, bounds) for one in inner if one is not types.NoneType) + ", may be left out"
+    if origin is tuple and inner[-1] is Ellipsis:
+        return f"list of {_kind(inner[0], '')}s"
     if origin is tuple:
         return f"{len(inner)} × {_kind(inner[0], '')}"
     word = {int: "whole number", float: "number", bool: "true or false", str: "text"}.get(
@@ -334,10 +370,10 @@ def _bounds(record: type, name: str) -> str:
     return "".join(f", {one}" for one in found)
 
 
-def _of_profiles(values: tuple[Any, ...], profiles: tuple[Any, ...]) -> str:
-    """The default, and after it what other profiles have in its place."""
-    first, *others = (_toml(value) for value in values)
-    differing = [f"{name}: `{value}`" for name, value in zip(profiles[1:], others, strict=True) if value != first]
+def _of_profiles(values: dict[str, Any]) -> str:
+    """The first profile's value, and after it what others have in its place."""
+    (_, first), *others = ((name, _toml(value)) for name, value in values.items())
+    differing = [f"{name}: `{value}`" for name, value in others if value != first]
     return "; ".join([f"`{first}`", *differing])
 
 

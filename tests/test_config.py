@@ -2,21 +2,42 @@
 
 import tomllib
 from dataclasses import fields
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
-from adcdnet.config import AnswerConfig, TrainConfig
+from adcdnet.config import AnswerConfig, Profile, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.nn.architecture import PatchArchitecture
 
 
 def test_reach_by_hand():
-    assert TrainConfig().reach == 10  # 4 pixels of patch, 4 of halo and the two neighbours that are averaged
-    assert TrainConfig().replace({"answers": {"smooth": 0}}).reach == TrainConfig().network.reach == 8
-    assert TrainConfig().replace({"network": {"patch": 17}, "answers": {"smooth": 0.5}}).reach == 13
+    patch = TrainConfig.of_profile("patch")
+    assert patch.reach == 10  # 4 pixels of patch, 4 of halo and the two neighbours that are averaged
+    assert patch.replace({"answers": {"smooth": 0}}).reach == patch.network.reach == 8
+    assert patch.replace({"network": {"patch": 17}, "answers": {"smooth": 0.5}}).reach == 13
     paper = TrainConfig.of_profile("paper").network
     assert (paper.before, paper.after, paper.reach) == (7, 8, 8)  # the target is at index 7 of 16
+
+
+def test_the_guard_is_all_that_a_network_over_patches_sees_and_a_setting_of_one_over_tiles():
+    for changes in ({}, {"answers": {"smooth": 0}}, {"network": {"patch": 17, "grid": "fine"}}):
+        patch = TrainConfig.of_profile("patch").replace(changes)
+        assert patch.guard == patch.reach
+    paper = TrainConfig.of_profile("paper")
+    assert paper.guard == paper.reach == 8
+    default = TrainConfig()
+    assert default.guard == default.network.guard + 2 == 10  # and the two neighbours that are averaged
+    assert default.reach == default.network.reach + 2
+    wider = default.replace({"network": {"guard": 20}, "answers": {"smooth": 0}})
+    assert (wider.guard, wider.reach) == (20, default.network.reach)
+
+
+def test_each_profile_is_a_network_of_its_form():
+    forms = {name: TrainConfig.of_profile(name).network.form for name in get_args(Profile)}
+    assert forms == {"default": "tile", "plain": "tile", "patch": "patch", "paper": "patch"}
+    assert isinstance(TrainConfig.of_profile("patch").network, PatchArchitecture)
 
 
 def test_the_paper_profile_is_as_published():
@@ -41,7 +62,7 @@ def test_the_plain_profile_is_the_default_without_the_parts_of_the_paper():
     assert all(default["network"][part] != value for part, value in off.items())
 
 
-@pytest.mark.parametrize("profile", ["default", "plain", "paper"])
+@pytest.mark.parametrize("profile", get_args(Profile))
 def test_toml_brings_back_the_same_settings(tmp_path, profile):
     settings = TrainConfig.of_profile(profile).replace({"seed": 7, "split": {"block": 31}, "network": {"dtm": False}})
     path = tmp_path / "config.toml"
@@ -56,6 +77,16 @@ def test_what_a_file_does_not_name_comes_from_its_profile(tmp_path):
     expected = TrainConfig.of_profile("paper")
     assert settings == expected.replace({"seed": 3, "stage2": {"steps": 5}})
     assert settings.stage2.batch == expected.stage2.batch == 32
+
+
+def test_another_form_of_network_begins_with_its_own_settings():
+    """Nothing of the other form is taken along, not even settings that go by the same name."""
+    default = TrainConfig().replace({"network": {"hidden": 5}})
+    other = default.replace({"network": {"form": "patch", "patch": 17}})
+    assert other.network == PatchArchitecture(patch=17)
+    assert other.replace({"network": {"form": "patch", "hidden": 6}}).network == PatchArchitecture(patch=17, hidden=6)
+    back = other.replace({"network": {"form": "tile", "stream": 8}}).network
+    assert back == TrainConfig().replace({"network": {"stream": 8}}).network
 
 
 def test_replacing_leaves_the_original_alone():
@@ -88,8 +119,32 @@ def test_replacing_leaves_the_original_alone():
     ],
 )
 def test_refusals_name_the_setting_in_one_line(changes, says):
+    refused(TrainConfig.of_profile("patch"), changes, says)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sead": 1}, "sead"),
+        ({"network": {"patch": 9}}, "network.tile.patch"),  # of the other form
+        ({"network": {"form": "patch", "stream": 8}}, "network.patch.stream"),
+        ({"network": {"form": "round"}}, "network"),
+        ({"network": {"widths": []}}, "widths"),
+        ({"network": {"attention": "cbam"}}, "attention"),
+        ({"network": {"dropout": 1.0}}, "dropout"),
+        ({"network": {"guard": -1}}, "guard"),
+        ({"anchors": 1.5}, "anchors"),
+        ({"jitter": -0.1}, "jitter"),
+        ({"network": 3}, "network"),
+    ],
+)
+def test_refusals_of_a_network_over_tiles_too(changes, says):
+    refused(TrainConfig(), changes, says)
+
+
+def refused(settings, changes, says):
     with pytest.raises(InputError) as caught:
-        TrainConfig().replace(changes)
+        settings.replace(changes)
     message = str(caught.value)
     assert says in message
     assert "\n" not in message
@@ -120,8 +175,10 @@ def test_only_networks_that_see_the_same_everywhere_are_sharable():
     assert not TrainConfig.of_profile("paper").network.sharable
 
 
-def test_toml_holds_every_setting():
-    written = tomllib.loads(TrainConfig().to_toml())
+@pytest.mark.parametrize("profile", get_args(Profile))
+def test_toml_holds_every_setting(profile):
+    settings = TrainConfig.of_profile(profile)
+    written = tomllib.loads(settings.to_toml())
     assert set(written) == set(TrainConfig.model_fields)
-    assert set(written["network"]) == {field.name for field in fields(PatchArchitecture)}
+    assert set(written["network"]) == {field.name for field in fields(settings.network)}
     assert set(written["answers"]) == set(AnswerConfig.model_fields)

@@ -8,7 +8,6 @@ import sys
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,7 +20,14 @@ from adcdnet.benchmark import cell as cells
 from adcdnet.benchmark import methods_by_name, pool
 from adcdnet.benchmark import tables as benchmarks
 from adcdnet.benchmark.cell import Cell
-from adcdnet.benchmark.methods_by_name import ABLATIONS, ABLATIONS_OF_PAPER, rules_of, settings_of
+from adcdnet.benchmark.methods_by_name import (
+    ABLATIONS,
+    ABLATIONS_OF_PAPER,
+    ABLATIONS_OF_PATCH,
+    OTHER_PROFILES,
+    rules_of,
+    settings_of,
+)
 from adcdnet.benchmark.tables import benchmark, markdown
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
@@ -31,6 +37,8 @@ from adcdnet.mapping.posterior import posterior
 from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.split import folds
 from conftest import QUICK
+
+PATCH = {"profile": "patch", **QUICK}
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +70,14 @@ def scene(labelled_pair) -> SceneFiles:
 @pytest.fixture
 def quick(tmp_path) -> str:
     path = tmp_path / "quick.toml"
-    path.write_text(tomli_w.dumps(QUICK))
+    path.write_text(tomli_w.dumps(PATCH))
     return str(path)
 
 
 @pytest.fixture
 def other(tmp_path) -> str:
     path = tmp_path / "other.toml"
-    path.write_text(tomli_w.dumps({**QUICK, "stage2": {"steps": 80, "tiles": 4, "tile": 16, "learning_rate": 0.01}}))
+    path.write_text(tomli_w.dumps({**PATCH, "stage2": {"steps": 80, "tiles": 4, "tile": 16, "learning_rate": 0.01}}))
     return str(path)
 
 
@@ -144,14 +152,14 @@ def test_hashes_of_a_scene_and_of_settings_change_with_them(scene, quick, other,
 def test_changed_settings_are_computed_again(scene, quick, here, tmp_path):
     cell = Cell(scene, quick, 0, 0, 0, folds=2)
     before = cell.fingerprint()
-    changed = {**QUICK, "label_smoothing": 0.1}
+    changed = {**PATCH, "label_smoothing": 0.1}
     (tmp_path / "quick.toml").write_text(tomli_w.dumps(changed))
     assert cell.fingerprint() != before
 
 
 def test_baselines_outlive_changes_of_how_the_network_is_trained(scene, monkeypatch):
     cell = Cell(scene, "forest", 0, 0, 0, folds=2)
-    before, default = cell.fingerprint(), TrainConfig.of_profile("patch")
+    before, rules = cell.fingerprint(), methods_by_name.GROUND_RULES
     for changes, same in (
         ({"stage2": {"steps": 7}, "network": {"hidden": 32}}, True),
         ({"class_balance": 0.5}, False),
@@ -159,7 +167,7 @@ def test_baselines_outlive_changes_of_how_the_network_is_trained(scene, monkeypa
         ({"network": {"patch": 17}}, False),
         ({"split": {"validation": 0.2}}, False),
     ):
-        monkeypatch.setattr(methods_by_name, "TrainConfig", partial(default.replace, changes))
+        monkeypatch.setattr(methods_by_name, "GROUND_RULES", rules.replace(changes))
         assert (cell.fingerprint() == before) is same, changes
 
 
@@ -319,14 +327,15 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(scene,
 
 
 def test_every_named_method_has_settings_that_differ():
-    default = TrainConfig.of_profile("patch")
+    default = TrainConfig()
     for name in ABLATIONS:
-        assert (rules_of(name, 0) == default.model_dump()) == (name == "adcdnet")
-    for name in ("plain", "paper"):
+        assert (rules_of(name, 0) == default.model_dump()) == (name == "adcdnet"), name
+    assert OTHER_PROFILES == ("plain", "patch", "paper")
+    for name in OTHER_PROFILES:
         assert settings_of(name, 3) == TrainConfig.of_profile(name).replace({"seed": 3})
-    paper = {json.dumps(rules_of(name, 0)) for name in ("paper", *ABLATIONS_OF_PAPER)}
-    assert len(paper) == 1 + len(ABLATIONS_OF_PAPER)
-    assert all(settings_of(name, 0).profile == "paper" for name in ABLATIONS_OF_PAPER)
+    for profile, variants in (("patch", ABLATIONS_OF_PATCH), ("paper", ABLATIONS_OF_PAPER)):
+        assert len({json.dumps(rules_of(name, 0)) for name in (profile, *variants)}) == 1 + len(variants)
+        assert all(settings_of(name, 0).profile == profile for name in variants)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_a_patch_of_the_recommended_network_by_hand(default):
 
 
 @pytest.mark.parametrize("unit", ["conv", "mobilenetv3"])
-@pytest.mark.parametrize("profile", ["default", "paper"])
+@pytest.mark.parametrize("profile", ["patch", "paper"])
 def test_maps_are_as_large_as_counted(profile, unit):
     config = replace(TrainConfig.of_profile(profile).network, backbone=unit, prior=False)
     network, side = network_of(config), config.before + 1 + config.after

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from adcdnet.nn.architecture import Layout, TileArchitecture, differences
 from adcdnet.nn.context import ContextBranch, feature_count
-from adcdnet.nn.streams import Down, pan_widths, prime_factors
+from adcdnet.nn.streams import Down, pan_strides, pan_widths
 from adcdnet.nn.tile_adcdnet import TileADCDNet
 from adcdnet.nn.tile_sharing import Targets
 
@@ -45,8 +45,11 @@ def test_every_ratio_has_its_answers(ratio, grid):
     assert logits.shape == (1, 4, 7 * step, 5 * step)
 
 
-def test_the_factors_of_a_ratio():
-    assert [prime_factors(r) for r in (1, 2, 4, 12, 15, 32)] == [[], [2], [2, 2], [2, 2, 3], [3, 5], [2] * 5]
+def test_strides_of_a_ratio():
+    strides = {1: [1, 1], 2: [1, 2], 4: [1, 2, 2], 6: [1, 2, 3], 8: [1, 2, 2, 2]}
+    strides |= {9: [3, 3], 12: [2, 2, 3], 15: [3, 5], 31: [31, 1], 32: [4, 2, 2, 2]}  # never more than 8 PAN pixels
+    for ratio, expected in strides.items():
+        assert pan_strides(ratio) == expected
     assert pan_widths(TileArchitecture(detail=16, stream=32), 1) == [16, 32]
     assert pan_widths(TileArchitecture(detail=16, stream=32), 4) == [16, 32, 32]
     assert pan_widths(TileArchitecture(detail=4, stream=32), 8) == [4, 8, 16, 32]

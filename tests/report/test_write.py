@@ -111,7 +111,8 @@ def test_its_figures_are_those_of_evaluate(page, run, labelled_pair):
     for value in (1, 2, 4):
         hectares = (mapped == value).sum() * 12 * 12 / 1e4
         assert f"{hectares:.2f} ha" in page.text
-    assert "no test pixel has a training pixel in the window" in page.text
+    assert "no test pixel has a training pixel within the width of the guard band" in page.text
+    assert "were in sight of the network while it made this map" in page.text  # no mask hid them
 
 
 def test_hashes_and_settings_are_those_of_the_files(page, run, labelled_pair):

@@ -215,7 +215,7 @@ def test_the_context_branch_learns_from_labelled_pixels_what_a_patch_shows(label
     assert len(truth) == len(places) > 1000
     some = places[:: len(places) // 40]
     ms, pan = (torch.from_numpy(np.stack(x)) for x in zip(*(area.patch(r, c) for r, c in some), strict=True))
-    expected = network.context_statistics(ms, pan).flatten(1)
+    expected = network.context_statistics(ms, pan, border=network.config.before).flatten(1)
     for values, (r, c) in zip(expected, some, strict=True):
         k = (statistics - values).abs().sum(1).argmin()
         torch.testing.assert_close(statistics[k], values, rtol=1e-4, atol=1e-4)
@@ -471,7 +471,7 @@ def test_few_labels_are_trained_without_the_parts_of_the_paper(labelled_pair, tm
     assert same_weights(run.model, few_labels(labelled_pair, tmp_path, name="plain", **off)[0].model)
     written = TrainConfig.read(run.folder / "config.toml")
     assert written.model_dump() == TrainConfig.model_validate(run.model.record.settings).model_dump()
-    assert written == written.plain()
+    assert written == written.for_few_labels()
     assert not [row for row in history(run) if row["stage"] == "stage1"]
     assert sum("without prior, DIA and DTM" in note for note in run.model.record.notes) == 1
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from adcdnet.errors import InputError
 
-MAX_RATIO = 8
+MAX_RATIO = 32
 _TOLERANCE = 0.01  # in fine pixels: how far grid lines may miss each other and still count as meeting
 _LOWEST_PHASE = -0.25
 PHASE_TOLERANCE = 0.05  # pan pixels: phases that differ by no more count as one
@@ -158,7 +158,7 @@ def match(
     any_phase: edges may miss each other, by the phase of the match; otherwise that is 0.
 
     Coordinate systems are compared as text: give both grids the same spelling of the same system.
-    Raises InputError when the coordinate systems differ, the ratio is not a whole number from 1 to 8, the edges of
+    Raises InputError when the coordinate systems differ, the ratio is not a whole number from 1 to 32, the edges of
     ms pixels do not fall on edges of pan pixels where they must, or nothing overlaps.
     """
     coarse, fine = names

@@ -13,7 +13,7 @@ from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.backbone import MobileUnit
 from adcdnet.nn.encoder import Encoder
 from adcdnet.nn.networks import Network
-from adcdnet.nn.streams import pan_widths, prime_factors
+from adcdnet.nn.streams import pan_strides, pan_widths
 from adcdnet.nn.tile_adcdnet import TileADCDNet
 
 if sys.platform != "win32":
@@ -93,11 +93,11 @@ def _values_of_tile(network: TileADCDNet) -> int:
     and the most that the decoder works on.
     """
     config, layout = network.config, network.layout
-    side, pan = layout.ratio, 0
-    for width, factor in zip(pan_widths(config, layout.ratio), [*(prime_factors(layout.ratio) or [1]), 1], strict=True):
+    side, pan, finest = layout.ratio, 0, 0
+    for width, stride in zip(pan_widths(config, layout.ratio), pan_strides(layout.ratio), strict=True):
+        side //= stride
         pan += width * side**2
-        side //= factor
-    finest = 3 * config.detail * layout.ratio**2  # a unit reads one map and writes one; BatchNorm is in its weights
+        finest = max(finest, 3 * width * side**2)  # a unit reads one map and writes one; BatchNorm is in its weights
     streams: int = (2 + config.prior) * (2 * config.stream + pan)
     levels = sum((width >> 2 * k) + 1 for k, width in enumerate(config.widths))
     wide: int = 3 * (config.widths[0] + max(config.widths[:2]))

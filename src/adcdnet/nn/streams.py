@@ -21,6 +21,8 @@ from .architecture import Layout, TileArchitecture
 from .backbone import ConvUnit, normalised
 from .parts import Attention, Parts
 
+FINEST = 8  # PAN pixels per MS pixel and axis at which PAN is looked at
+
 
 class Down(nn.Module):
     """Convolution of stride f and kernel f + 2, BatchNorm, ReLU: (b, c_in, h·f, w·f) -> (b, c_out, h, w)."""
@@ -48,10 +50,11 @@ class Streams(nn.Module):
         super().__init__()
         c = config.stream
         self.ms = nn.ModuleList([_unit(layout.ms_bands, c), _unit(c, c)])
-        widths = pan_widths(config, layout.ratio)
-        self.pan = nn.ModuleList([_unit(layout.pan_bands, widths[0])])
-        for c_in, c_out, factor in zip(widths, widths[1:], prime_factors(layout.ratio) or [1], strict=False):
-            self.pan.append(_unit(c_in, c_out) if factor == 1 else Down(c_in, c_out, factor))
+        widths = [layout.pan_bands, *pan_widths(config, layout.ratio)]
+        self.pan = nn.ModuleList(
+            _unit(c_in, c_out) if stride == 1 else Down(c_in, c_out, stride)
+            for c_in, c_out, stride in zip(widths[:-1], widths[1:], pan_strides(layout.ratio), strict=True)
+        )
         made = config.attention == "dia"
         self.attention_ms: Attention | None = parts.attention(0.4, 0.1) if made else None
         self.attention_pan: Attention | None = parts.attention(0.1, 0.4) if made else None
@@ -72,22 +75,26 @@ def _unit(c_in: int, c_out: int) -> ConvUnit:
     return ConvUnit(c_in, c_out, stride=1, padding="zeros")
 
 
-def pan_widths(config: TileArchitecture, ratio: int) -> list[int]:
-    """Channels of the maps of the PAN stream: twice as many with every factor of the ratio, as many as MS has at the
-    end."""
-    steps = max(1, len(prime_factors(ratio)))  # sensors of one resolution: two convolutions, as MS
-    return [min(config.stream, config.detail * 2**k) for k in range(steps)] + [config.stream]
-
-
-def prime_factors(ratio: int) -> list[int]:
-    """Smallest first; none of 1."""
-    factors, divisor = [], 2
-    while ratio > 1:
-        while ratio % divisor == 0:
+def pan_strides(ratio: int) -> list[int]:
+    """PAN pixels a side that become one in each unit of the PAN stream: none at first, then the prime factors of the
+    ratio. Above a ratio of 8 the first unit has a stride too, so that a fine PAN costs no more than one of ratio 8;
+    sensors of one resolution have two units without.
+    """
+    factors, divisor, rest, first = [], 2, ratio, 1
+    while rest > 1:
+        while rest % divisor == 0:
             factors.append(divisor)
-            ratio //= divisor
+            rest //= divisor
         divisor += 1
-    return factors
+    while ratio // first > FINEST:
+        first *= factors.pop(0)
+    return [first, *(factors or [1])]
+
+
+def pan_widths(config: TileArchitecture, ratio: int) -> list[int]:
+    """Channels of the maps of the PAN stream: twice as many with every unit, as many as MS has at the end."""
+    steps = len(pan_strides(ratio)) - 1
+    return [min(config.stream, config.detail * 2**k) for k in range(steps)] + [config.stream]
 
 
 class TilePrior(Streams):

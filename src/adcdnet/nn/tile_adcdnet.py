@@ -33,7 +33,7 @@ from .dtm import DeepTemporalMamba, MapDepth, MapToken
 from .heads import Decision
 from .levels import Levels, enlarged
 from .parts import PUBLISHED, Parts
-from .streams import Stream, Streams, TilePrior, pan_widths, prime_factors
+from .streams import Stream, Streams, TilePrior, pan_strides, pan_widths
 from .tile_sharing import Targets
 
 
@@ -160,10 +160,12 @@ class TileADCDNet(nn.Module):
 
     def _refined(self, x: Tensor, pan: Stream) -> Tensor:
         """The decoder's map, carried on to the grid of PAN where its pixels are the targets."""
-        factors = prime_factors(self.layout.ratio) or [1]
-        for unit, finer, factor in zip(self.refine, reversed(pan.depths[:-1]), reversed(factors), strict=False):
-            x = unit(torch.cat([x if factor == 1 else enlarged(x, factor), finer], dim=1))
-        return x
+        if not self.refine:
+            return x
+        first, *strides = pan_strides(self.layout.ratio)
+        for unit, finer, stride in zip(self.refine, reversed(pan.depths[:-1]), reversed(strides), strict=True):
+            x = unit(torch.cat([x if stride == 1 else enlarged(x, stride), finer], dim=1))
+        return x if first == 1 else enlarged(x, first)
 
     def masks(self, ms: Tensor, pan: Tensor, *, border: int, origin: tuple[int, int] = (0, 0)) -> dict[str, Tensor]:
         """Of one tile as for `forward`, what attention and prior let through at each MS pixel (h, w), by its name."""
