@@ -28,7 +28,7 @@ from adcdnet.training.area import TrainingArea
 from adcdnet.training.context import labelled_statistics, train_context
 from adcdnet.training.loop import History, build_network, repeatable
 from adcdnet.training.run import train
-from adcdnet.training.schedule import DENSE_FROM, schedule_of, within_passes
+from adcdnet.training.schedule import DENSE_FROM, schedule_of, suited_to, within_passes
 from adcdnet.training.stage1 import train_prior
 from adcdnet.training.stage2 import Supervision, losses_of, train_round, train_stage2
 from adcdnet.training.validate import validate
@@ -483,6 +483,16 @@ def test_the_parts_of_the_paper_stay_where_labels_are_many_or_settings_ask_for_t
     assert run.model.network.dtm
     assert run.model.network.config.attention == "dia"
     assert not [note for note in run.model.record.notes if "without prior" in note]
+
+
+@pytest.mark.parametrize("profile", ["default", "patch"])
+def test_labels_are_few_by_their_passes_alone(profile):
+    """Where steps are asked for whatever labels there are, as by `train --steps`, nothing says that these are few."""
+    config = TrainConfig.of_profile(profile)
+    assert suited_to(1000, config) == config.for_few_labels() != config
+    for changes in ({"passes": 0.0}, {"plain_if_few": False}):
+        asked = config.replace(changes)
+        assert suited_to(1000, asked) == asked
 
 
 def test_ctrl_c_in_the_second_round_leaves_the_first(labelled_pair, tmp_path):
