@@ -30,7 +30,7 @@ from pathlib import Path
 from adcdnet.benchmark.cell import Protocol
 from adcdnet.benchmark.comparisons import SUBSTITUTES as COMPARED
 from adcdnet.benchmark.methods import METHODS
-from adcdnet.benchmark.methods_by_name import ALIKE, WITH, settings_of
+from adcdnet.benchmark.methods_by_name import WITH, settings_of, trained_as
 from adcdnet.benchmark.tables import benchmark
 from adcdnet.demo.run import SCENE, write_scene
 from adcdnet.files import write_whole
@@ -41,8 +41,9 @@ DOCUMENT = ROOT / "docs" / "evidence.md"
 RESULTS = ROOT / "docs" / "evidence"
 BF16 = {"precision": "bf16"}
 BASELINES = ("forest", "forest-alike", "boosting", "boosting-alike", "mlp", "mlp-alike")
-PARTS = ("no-dtm", "no-stage1", "no-dia", "no-context", "plain")
-SUBSTITUTES = ("cbam", "gru", "attention", "random-prior", "flatten-head", "gate-fusion", "concat-fusion")
+PARTS = ("patch-no-dtm", "patch-no-stage1", "patch-no-dia", "patch-no-context", "patch-plain")
+EXCHANGED = ("cbam", "gru", "attention", "random-prior", "flatten-head", "gate-fusion", "concat-fusion")
+SUBSTITUTES = tuple(f"patch-{name}" for name in EXCHANGED)
 
 
 @dataclass(frozen=True)
@@ -58,24 +59,27 @@ class Run:
     labels: int | None = None
 
 
-RATIO_2, RATIO_4 = "nc_landsat7_x2", "nc_landsat7_x4"
-WHOLE = ("adcdnet", "all-parts", *BASELINES)
+RATIO_2, RATIO_4, HARZ = "nc_landsat7_x2", "nc_landsat7_x4", "harz_s2_x4/20190619"
+OVER_TILES = ("plain", "plain-raw", "plain-seen", "adcdnet", "adcdnet-raw", "adcdnet-seen", "patch", *BASELINES)
+WHOLE = ("patch", "patch-all-parts", *BASELINES)
 RUNS = {
-    "blocks": Run(RATIO_2, ("adcdnet", "plain", *BASELINES), repeats=2, seeds=2),
-    "strips": Run(RATIO_2, ("adcdnet", "plain", *BASELINES), folds=4, repeats=2, seeds=2, protocol="strips"),
+    "tiles": Run(RATIO_2, OVER_TILES),
+    "tiles-harz": Run(HARZ, OVER_TILES, folds=3),
+    "blocks": Run(RATIO_2, ("patch", "patch-plain", *BASELINES), repeats=2, seeds=2),
+    "strips": Run(RATIO_2, ("patch", "patch-plain", *BASELINES), folds=4, repeats=2, seeds=2, protocol="strips"),
     "blocks-ratio4": Run(RATIO_4, WHOLE, seeds=2),
     "strips-ratio4": Run(RATIO_4, WHOLE, folds=4, repeats=2, protocol="strips"),
     "labels-50": Run(RATIO_2, WHOLE, repeats=2, labels=50),
     "labels-50-strips": Run(RATIO_2, WHOLE, folds=4, repeats=2, protocol="strips", labels=50),
     "labels-200": Run(RATIO_2, WHOLE, labels=200),
-    "simulated": Run("simulated", ("adcdnet", "plain", *BASELINES), folds=2),
-    "random": Run(RATIO_2, ("adcdnet", "forest", "boosting", "mlp"), folds=2, protocol="random"),
-    "parts": Run(RATIO_2, ("adcdnet", *PARTS, *SUBSTITUTES, "ms-only", "pan-only", "patches")),
-    "parts-ratio4": Run(RATIO_4, ("all-parts", "no-dtm", "no-stage1", "no-dia", "plain")),
-    "sensors-ratio4": Run(RATIO_4, ("adcdnet", "ms-only", "pan-only")),
-    "halo": Run(RATIO_2, ("halo", "zeros")),
+    "simulated": Run("simulated", ("patch", "patch-plain", *BASELINES), folds=2),
+    "random": Run(RATIO_2, ("patch", "forest", "boosting", "mlp"), folds=2, protocol="random"),
+    "parts": Run(RATIO_2, ("patch", *PARTS, *SUBSTITUTES, "patch-ms-only", "patch-pan-only", "patch-patches")),
+    "parts-ratio4": Run(RATIO_4, ("patch-all-parts", "patch-no-dtm", "patch-no-stage1", "patch-no-dia", "patch-plain")),
+    "sensors-ratio4": Run(RATIO_4, ("patch", "patch-ms-only", "patch-pan-only")),
+    "halo": Run(RATIO_2, ("patch-halo", "patch-zeros")),
     "networks": Run(
-        RATIO_2, ("adcdnet", "plain", "two-branch-cnn", "mft", "dual-resnet", "unet", "dbaf", "forest", "mlp")
+        RATIO_2, ("patch", "patch-plain", "two-branch-cnn", "mft", "dual-resnet", "unet", "dbaf", "forest", "mlp")
     ),
 }
 
@@ -89,9 +93,9 @@ def scene_files(name: str, out: Path) -> SceneFiles:
         return SceneFiles(name=name, ms=ms, pan=pan, labels=labels)
     data = Path(os.environ.get("ADCDNET_DATA", ROOT.parent / "shared" / "data"))
     folder = data / name
-    classes = data / RATIO_2 / "classes.csv"
+    classes = folder.parent / "classes.csv" if name == HARZ else data / RATIO_2 / "classes.csv"
     ms, pan, labels = (folder / f"{what}.tif" for what in ("ms", "pan", "labels"))
-    return SceneFiles(name=name, ms=ms, pan=pan, labels=labels, classes=classes)
+    return SceneFiles(name=name.replace("/", "_"), ms=ms, pan=pan, labels=labels, classes=classes)
 
 
 def method_files(methods: Sequence[str], folder: Path) -> list[str]:
@@ -99,14 +103,16 @@ def method_files(methods: Sequence[str], folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for method in methods:
-        if method.removesuffix(ALIKE) in METHODS:
+        own = trained_as(method)
+        if own in METHODS:
             found.append(method)
             continue
-        settings = settings_of(method, 0)
+        settings = settings_of(own, 0)
         assert settings is not None
-        file = folder / f"{method}.toml"
+        file = folder / f"{own}.toml"
         file.write_text(settings.replace(BF16).to_toml())
-        found.append(f"{method}{WITH}{file}" if method in COMPARED else str(file))
+        named = f"{own}{WITH}{file}" if own.removeprefix("patch-") in COMPARED else str(file)
+        found.append(named + method.removeprefix(own))
     return found
 
 

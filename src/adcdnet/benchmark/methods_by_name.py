@@ -52,6 +52,7 @@ OF_PATCHES: dict[str, dict[str, Any]] = {  # what is changed in a network over p
     "concat-fusion": {"network": {"head": "flatten"}},
     "halo": {"network": {"head": "flatten"}, "sampling": "patch"},  # what zeros is to be compared with
     "zeros": {"network": {"padding": "zeros", "patch": 8, "head": "flatten"}, "sampling": "patch"},
+    "plain": {"branch_weight": 0.0, "network": {"attention": "none", "dtm": False, "prior": False}},
     "no-mixup": {"mixup": 0.0},
     "no-self-training": {"self_training": 0.0},
     "patches": {"sampling": "patch"},

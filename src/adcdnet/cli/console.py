@@ -39,7 +39,9 @@ MsFilesOption = Annotated[
 ]
 PanFilesOption = Annotated[
     list[Path] | None,
-    typer.Option("--pan", help="Fine image, 1 to 32 of its pixels per MS pixel and axis; or --pan for each file of it."),
+    typer.Option(
+        "--pan", help="Fine image, 1 to 32 of its pixels per MS pixel and axis; or --pan for each file of it."
+    ),
 ]
 MaskOption = Annotated[
     Path | None, typer.Option("--mask", help="Raster on the MS or PAN grid; neither image is valid where it is not 0.")
