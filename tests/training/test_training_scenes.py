@@ -63,7 +63,11 @@ def test_every_pixel_sees_what_it_sees_in_its_own_scene():
             for col in range(width):
                 for here, there in zip(area.patch(row, col), joined.patch(top + row, col), strict=True):
                     assert np.array_equal(here, there)
-        both = (area.tile(Window(0, 0, height, width)), joined.tile(Window(top, 0, height, width)))
+        border = area.network.border
+        both = (
+            area.tile(Window(0, 0, height, width), border=border),
+            joined.tile(Window(top, 0, height, width), border=border),
+        )
         for here, there in zip(*both, strict=True):
             assert np.array_equal(here, there)
         top += height + 2 * CONFIG.reach
