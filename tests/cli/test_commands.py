@@ -86,6 +86,94 @@ def test_train_predict_evaluate(call, labelled_pair, quick_config, tmp_path):
             assert f" {count}" in out
 
 
+TILES = """plain_if_few = false
+passes = 0.0
+validations = 2
+network = {detail = 3, stream = 5, widths = [5, 6], token_dims = [4, 4], hidden = 5}
+split = {block = 16}
+stage1 = {steps = 3, tiles = 4, targets = 32}
+stage2 = {steps = 24, tiles = 4, tile = 16, learning_rate = 0.01}
+"""
+
+
+def test_a_network_over_tiles_is_what_a_settings_file_without_a_profile_asks_for(call, labelled_pair, tmp_path):
+    """From training to report; what each command says of the ground that was in sight is what the map shows."""
+    run, pair, config = tmp_path / "run", pair_arguments(labelled_pair), tmp_path / "tiles.toml"
+    config.write_text(TILES)
+    labels = "--labels", labelled_pair.labels, "--classes", labelled_pair.classes
+    code, out, err = call("train", *pair, *labels, "--out", run, "--config", config)
+    assert (code, err) == (0, "")
+    assert TrainConfig.read(run / "config.toml").network.form == "tile"
+    predict = "predict", run, *pair
+    code, _, err = call(*predict, "--out", tmp_path / "no.tif", "--engine", "patch")
+    assert code == 1
+    assert err.startswith("adcdnet: this network classifies whole tiles")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "no.tif").exists()
+    maps = {"seen": ["--engine", "dense"], "hidden": ["--mask", run / "split.tif", "--mask-values", "1"]}
+    split = read_band(run / "split.tif")[0]
+    for sight, more in maps.items():
+        map_ = run / f"{sight}.tif"
+        code, _, err = call(*predict, "--out", map_, *more)
+        assert (code, err) == (0, "")
+        assert (read_band(map_)[0][split == 1] != 0).any() == (sight == "seen")
+        where = "--split", run / "split.tif", "--part", "test"
+        code, out, err = call("evaluate", "--map", map_, *labels[:2], *where, "--json", tmp_path / "scores.json")
+        assert (code, err) == (0, "")
+        found = json.loads((tmp_path / "scores.json").read_text())
+        assert found["training_ground"] == sight
+        assert ("hidden from the network" in out, "in sight of the network" in out) == (
+            sight == "hidden",
+            sight == "seen",
+        )
+        assert found["leakage"]["holding"] == 0
+        assert found["oa"] > 0.5  # of three classes that differ in colour
+
+
+@pytest.fixture(scope="module")
+def tile_run(labelled_pair, few_trials, tmp_path_factory) -> Path:
+    """The folder of a run of a network over tiles, with a map; to be looked at only."""
+    folder = tmp_path_factory.mktemp("tiles")
+    (folder / "tiles.toml").write_text(TILES)
+    with labelled_pair.open() as scene:
+        labels, config = labelled_pair.read_labels(scene), TrainConfig.read(folder / "tiles.toml")
+        run = ad.train(scene, labels, out=folder / "run", config=config, device="cpu")
+        ad.predict(run, scene, out=run.folder / "map.tif", probabilities=run.folder / "probabilities.tif")
+    return run.folder
+
+
+def test_a_network_over_tiles_is_explained(call, tile_run, labelled_pair, tmp_path):
+    labels = "--labels", labelled_pair.labels, "--classes", labelled_pair.classes
+    code, _, err = call("explain", tile_run, *pair_arguments(labelled_pair), *labels, "--out", tmp_path / "why.svg")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "why.svg").stat().st_size > 10_000
+    why = (tmp_path / "why.csv").read_text()
+    for token in ("ms 1", "ms 2", "pan 1", "pan 2", "attended", "level 1", "level 2", "prior"):
+        assert token in why
+
+
+def test_a_report_on_a_network_over_tiles(call, tile_run, labelled_pair, tmp_path):
+    code, _, err = call("report", tile_run, "--out", tmp_path / "report.html")
+    assert (code, err) == (0, "")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    record = json.loads((tile_run / "metrics.json").read_text())
+    assert f"95 % of what an answer depends on lies within {record['effective_radius']} MS pixels of it" in page
+    assert "were in sight of the network while it made this map" in page
+    assert "with a guard band of 10 MS pixels between the parts" in page
+
+
+def test_profiles_by_their_names(call, labelled_pair, tmp_path):
+    """Of few labels too, where steps are asked for: what is trained is what the name says."""
+    labels = "--labels", labelled_pair.labels, "--classes", labelled_pair.classes
+    for profile, form in (("patch", "patch"), ("plain", "tile")):
+        run = tmp_path / profile
+        arguments = *pair_arguments(labelled_pair), *labels, "--out", run, "--steps", 2, "--profile", profile
+        code, _, err = call("train", *arguments, "--no-stage1")
+        assert code == 0, err
+        written = TrainConfig.read(run / "config.toml")
+        assert (written.profile, written.network.form) == (profile, form)
+
+
 def test_options_of_train_reach_the_settings(call, labelled_pair, quick_config, tmp_path):
     more = "--config", quick_config, "--seed", 5, "--steps", 2, "--no-stage1"
     labels = "--labels", labelled_pair.labels
