@@ -65,21 +65,22 @@ def test_a_changed_result_changes_the_table(layout, tmp_path, monkeypatch):
 
 
 def test_words_after_a_table_without_an_end_are_not_taken_for_it():
-    text = "<!-- leads blocks adcdnet -->\nwords\n<!-- leads blocks plain -->\nold\n<!-- end -->"
+    text = "<!-- leads blocks patch -->\nwords\n<!-- leads blocks patch-plain -->\nold\n<!-- end -->"
     assert evidence.with_tables(text).startswith(
-        "<!-- leads blocks adcdnet -->\nwords\n<!-- leads blocks plain -->\n\n|"
+        "<!-- leads blocks patch -->\nwords\n<!-- leads blocks patch-plain -->\n\n|"
     )
 
 
 def test_networks_are_files_of_settings_in_bf16_and_baselines_are_names(tmp_path):
-    methods = evidence.method_files(("adcdnet", "no-dia", "paper", "mlp-alike"), tmp_path)
-    assert [Path(method).name for method in methods] == ["adcdnet.toml", "no-dia.toml", "paper.toml", "mlp-alike"]
-    settings = [TrainConfig.read(Path(method)) for method in methods[:3]]
-    assert settings[0] == TrainConfig.of_profile("patch").replace({"precision": "bf16"})
-    assert settings[1] == TrainConfig.of_profile("patch").replace(
-        {"precision": "bf16", "network": {"attention": "none"}}
-    )
-    assert settings[2] == TrainConfig.of_profile("paper").replace({"precision": "bf16"})
+    methods = evidence.method_files(("adcdnet-raw", "patch-no-dia", "paper", "patch-gru", "mlp-alike"), tmp_path)
+    names = ["adcdnet.toml-raw", "patch-no-dia.toml", "paper.toml", "patch-gru.toml", "mlp-alike"]
+    assert [Path(method).name for method in methods] == names
+    assert methods[3].startswith("patch-gru+")
+    settings = [TrainConfig.read(Path(method.removesuffix("-raw"))) for method in methods[:3]]
+    patch = TrainConfig.of_profile("patch")
+    assert settings[0] == TrainConfig().replace(evidence.BF16)
+    assert settings[1] == patch.replace({**evidence.BF16, "network": {"attention": "none"}})
+    assert settings[2] == TrainConfig.of_profile("paper").replace(evidence.BF16)
 
 
 def test_the_simulated_scene_is_that_of_the_demo(tmp_path):

@@ -64,20 +64,41 @@ class Shape:
     widths: tuple[int, int] = (3, 5)  # of two depths
 
 
+@dataclass(frozen=True)
+class Round:
+    """One of two that may stand in one place."""
+
+    form: Literal["round"] = "round"
+    radius: int = 2  # of it
+
+
+@dataclass(frozen=True)
+class Square:
+    form: Literal["square"] = "square"
+    side: float = 1.5  # of it
+
+
 class Outer(BaseModel):
     kind: Literal["a", "b"] = "a"  # which
     shape: Shape = Shape()
     first: Inner = Inner()
     second: Inner = Inner(rate=0.25)
+    outline: Round | Square = Round()
 
 
 def test_settings_in_nested_records_of_both_kinds():
-    found = [(s.path, s.kind, s.values, s.meaning) for s in write_reference._settings(Outer, [Outer()], ())]
+    instances = {"one": Outer(), "other": Outer(outline=Square())}
+    found = [(s.path, s.kind, s.values, s.meaning) for s in write_reference._settings(Outer, instances, ())]
+    form = write_reference.WORDS["form"]
     assert found == [
-        (("kind",), '`"a"` or `"b"`', ("a",), "which"),
-        (("shape", "widths"), "2 × whole number", ((3, 5),), write_reference.WORDS["widths"]),
-        (("first", "rate"), "number, above 0, at most 1", (0.5,), "a share"),
-        (("second", "rate"), "number, above 0, at most 1", (0.25,), "a share"),
+        (("kind",), '`"a"` or `"b"`', {"one": "a", "other": "a"}, "which"),
+        (("shape", "widths"), "2 × whole number", {"one": (3, 5), "other": (3, 5)}, write_reference.WORDS["widths"]),
+        (("first", "rate"), "number, above 0, at most 1", {"one": 0.5, "other": 0.5}, "a share"),
+        (("second", "rate"), "number, above 0, at most 1", {"one": 0.25, "other": 0.25}, "a share"),
+        (("outline:round", "form"), '`"round"`', {"one": "round"}, form),
+        (("outline:round", "radius"), "whole number", {"one": 2}, "of it"),
+        (("outline:square", "form"), '`"square"`', {"other": "square"}, form),
+        (("outline:square", "side"), "number", {"other": 1.5}, "of it"),
     ]
 
 
