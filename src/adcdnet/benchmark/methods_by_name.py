@@ -29,7 +29,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "two-levels": {"network": {"widths": [64, 96]}},
     "four-levels": {"network": {"widths": [64, 96, 128, 128]}},
     "no-smooth": {"answers": {"smooth": 0.0}},
-    "no-local-priors": {"answers": {"local_priors": 0.0}},
+    "local-priors": {"answers": {"local_priors": 0.75}},
     "ms-only": {"network": {"sensors": "ms"}},
     "pan-only": {"network": {"sensors": "pan"}},
 }
@@ -46,7 +46,8 @@ PARTS = (
     "pan-only",
 )
 OF_PATCHES: dict[str, dict[str, Any]] = {  # what is changed in a network over patches, beside the parts of the paper
-    **{name: ABLATIONS[name] for name in (*PARTS, "no-context", "no-smooth", "no-local-priors")},
+    **{name: ABLATIONS[name] for name in (*PARTS, "no-context", "no-smooth")},
+    "no-local-priors": {"answers": {"local_priors": 0.0}},
     "flatten-head": {"network": {"head": "flatten"}},  # the sum of both sensors is here to be compared with
     "gate-fusion": {"network": {"head": "flatten"}},
     "concat-fusion": {"network": {"head": "flatten"}},

@@ -55,7 +55,7 @@ class StageConfig(_Settings):
 
 
 class SplitConfig(_Settings):
-    """Blocks or polygons, each wholly in one part, with a guard band of the network's reach between the parts.
+    """Blocks or polygons, each wholly in one part, with a guard band between the parts.
 
     Or single pixels at random without a guard, as in many papers: to compare with those, not to be believed.
     """

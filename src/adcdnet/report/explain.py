@@ -91,7 +91,8 @@ class SceneExplanation:
     def to_csv(self) -> str:
         rows = self.rows()
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        columns = list(dict.fromkeys(name for row in rows for name in row))  # heads may read other tokens
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         return text.getvalue()

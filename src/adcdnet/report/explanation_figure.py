@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -86,10 +87,15 @@ def share_bars(axes: Axes, tokens: Sequence[str], shares: NDArray[np.float64]) -
 
 
 def _token_colours(tokens: Sequence[str]) -> list[str]:
-    """Depths from light to dark blue, what attention made of the last one orange, the prior grey."""
+    """Depths from light to dark blue, what attention made of the last one orange, levels from light to dark green, the
+    prior grey."""
     fixed = {"attended": "#e69f00", "prior": "#7f7f7f"}
-    blues = iter(("#c6dbef", "#6baed6", "#2171b5"))
-    return [fixed.get(token) or next(blues) for token in tokens]
+    levels = [token for token in tokens if token.startswith("level")]
+    depths = [token for token in tokens if token not in fixed and token not in levels]
+    for names, shades in ((depths, "Blues"), (levels, "Greens")):
+        for place, name in zip(np.linspace(0.25, 0.75, len(names)), names, strict=True):
+            fixed[name] = to_hex(colormaps[shades](place))
+    return [fixed[token] for token in tokens]
 
 
 def _change_table(axes: Axes, tokens: Sequence[str], changed: NDArray[np.float64]) -> None:

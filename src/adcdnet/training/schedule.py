@@ -60,7 +60,7 @@ def suited_to(labelled: int, config: TrainConfig) -> TrainConfig:
     """The settings themselves; or, where labels are few and all parts of the paper are there, others that suit these
     better: patches without prior, DIA and DTM (docs/evidence.md). labelled: MS pixels of the training part.
     """
-    few = config.passes * labelled * STEPS_OF_PATCHES < config.stage2.steps * TARGETS_TO_LEARN
+    few = 0 < config.passes * labelled * STEPS_OF_PATCHES < config.stage2.steps * TARGETS_TO_LEARN
     return config.for_few_labels() if few and config.plain_if_few and config.whole else config
 
 

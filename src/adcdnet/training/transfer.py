@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import torch
 
-from adcdnet.config import TrainConfig
+from adcdnet.config import Profile, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
@@ -19,8 +19,10 @@ FAR = 3.0  # deviations of the first training area from which band means of the 
 
 
 def settings_of(model: Model) -> TrainConfig:
-    """Default settings, with those of a trained model's network and answers."""
-    return TrainConfig().replace({"network": asdict(model.network.config), "answers": model.answers.model_dump()})
+    """Settings of the profile that has such a network, with those of a trained model's network and answers."""
+    profile: Profile = "default" if model.network.config.form == "tile" else "patch"
+    changes = {"network": asdict(model.network.config), "answers": model.answers.model_dump()}
+    return TrainConfig.of_profile(profile).replace(changes)
 
 
 def begin_from(
