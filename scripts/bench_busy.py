@@ -32,7 +32,7 @@ torch.manual_seed(0)
 folder = Path(sys.argv[1])
 with adcdnet.Scene.open(folder / "ms.tif", folder / "pan.tif") as scene:
     layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=5)
-    network = ADCDNet(TrainConfig().network, layout).eval()
+    network = ADCDNet(TrainConfig.of_profile("patch").network, layout).eval()
     of_bands = [(value,) * n for n in (layout.ms_bands, layout.pan_bands) for value in (2000.0, 500.0)]
     table = adcdnet.ClassTable.numbered(list("abcde"))
     model = adcdnet.Model(network, BandStatistics(*of_bands), table, (0.2,) * 5, (0.2,) * 5)

@@ -68,7 +68,7 @@ def main() -> None:
             write_raster(parts[name], part, scene.grid, nodata=0)
         if not (out / "left" / "model.safetensors").exists():
             one = LabelledScene(scene, labels, split=parts["left"])
-            train([one], out=out / "left", config=TrainConfig().replace(quick))
+            train([one], out=out / "left", config=TrainConfig.of_profile("patch").replace(quick))
         columns = [f"{score} {start}" for score in ("OA", "AA", "kappa") for start in ("scratch", "init", "no stage I")]
         print("|", " | ".join(["labels a class", "seed", *columns]), "|")
         starts = ((None, {}), (out / "left", {}), (out / "left", {"stage1": {"steps": 0}}))
@@ -77,7 +77,7 @@ def main() -> None:
                 one = LabelledScene(scene, few(labels, right, count, seed), split=parts["right"])
                 found = []
                 for init, stage1 in starts:
-                    config = TrainConfig().replace({**quick, **stage1, "seed": seed})
+                    config = TrainConfig.of_profile("patch").replace({**quick, **stage1, "seed": seed})
                     run = train([one], out=out / "try", config=config, init=init)
                     predict(run, scene, out=Path(temp, "map.tif"), tau=0.0)
                     values, _ = read_map(Path(temp, "map.tif"))

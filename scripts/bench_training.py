@@ -84,7 +84,7 @@ def main() -> None:
             for what, network in (("all its parts", {}), ("without DTM", {"dtm": False})):
                 rates, seconds = {}, {}
                 for draw, settings in DRAWS.items():
-                    config = TrainConfig().replace({**settings, "network": network})
+                    config = TrainConfig.of_profile("patch").replace({**settings, "network": network})
                     split = split_blocks(labels, pixels.valid, reach=config.network.reach, config=config.split, seed=0)
                     area = TrainingArea.of(pixels, labels, split, config=config, ratio=scene.ratio)
                     seconds[draw], count = step_cost(area, layout, config)

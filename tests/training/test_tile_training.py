@@ -231,3 +231,15 @@ def test_a_label_raster_is_read_on_the_fine_grid(labelled_pair: LabelledPair, fe
         ad.predict(run, scene, out=tmp_path / "map.tif")
     found = ad.evaluate(tmp_path / "map.tif", fine)
     assert found.scores.kappa > 0.5
+
+
+def test_settings_of_patches_are_refused_with_a_way_out(tmp_path):
+    (tmp_path / "old.toml").write_text("[network]\npatch = 9\n")
+    with pytest.raises(ad.InputError, match=r"network\.tile\.patch.*profile = 'patch'"):
+        TrainConfig.read(tmp_path / "old.toml")
+
+
+def test_a_fusion_is_of_networks_over_patches_alone(tmp_path):
+    (tmp_path / "tiles.toml").write_text("seed = 1\n")
+    with pytest.raises(ad.InputError, match="no sum to exchange"):
+        settings_of(f"gate-fusion+{tmp_path / 'tiles.toml'}", 0)

@@ -131,7 +131,10 @@ def settings_of(method: str, seed: int) -> TrainConfig | None:
         pass  # of a network: it is read so anyway
     elif method.endswith(".toml"):
         file = method.partition(WITH)[2] if _substitute(method) else method
-        return TrainConfig.read(Path(file)).replace({"seed": seed})
+        config = TrainConfig.read(Path(file)).replace({"seed": seed})
+        if config.network.form == "tile" and "fusion" in _substitute(method):
+            raise InputError(f"{method}: a network over tiles has no sum to exchange; name a file of profile 'patch'")
+        return config
     elif method in OTHER_PROFILES:
         return TrainConfig.of_profile(method).replace({"seed": seed})
     elif method in ABLATIONS:

@@ -127,7 +127,8 @@ class TrainConfig(_Settings):
         try:
             return TrainConfig.model_validate(_merge(self.model_dump(), changes))
         except ValidationError as error:
-            raise InputError(f"settings: {one_line(error)}") from error
+            hint = "; networks over patches have profile = 'patch'" if "network.tile." in str(error) else ""
+            raise InputError(f"settings: {one_line(error)}{hint}") from error
 
     @property
     def whole(self) -> bool:
