@@ -41,6 +41,7 @@ from adcdnet.training.scenes import training_area
 
 METHOD_NAMES = ("adcdnet", "plain", "patch", "boosting", "boosting-alike", "forest", "forest-alike", "mlp", "mlp-alike")
 TAUS = (0.5, 1.0)
+WHOLE = slice(None)
 
 
 def scene_in(folder: Path) -> SceneFiles:
@@ -52,7 +53,7 @@ def scene_in(folder: Path) -> SceneFiles:
 class Ground:
     """A scene whole in memory, with its labels; also one of a single class, which tests false alarms."""
 
-    def __init__(self, folder: Path, half: slice = slice(None)) -> None:
+    def __init__(self, folder: Path, half: slice = WHOLE) -> None:
         files = scene_in(folder)
         assert files.classes is not None
         classes = ClassTable.read(files.classes)
@@ -154,7 +155,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--halves", action="store_true", help="train on western halves, read on eastern ones")
     arguments = parser.parse_args()
-    halves = (slice(None, 0.5), slice(0.5, None)) if arguments.halves else (slice(None), slice(None))
+    halves = (slice(None, 0.5), slice(0.5, None)) if arguments.halves else (WHOLE, WHOLE)
     train, test = (
         [Ground(folder, half) for folder in folders]
         for folders, half in zip((arguments.train, arguments.test), halves, strict=True)
