@@ -220,5 +220,5 @@ def of_sight(training_ground: str, radius: int | None, guard: int) -> str:
         return far + "Training ground was hidden from the network while it made this map."
     return far + (
         "The images of training ground, not its labels, were in sight of the network while it made this map. A map "
-        "with the mask `split.tif` and mask value 1 hides them, and shows how much that matters."
+        "with the mask split.tif and mask value 1 hides them, and shows how much that matters."
     )
