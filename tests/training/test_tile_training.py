@@ -243,3 +243,14 @@ def test_a_fusion_is_of_networks_over_patches_alone(tmp_path):
     (tmp_path / "tiles.toml").write_text("seed = 1\n")
     with pytest.raises(ad.InputError, match="no sum to exchange"):
         settings_of(f"gate-fusion+{tmp_path / 'tiles.toml'}", 0)
+
+
+def test_a_network_that_looks_beyond_the_guard_band_says_so(
+    labelled_pair: LabelledPair, few_trials, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("adcdnet.training.run.effective_radius", lambda *_: 99)
+    with labelled_pair.open() as scene:
+        config = CONFIG.replace({"stage1": {"steps": 1}, "stage2": {"steps": 2}})
+        run = train(scene, labelled_pair.read_labels(scene), out=tmp_path / "run", config=config, device="cpu")
+    assert run.model.record.effective_radius == 99
+    assert "the network looks 99 MS pixels far, more than the guard band of 10" in run.model.record.notes

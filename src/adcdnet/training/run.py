@@ -240,6 +240,8 @@ def _record(
     first, stage2 = scenes[0].scene, trained.stage2
     counts = [_labelled(labelled.labels, split) for labelled, split in zip(scenes, ground.splits, strict=True)]
     own = [note for labelled in scenes for note in labelled.notes]
+    if (radius := trained.effective_radius) is not None and radius > ground.config.guard:
+        own.append(f"the network looks {radius} MS pixels far, more than the guard band of {ground.config.guard}")
     validation = stage2.validation
     return RunRecord(
         name=name,
