@@ -254,3 +254,12 @@ def test_a_network_that_looks_beyond_the_guard_band_says_so(
         run = train(scene, labelled_pair.read_labels(scene), out=tmp_path / "run", config=config, device="cpu")
     assert run.model.record.effective_radius == 99
     assert "the network looks 99 MS pixels far, more than the guard band of 10" in run.model.record.notes
+
+
+@pytest.mark.parametrize("only", ["ms", "pan"])
+def test_the_effective_radius_of_a_network_of_one_sensor(only):
+    config = CONFIG.replace({"network": {"sensors": only}})
+    area = area_of(np.full((40, 40), TRAIN, np.uint8), np.zeros((40, 40), int), config=config)
+    torch.manual_seed(0)
+    network = TileADCDNet(config.network, Layout(ms_bands=3, pan_bands=1, ratio=2, classes=2)).eval()
+    assert 1 <= effective_radius(network, area, np.random.default_rng(0)) <= network.config.reach

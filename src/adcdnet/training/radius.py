@@ -36,10 +36,11 @@ def effective_radius(network: Network, area: TrainingArea, rng: np.random.Genera
         ms, pan = (torch.from_numpy(image)[None].to(device).requires_grad_() for image in images)
         logits = network(ms, pan, border=reach, origin=(window.row - reach, window.col - reach))
         ours = logits[0, :, int(row) % step, int(col) % step]
-        gradients = torch.autograd.grad(ours.max(), (ms, pan))
+        gradients = torch.autograd.grad(ours.max(), (ms, pan), allow_unused=True)  # one sensor may be left out
         size = sum(
             gradient[0].square().sum(0).view(2 * reach + 1, r, 2 * reach + 1, r).sum((1, 3)).cpu().numpy()
             for gradient, r in zip(gradients, (1, ratio), strict=True)
+            if gradient is not None
         )
         away = np.abs(np.arange(-reach, reach + 1))
         ring = np.maximum(away[:, None], away).ravel()
