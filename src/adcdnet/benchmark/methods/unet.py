@@ -109,7 +109,7 @@ def fit_unet(
 ) -> UNetClassifier:
     """Train on tiles of the area, in which test and validation ground is hidden; `pixels` and `bands` are not used.
 
-    side: MS pixels of a tile inside its border, otherwise chosen by the ratio. Takes 90 s of one core.
+    side: MS pixels of a tile inside its border, otherwise chosen by the ratio. Takes some minutes of one core.
     """
     border = area.reach
     side = side or max(_SMALLEST, _PAN_SIDE // area.ratio - 2 * border)
