@@ -60,7 +60,7 @@ class Run:
 
 
 RATIO_2, RATIO_4, HARZ = "nc_landsat7_x2", "nc_landsat7_x4", "harz_s2_x4/20190619"
-OVER_TILES = ("plain", "plain-raw", "plain-seen", "adcdnet", "adcdnet-raw", "adcdnet-seen", "patch", *BASELINES)
+OVER_TILES = (*(f"tiles{kind}{how}" for kind in ("-plain", "") for how in ("", "-raw", "-seen")), "patch", *BASELINES)
 WHOLE = ("patch", "patch-all-parts", *BASELINES)
 RUNS = {
     "tiles": Run(RATIO_2, OVER_TILES),

@@ -109,7 +109,11 @@ def confusions(
 ) -> tuple[list[NDArray[np.int64]], float]:
     """Of all test scenes together, one for each tau; and the seconds that training took."""
     settings = settings_of(method, seed)
-    config = GROUND_RULES if settings is None else settings.replace({"precision": "bf16", "plain_if_few": False})
+    config = (
+        GROUND_RULES
+        if settings is None
+        else settings.replace({"precision": "bf16", "plain_if_few": False, "tiles_from": 1})
+    )
     area = area_of(train, config)
     started = time.perf_counter()
     classes = train[0].labels.classes

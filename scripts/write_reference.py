@@ -171,6 +171,7 @@ WORDS = {  # of settings whose comment in the source is for those who read the s
     "label_smoothing": "Share of the target that is spread over all classes.",
     "mixup": "Share of the steps of stage II, from its beginning, in which samples are mixed in pairs.",
     "plain_if_few": "Whether few labels (under some 5,000) are learnt by patches, without prior, DIA and DTM.",
+    "tiles_from": "PAN pixels per MS pixel and axis below which a network over patches is trained in its place.",
     "self_training": "Few, balanced labels: share of unlabelled pixels in a second round. 0: no such round.",
     "average": "Decay of the moving average of the weights. 0: no average.",
     "augment": "Whether training samples are flipped and turned by quarters.",

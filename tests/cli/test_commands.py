@@ -87,6 +87,7 @@ def test_train_predict_evaluate(call, labelled_pair, quick_config, tmp_path):
 
 
 TILES = """plain_if_few = false
+tiles_from = 1
 passes = 0.0
 validations = 2
 network = {detail = 3, stream = 5, widths = [5, 6], token_dims = [4, 4], hidden = 5}
@@ -165,7 +166,7 @@ def test_a_report_on_a_network_over_tiles(call, tile_run, labelled_pair, tmp_pat
 def test_profiles_by_their_names(call, labelled_pair, tmp_path):
     """Of few labels too, where steps are asked for: what is trained is what the name says."""
     labels = "--labels", labelled_pair.labels, "--classes", labelled_pair.classes
-    for profile, form in (("patch", "patch"), ("plain", "tile")):
+    for profile, form in (("patch", "patch"), ("plain", "patch")):  # of ratio 2
         run = tmp_path / profile
         arguments = *pair_arguments(labelled_pair), *labels, "--out", run, "--steps", 2, "--profile", profile
         code, _, err = call("train", *arguments, "--no-stage1")

@@ -489,10 +489,10 @@ def test_the_parts_of_the_paper_stay_where_labels_are_many_or_settings_ask_for_t
 def test_labels_are_few_by_their_passes_alone(profile):
     """Where steps are asked for whatever labels there are, as by `train --steps`, nothing says that these are few."""
     config = TrainConfig.of_profile(profile)
-    assert suited_to(1000, config) == config.for_few_labels() != config
+    assert suited_to(1000, 4, config) == config.for_few_labels() != config
     for changes in ({"passes": 0.0}, {"plain_if_few": False}):
         asked = config.replace(changes)
-        assert suited_to(1000, asked) == asked
+        assert suited_to(1000, 4, asked) == asked
 
 
 def test_ctrl_c_in_the_second_round_leaves_the_first(labelled_pair, tmp_path):

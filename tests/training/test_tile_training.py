@@ -30,6 +30,7 @@ QUICK = {
     "stage1": {"steps": 3, "tiles": 4, "targets": 32},
     "stage2": {"steps": 24, "tiles": 4, "tile": 16, "learning_rate": 0.01},
     "plain_if_few": False,
+    "tiles_from": 1,
     "passes": 0.0,
     "validations": 3,
 }
@@ -181,14 +182,14 @@ def test_a_run_learns_and_explains_itself(runs, labelled_pair: LabelledPair, tmp
 
 
 def test_few_labels_are_learnt_by_patches():
-    few = suited_to(1000, TrainConfig())
+    few = suited_to(1000, 4, TrainConfig())
     assert few.network.form == "patch"
     assert (few.network.prior, few.network.dtm, few.network.attention) == (False, False, "none")
     patch = TrainConfig.of_profile("patch")
     parts = {"network": {"prior": False, "dtm": False, "attention": "none"}, "branch_weight": 0.0}
     assert few == patch.replace({"profile": "default", **parts})
-    assert suited_to(6000, TrainConfig()) == TrainConfig()
-    kept = suited_to(10, TrainConfig().replace({"network": {"sensors": "pan"}, "seed": 4}))
+    assert suited_to(6000, 4, TrainConfig()) == TrainConfig()
+    kept = suited_to(10, 4, TrainConfig().replace({"network": {"sensors": "pan"}, "seed": 4}))
     assert (kept.network.sensors, kept.seed) == ("pan", 4)
 
 
@@ -263,3 +264,20 @@ def test_the_effective_radius_of_a_network_of_one_sensor(only):
     torch.manual_seed(0)
     network = TileADCDNet(config.network, Layout(ms_bands=3, pan_bands=1, ratio=2, classes=2)).eval()
     assert 1 <= effective_radius(network, area, np.random.default_rng(0)) <= network.config.reach
+
+
+@pytest.mark.parametrize("profile", ["default", "plain"])
+def test_below_a_ratio_of_four_patches_take_the_place_of_tiles(profile):
+    config = TrainConfig.of_profile(profile)
+    assert suited_to(10_000, 4, config) == config
+    over_patches = suited_to(10_000, 2, config)
+    parts = ("attention", "dtm", "prior")
+    assert over_patches.network.form == "patch"
+    assert [getattr(over_patches.network, part) for part in parts] == [getattr(config.network, part) for part in parts]
+    patch = TrainConfig.of_profile("patch")
+    expected = {"profile": profile, "branch_weight": config.branch_weight}
+    assert over_patches == patch.replace(
+        {**expected, "network": {part: getattr(config.network, part) for part in parts}}
+    )
+    asked = config.replace({"tiles_from": 1})
+    assert suited_to(10_000, 1, asked) == asked

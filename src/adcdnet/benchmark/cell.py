@@ -120,7 +120,8 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         index = np.where(pixels.valid, labels.index, -1).astype(np.int64)
         shown = replace(labels, index=_kept_labels(index, split, first).astype(np.int16))
         if settings is not None:
-            config = suited_to(int(np.count_nonzero((shown.index >= 0) & (split.part == TRAIN))), config)
+            labelled = int(np.count_nonzero((shown.index >= 0) & (split.part == TRAIN)))
+            config = suited_to(labelled, scene.ratio, config)
         area = TrainingArea.of(pixels, shown, split, config=config, ratio=scene.ratio, phase=scene.phase)
         ground = (split.part == TEST) & pixels.valid
         if settings is None:

@@ -14,6 +14,7 @@ from adcdnet.errors import InputError
 from adcdnet.nn.architecture import PatchArchitecture
 from adcdnet.nn.parts import PUBLISHED, Parts
 
+PLAIN = {"branch_weight": 0.0, "network": {"attention": "none", "dtm": False, "prior": False}}
 ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default settings
     "adcdnet": {},
     "no-stage1": {"network": {"prior": False}},
@@ -25,9 +26,11 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "gru": {"plain_if_few": False},
     "attention": {"plain_if_few": False},
     "no-context": {"network": {"context_branch": 0.0}},
-    "one-level": {"network": {"widths": [64]}},
-    "two-levels": {"network": {"widths": [64, 96]}},
-    "four-levels": {"network": {"widths": [64, 96, 128, 128]}},
+    "tiles": {"tiles_from": 1},  # whatever the ratio
+    "tiles-plain": {"tiles_from": 1, **PLAIN},
+    "one-level": {"tiles_from": 1, "network": {"widths": [64]}},
+    "two-levels": {"tiles_from": 1, "network": {"widths": [64, 96]}},
+    "four-levels": {"tiles_from": 1, "network": {"widths": [64, 96, 128, 128]}},
     "no-smooth": {"answers": {"smooth": 0.0}},
     "local-priors": {"answers": {"local_priors": 0.75}},
     "ms-only": {"network": {"sensors": "ms"}},
@@ -53,7 +56,7 @@ OF_PATCHES: dict[str, dict[str, Any]] = {  # what is changed in a network over p
     "concat-fusion": {"network": {"head": "flatten"}},
     "halo": {"network": {"head": "flatten"}, "sampling": "patch"},  # what zeros is to be compared with
     "zeros": {"network": {"padding": "zeros", "patch": 8, "head": "flatten"}, "sampling": "patch"},
-    "plain": {"branch_weight": 0.0, "network": {"attention": "none", "dtm": False, "prior": False}},
+    "plain": PLAIN,
     "no-mixup": {"mixup": 0.0},
     "no-self-training": {"self_training": 0.0},
     "patches": {"sampling": "patch"},

@@ -13,9 +13,9 @@ Precision = Literal["float32", "bf16"]
 Resampled = Literal["pan", "ms"]
 Protocol = Literal["blocks", "strips", "random"]
 NETWORKS = (  # names of methods of a benchmark
-    "adcdnet, no-stage1, all-parts, random-prior, no-dtm, no-dia, cbam, gru, attention, no-context"
-    ", one-level, two-levels, four-levels, no-smooth, local-priors, ms-only, pan-only, plain, patch"
-    ", paper, patch-all-parts, patch-no-stage1, patch-random-prior, patch-no-dtm, patch-no-dia"
+    "adcdnet, no-stage1, all-parts, random-prior, no-dtm, no-dia, cbam, gru, attention, no-context, tiles"
+    ", tiles-plain, one-level, two-levels, four-levels, no-smooth, local-priors, ms-only, pan-only, plain"
+    ", patch, paper, patch-all-parts, patch-no-stage1, patch-random-prior, patch-no-dtm, patch-no-dia"
     ", patch-cbam, patch-gru, patch-attention, patch-ms-only, patch-pan-only, patch-no-context"
     ", patch-no-smooth, patch-no-local-priors, patch-flatten-head, patch-gate-fusion, patch-concat-fusion"
     ", patch-halo, patch-zeros, patch-plain, patch-no-mixup, patch-no-self-training, patch-patches"

@@ -93,6 +93,7 @@ class TrainConfig(_Settings):
     anchors: float = Field(0.5, ge=0, le=1)  # tiles are laid around labels of a class as (frequency)^(1 - anchors)
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     mixup: float = Field(0.0, ge=0, le=1)  # of the steps of stage II, the share that mixes samples; the first ones do
+    tiles_from: int = Field(4, ge=1)  # ratio below which a network over tiles gives way to one over patches
     plain_if_few: bool = True  # fewer than 5,000 labels: over patches, without prior, DIA and DTM
     self_training: float = Field(0.75, ge=0, lt=1)  # few, even labels: of a step of a second round, what has none
     average: float = Field(0.99, ge=0, lt=1)  # decay of the moving average of the weights; 0: none
@@ -148,11 +149,18 @@ class TrainConfig(_Settings):
         beyond hardly counts (`adcdnet.training.radius`)."""
         return self.network.guard + self.answers.margin
 
+    def over_patches(self) -> TrainConfig:
+        """The same over patches: what remains of settings over tiles is their parts, grid and sensors."""
+        if self.network.form == "patch":
+            return self
+        patches = _departures("patch")
+        kept = ("grid", "sensors", "attention", "dtm", "prior")
+        patches["network"] |= {name: getattr(self.network, name) for name in kept}
+        return self.replace(patches)
+
     def for_few_labels(self) -> TrainConfig:
         """What becomes of these settings where labels are few: a network over patches, without prior, DIA and DTM."""
-        patches = _departures("patch")
-        patches["network"] |= {name: getattr(self.network, name) for name in ("grid", "sensors")}
-        return self.replace(patches if self.network.form == "tile" else {}).replace(_departures("plain"))
+        return self.over_patches().replace(_departures("plain"))
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(exclude_none=True))

@@ -202,8 +202,11 @@ def _prepare(scenes: Sequence[LabelledScene], config: TrainConfig, init: Model |
             f"the scene has {first.ratio} PAN pixels per MS pixel, the published network needs 4; use --profile default"
         )
     trained_on = sum(_labelled(one.labels, split)[PART_NAMES[TRAIN]] for one, split in zip(coarse, splits, strict=True))
-    if init is None and (suited := suited_to(trained_on, config)) is not config:
-        notes += ("few labels: over patches, without prior, DIA and DTM, which serves better there (plain_if_few)",)
+    if init is None and (suited := suited_to(trained_on, first.ratio, config)) is not config:
+        if suited.network.form != config.network.form and first.ratio < config.tiles_from:
+            notes += (f"ratio {first.ratio}: over patches, which serve better below {config.tiles_from} (tiles_from)",)
+        if suited.network.prior != config.network.prior:
+            notes += ("few labels: over patches, without prior, DIA and DTM, which serves better there (plain_if_few)",)
         config = suited
     measured = training_statistics(list(zip(pixels, splits, strict=True)))
     statistics = measured if init is None else init.statistics

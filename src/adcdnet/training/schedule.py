@@ -56,10 +56,14 @@ def schedule_of(area: TrainingArea, config: TrainConfig) -> Schedule:
     )
 
 
-def suited_to(labelled: int, config: TrainConfig) -> TrainConfig:
-    """The settings themselves; or, where labels are few and all parts of the paper are there, others that suit these
-    better: patches without prior, DIA and DTM (docs/evidence.md). labelled: MS pixels of the training part.
+def suited_to(labelled: int, ratio: int, config: TrainConfig) -> TrainConfig:
+    """The settings themselves, or others that suit the data better (docs/evidence.md): over patches where PAN is little
+    finer than MS, and without prior, DIA and DTM too where labels are few and all these parts are there.
+
+    labelled: MS pixels of the training part.
     """
+    if config.network.form == "tile" and ratio < config.tiles_from:
+        config = config.over_patches()
     few = 0 < config.passes * labelled * STEPS_OF_PATCHES < config.stage2.steps * TARGETS_TO_LEARN
     return config.for_few_labels() if few and config.plain_if_few and config.whole else config
 
