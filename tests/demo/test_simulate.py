@@ -256,7 +256,7 @@ def test_tiles_differ_and_depend_on_their_place_alone():
     [
         (0, 5, {}, "0 × 5 ms pixels"),
         (5, -1, {}, "5 × -1 ms pixels"),
-        (5, 5, {"ratio": 9}, "ratio is 9"),
+        (5, 5, {"ratio": 33}, "ratio is 33"),
         (5, 5, {"ratio": 0}, "ratio is 0"),
         (5, 5, {"seed": -3}, "seed is -3"),
         (5, 5, {"seed": (1, -3)}, r"seed is \(1, -3\)"),

@@ -203,7 +203,7 @@ def test_the_command(call, pair, tmp_path):
         ({"crs": None}, "ms.tif has a coordinate system and .*pan.tif has none"),
         ({"corner": (CORNER[0] + 90_000, CORNER[1])}, "have no ground in common"),
         ({"pixel": PIXEL * 3}, "as wide as 0.333 PAN pixels; .* exchange the two"),
-        ({"pixel": PIXEL / 12}, "as wide as 12 PAN pixels; .* average PAN"),
+        ({"pixel": PIXEL / 40}, "as wide as 40 PAN pixels; .* average PAN"),
     ],
 )
 def test_pairs_that_cannot_be_aligned(pair, tmp_path, options, message):

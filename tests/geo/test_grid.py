@@ -104,7 +104,7 @@ def test_the_common_extent_is_all_whole_ms_pixels_that_pan_covers(ratio, rows, c
     ("pan", "said"),
     [
         (fine(3.7), "3.7 × 3.7 PAN pixels"),
-        (fine(9), "9 × 9 PAN pixels"),
+        (fine(33), "33 × 33 PAN pixels"),
         (fine(0.5), "exchange the two"),
         (fine(2.02), "2.02 × 2.02"),
         (fine(2, rows=0.5), r"miss PAN pixel edges by -0.50 rows and \+0.00 columns"),

@@ -33,3 +33,23 @@ def test_the_peak_is_counted_in_bytes_or_in_units_of_1024(monkeypatch):
     for platform, unit in (("linux", 1024), ("darwin", 1)):
         monkeypatch.setattr(sys, "platform", platform)
         assert memory.peak() == pytest.approx(told * unit, rel=0.2)
+
+
+def test_what_was_freed_is_given_back():
+    """In a process of its own, which keeps freed memory as the command line does."""
+    code = """
+from adcdnet.cli import _keep_memory
+_keep_memory()
+import torch
+from adcdnet.mapping import memory
+many = [torch.ones(2**18) for _ in range(256)]  # 256 MB in pieces
+held = memory.resident()
+del many
+kept = memory.resident()
+memory.give_back()
+print(held, kept, memory.resident())
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    held, kept, after = map(int, told.split())
+    assert kept > held - 2**27
+    assert after < held - 2**27

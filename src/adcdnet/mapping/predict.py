@@ -28,7 +28,7 @@ from adcdnet.mapping.answers import Answers
 from adcdnet.mapping.device import pick_device
 from adcdnet.mapping.engine import Precision, check_scene, default_engine, scene_logits, valid_targets
 from adcdnet.mapping.journal import Journal, fingerprint
-from adcdnet.mapping.memory import Engine, Sizes, resident, sizes_within
+from adcdnet.mapping.memory import Engine, Sizes, give_back, resident, sizes_within
 from adcdnet.mapping.model import Model, Run
 from adcdnet.mapping.progress import Progress, silent
 
@@ -87,6 +87,7 @@ def predict(
             f"{grid.height}×{grid.width}; ask for a smaller --sieve"
         )
     where, home = pick_device(device), next(model.network.parameters()).device
+    give_back()
     used = _READ_ON_GPU if where.type == "cuda" else resident()
     sizes = sizes_within(model.network, memory, reach=model.reach, used=used, engine=engine)
     classify = partial(scene_logits, model, scene, engine=engine, device=where, precision=precision)
