@@ -53,9 +53,9 @@ def test_each_answers_as_asked(name):
         branches = found.classify_branches(shared, targets) if config.dtm else ()
     assert main.shape == (2, 4, 5, 5)
     assert (half - main).abs().max() < 0.1
-    assert [logits.shape for logits in branches] == ([] if name == "no-dtm" else [(3, 4), (3, 4)])
+    assert [logits.shape for logits in branches] == ([] if name in ("no-dtm", "tiles-plain") else [(3, 4), (3, 4)])
     assert (shared.statistics is None) == (name == "no-context")
-    assert (shared.prior is None) == (name == "no-stage1")
+    assert (shared.prior is None) == (name in ("no-stage1", "tiles-plain"))
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -67,7 +67,7 @@ def test_each_learns(name):
     targets = Targets(*torch.tensor([[0, 1], [3, 9], [8, 2]]))
     outputs = found.on_tile(ms, pan, targets, branch_targets=targets)
     assert outputs.main.shape == (2, 3)
-    assert (outputs.ms is None) == (name == "no-dtm") == (settings_of(name, 0).branch_weight == 0)
+    assert (outputs.ms is None) == (name in ("no-dtm", "tiles-plain")) == (settings_of(name, 0).branch_weight == 0)
     sum(z.square().sum() for z in outputs if z is not None).backward()
     assert not [n for n, p in found.trained_parameters() if p.grad is None]
 
