@@ -281,3 +281,13 @@ def test_below_a_ratio_of_four_patches_take_the_place_of_tiles(profile):
     )
     asked = config.replace({"tiles_from": 1})
     assert suited_to(10_000, 1, asked) == asked
+
+
+def test_the_guard_band_is_that_of_what_is_trained_in_the_end(labelled_pair: LabelledPair, few_trials, tmp_path):
+    """Settings over tiles ask for a narrow guard band; patches, which take their place, see further."""
+    changes = {"tiles_from": 4, "stage1": {"steps": 1}, "stage2": {"steps": 2}}
+    config = TrainConfig().replace({**QUICK, **changes}).replace({"network": {"guard": 0}, "split": {"block": 24}})
+    with labelled_pair.open() as scene:
+        run = train(scene, labelled_pair.read_labels(scene), out=tmp_path / "run", config=config, device="cpu")
+    assert run.model.network.config.form == "patch"
+    assert run.model.record.leakage["holding"] == 0

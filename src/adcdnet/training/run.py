@@ -196,7 +196,9 @@ def _prepare(scenes: Sequence[LabelledScene], config: TrainConfig, init: Model |
     classes = labels[0].classes
     pixels = [labelled.scene.read(labelled.scene.grid.window) for labelled in scenes]
     coarse, usable = on_ms_grid(scenes, pixels, step=config.network.targets_per_pixel(first.ratio))
-    splits, notes = divide(coarse, usable, reach=config.guard, config=config.split, seed=config.seed)
+    # wide enough for patches too, which may take the place of tiles once it is known how many labels train
+    guard = config.guard if init is not None else max(config.guard, config.over_patches().guard)
+    splits, notes = divide(coarse, usable, reach=guard, config=config.split, seed=config.seed)
     if isinstance(config.network, PatchArchitecture) and not config.network.stem and first.ratio != 4:
         raise InputError(
             f"the scene has {first.ratio} PAN pixels per MS pixel, the published network needs 4; use --profile default"
