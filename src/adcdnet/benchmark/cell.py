@@ -50,7 +50,7 @@ from adcdnet.split.blocks import block_numbers
 from adcdnet.split.folds import block_folds, random_folds
 from adcdnet.split.parts import TEST, TRAIN, Split, leakage
 from adcdnet.training.area import TrainingArea
-from adcdnet.training.borders import with_border
+from adcdnet.training.borders import refine, with_border
 from adcdnet.training.loop import History, build_network
 from adcdnet.training.run import train_network
 from adcdnet.training.schedule import suited_to
@@ -195,7 +195,7 @@ def _of_network(
     model = _train(area, scene, labels, config, parts_of(cells[0].method), device)
     trained = time.perf_counter()
     logits = logits_of_test(model, pixels, ground, hidden=area.split.part == TRAIN, device=device)
-    speed = int(pixels.valid.sum()) / (time.perf_counter() - trained)
+    speed = int(ground.sum()) / (time.perf_counter() - trained)  # these alone are answered, as by baselines
     seen = None
     if any(cell.method.endswith(SEEN) for cell in cells):
         seen = logits_of_test(model, pixels, ground, hidden=np.zeros_like(ground), device=device)
@@ -216,8 +216,8 @@ def logits_of_test(
     hidden (H, W): ground in whose place the network sees the training mean.
     """
     network, ratio = model.network, pixels.pan.shape[1] // pixels.ms.shape[1]
-    fine = hidden.repeat(ratio, 0).repeat(ratio, 1)
-    ms, pan = model.statistics.standardise(pixels.ms, pixels.pan, pixels.ms_valid & ~hidden, pixels.pan_valid & ~fine)
+    shown, shown_fine = pixels.ms_valid & ~hidden, pixels.pan_valid & ~refine(hidden, ratio)
+    ms, pan = model.statistics.standardise(pixels.ms, pixels.pan, shown, shown_fine)
     reach, repeat_edge = network.config.reach, network.config.repeat_edge
     return window_logits(
         network.to(device),

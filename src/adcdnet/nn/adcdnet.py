@@ -19,7 +19,7 @@ definition), and `on_tile`, which convolves a tile once for all target pixels in
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,11 @@ from .heads import CORE, CentreHead, Decision, FlattenHead
 from .parts import PUBLISHED, Parts
 from .prior import PriorNet
 from .tile_sharing import Places, Targets, as_map, cells_of
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from .architecture import Architecture
 
 
 class Shared(NamedTuple):
@@ -55,7 +60,29 @@ def _lift(f: Tensor, features: Tensor) -> Tensor:
     return torch.addcmul(f, f, torch.sigmoid(features))
 
 
-class ADCDNet(nn.Module):
+class SecondStage(nn.Module):
+    """What both networks of stage II do. A prior network inside is frozen and always in eval mode."""
+
+    config: Architecture
+    prior: nn.Module | None
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.prior is not None:
+            self.prior.eval()
+        return self
+
+    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters that stage II changes."""
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+    def silenced(self, ms: Tensor, pan: Tensor) -> tuple[Tensor, Tensor]:
+        """Zeros, the training mean, in place of a sensor that this network is to do without."""
+        only = self.config.sensors
+        return ms if only != "pan" else torch.zeros_like(ms), pan if only != "ms" else torch.zeros_like(pan)
+
+
+class ADCDNet(SecondStage):
     """The network of stage II. The prior network inside it is frozen and always in eval mode.
 
     forward(ms, pan): patches (n, B, h, h) and (n, B', h·r, h·r), h = before + 1 + after of the settings.
@@ -64,6 +91,9 @@ class ADCDNet(nn.Module):
     parts: what may be exchanged for a comparison; a model file holds none of it but the published.
     ValueError for a network without a stem at a ratio other than 4.
     """
+
+    config: PatchArchitecture
+    prior: PriorNet | None
 
     def __init__(self, config: PatchArchitecture, layout: Layout, parts: Parts = PUBLISHED) -> None:
         super().__init__()
@@ -112,18 +142,8 @@ class ADCDNet(nn.Module):
         depths = [f"depth {k}" for k in range(1, len(self.config.widths) + 1)]
         return [*depths, "attended", *(["prior"] if self.config.prior else [])]
 
-    def train(self, mode: bool = True) -> ADCDNet:
-        super().train(mode)
-        if self.prior is not None:
-            self.prior.eval()
-        return self
-
-    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters that stage II changes."""
-        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
-
     def forward(self, ms: Tensor, pan: Tensor, *, branches: bool | int = False) -> Outputs:
-        ms, pan = self._silence(ms, pan)
+        ms, pan = self.silenced(ms, pan)
         depths = self.sensors.ms.backbone(ms), self.sensors.pan.backbone(pan)
         views = self.sensors.ms.view(depths[0]), self.sensors.pan.view(depths[1])
         prior = None
@@ -159,7 +179,7 @@ class ADCDNet(nn.Module):
         same_ms: what these very ms shared with another pan; their maps are taken from it.
         ValueError if the network cannot be shared.
         """
-        ms, pan = self._silence(ms, pan)
+        ms, pan = self.silenced(ms, pan)
         prior = None
         if self.prior is not None:
             with torch.no_grad():
@@ -209,13 +229,8 @@ class ADCDNet(nn.Module):
             raise ValueError("context statistics belong to head 'centre'")
         trim = border - CONTEXT_REACH
         coarse, fine = (slice(trim * r, -trim * r or None) for r in (1, self.layout.ratio))
-        ms, pan = self._silence(ms, pan)
+        ms, pan = self.silenced(ms, pan)
         return context_statistics(ms[:, :, coarse, coarse], pan[:, :, fine, fine], self.layout.ratio)
-
-    def _silence(self, ms: Tensor, pan: Tensor) -> tuple[Tensor, Tensor]:
-        """Zeros, the training mean, in place of a sensor that this network is to do without."""
-        only = self.config.sensors
-        return ms if only != "pan" else torch.zeros_like(ms), pan if only != "ms" else torch.zeros_like(pan)
 
     def _cells_of(self, x: Tensor) -> Sequence[Tensor]:
         """The cells (n, c) of maps (n, c, g, g) that the head looks at."""

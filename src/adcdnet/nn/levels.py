@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import ConvUnit
-from .streams import Down
+from .streams import Down, unit
 
 
 class Levels(nn.Module):
@@ -26,10 +25,10 @@ class Levels(nn.Module):
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
-        self.down = nn.ModuleList([pair(channels, widths[0])])
+        self.down = nn.ModuleList([_pair(channels, widths[0])])
         for wide, narrow in zip(widths[:-1], widths[1:], strict=True):  # noqa: RUF007
-            self.down.append(nn.Sequential(Down(wide, narrow, 2), _unit(narrow, narrow)))
-        self.up = nn.ModuleList(pair(a + b, a) for a, b in zip(widths[:-1], widths[1:], strict=True))  # noqa: RUF007
+            self.down.append(nn.Sequential(Down(wide, narrow, 2), unit(narrow, narrow)))
+        self.up = nn.ModuleList(_pair(a + b, a) for a, b in zip(widths[:-1], widths[1:], strict=True))  # noqa: RUF007
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         encoded: list[Tensor] = []
@@ -46,9 +45,5 @@ def enlarged(x: Tensor, factor: int) -> Tensor:
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
-def pair(c_in: int, c_out: int) -> nn.Sequential:
-    return nn.Sequential(_unit(c_in, c_out), _unit(c_out, c_out))
-
-
-def _unit(c_in: int, c_out: int) -> ConvUnit:
-    return ConvUnit(c_in, c_out, stride=1, padding="zeros")
+def _pair(c_in: int, c_out: int) -> nn.Sequential:
+    return nn.Sequential(unit(c_in, c_out), unit(c_out, c_out))

@@ -49,10 +49,10 @@ class Streams(nn.Module):
     def __init__(self, config: TileArchitecture, layout: Layout, parts: Parts) -> None:
         super().__init__()
         c = config.stream
-        self.ms = nn.ModuleList([_unit(layout.ms_bands, c), _unit(c, c)])
+        self.ms = nn.ModuleList([unit(layout.ms_bands, c), unit(c, c)])
         widths = [layout.pan_bands, *pan_widths(config, layout.ratio)]
         self.pan = nn.ModuleList(
-            _unit(c_in, c_out) if stride == 1 else Down(c_in, c_out, stride)
+            unit(c_in, c_out) if stride == 1 else Down(c_in, c_out, stride)
             for c_in, c_out, stride in zip(widths[:-1], widths[1:], pan_strides(layout.ratio), strict=True)
         )
         made = config.attention == "dia"
@@ -65,13 +65,14 @@ class Streams(nn.Module):
 
 def _through(units: nn.ModuleList, attention: Attention | None, x: Tensor) -> Stream:
     depths = []
-    for unit in units:
-        x = unit(x)
+    for layer in units:
+        x = layer(x)
         depths.append(x)
     return Stream(depths, x if attention is None else attention(x))
 
 
-def _unit(c_in: int, c_out: int) -> ConvUnit:
+def unit(c_in: int, c_out: int) -> ConvUnit:
+    """3×3 convolution that keeps the size, BatchNorm, ReLU."""
     return ConvUnit(c_in, c_out, stride=1, padding="zeros")
 
 

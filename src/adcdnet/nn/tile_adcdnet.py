@@ -17,23 +17,22 @@ says where its first pixel lies in the scene, and what is missing to the next la
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .adcdnet import Outputs
+from .adcdnet import Outputs, SecondStage
 from .architecture import Layout, TileArchitecture
-from .backbone import ConvUnit
 from .context import CONTEXT_REACH, ContextBranch, context_statistics, feature_count
 from .dia import DeformableInteractiveAttention
 from .dtm import DeepTemporalMamba, MapDepth, MapToken
 from .heads import Decision
 from .levels import Levels, enlarged
 from .parts import PUBLISHED, Parts
-from .streams import Stream, Streams, TilePrior, pan_strides, pan_widths
+from .streams import Stream, Streams, TilePrior, pan_strides, pan_widths, unit
 from .tile_sharing import Targets
 
 
@@ -47,7 +46,7 @@ class TileMaps(NamedTuple):
     first: tuple[int, int]  # row and column of the first target's MS pixel in depths and prior
 
 
-class TileADCDNet(nn.Module):
+class TileADCDNet(SecondStage):
     """The network of stage II over tiles. The prior network inside it is frozen and always in eval mode.
 
     forward(ms, pan): tiles with `border` MS pixels around their targets -> main logits (b, K, h, w), or
@@ -55,6 +54,9 @@ class TileADCDNet(nn.Module):
     In training mode main is without the context branch, and so it is in a border too narrow for its statistics.
     parts: what may be exchanged for a comparison; a model file holds none of it but the published.
     """
+
+    config: TileArchitecture
+    prior: TilePrior | None
 
     def __init__(self, config: TileArchitecture, layout: Layout, parts: Parts = PUBLISHED) -> None:
         super().__init__()
@@ -66,7 +68,7 @@ class TileADCDNet(nn.Module):
         wide = config.widths[0]
         if config.grid == "fine":
             for channels in reversed(pan_widths(config, layout.ratio)[:-1]):
-                self.refine.append(ConvUnit(wide + channels, channels, stride=1, padding="zeros"))
+                self.refine.append(unit(wide + channels, channels))
                 wide = channels
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Conv2d(wide, layout.classes, 1)
@@ -103,16 +105,6 @@ class TileADCDNet(nn.Module):
         names = [f"{sensor} {k}" for k in range(1, stages + 1)] + ["attended"]
         names += [f"level {k}" for k in range(1, self.config.levels + 1)]
         return [*names, *(["prior"] if self.config.prior else [])]
-
-    def train(self, mode: bool = True) -> TileADCDNet:
-        super().train(mode)
-        if self.prior is not None:
-            self.prior.eval()
-        return self
-
-    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters that stage II changes."""
-        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
     def forward(self, ms: Tensor, pan: Tensor, *, border: int = 0, origin: tuple[int, int] = (0, 0)) -> Tensor:
         shared = self.share(ms, pan, border=border, origin=origin)
@@ -153,7 +145,7 @@ class TileADCDNet(nn.Module):
         top, left = (first % lattice for first in origin)
         bottom, right = (-(before + n) % lattice for before, n in zip((top, left), ms.shape[2:], strict=True))
         edges = [left, right, top, bottom]
-        ms, pan = self._silence(F.pad(ms, edges), F.pad(pan, [ratio * edge for edge in edges]))
+        ms, pan = self.silenced(F.pad(ms, edges), F.pad(pan, [ratio * edge for edge in edges]))
         # the channels of one position side by side: convolutions are twice as fast on a processor
         ms, pan = (x.contiguous(memory_format=torch.channels_last) for x in (ms, pan))
         return ms, pan, (top + border, left + border)
@@ -163,8 +155,8 @@ class TileADCDNet(nn.Module):
         if not self.refine:
             return x
         first, *strides = pan_strides(self.layout.ratio)
-        for unit, finer, stride in zip(self.refine, reversed(pan.depths[:-1]), reversed(strides), strict=True):
-            x = unit(torch.cat([x if stride == 1 else enlarged(x, stride), finer], dim=1))
+        for layer, finer, stride in zip(self.refine, reversed(pan.depths[:-1]), reversed(strides), strict=True):
+            x = layer(torch.cat([x if stride == 1 else enlarged(x, stride), finer], dim=1))
         return x if first == 1 else enlarged(x, first)
 
     def masks(self, ms: Tensor, pan: Tensor, *, border: int, origin: tuple[int, int] = (0, 0)) -> dict[str, Tensor]:
@@ -209,7 +201,7 @@ class TileADCDNet(nn.Module):
         """Tiles with such a border -> (b, f, h, w) at their MS pixels."""
         trim = border - CONTEXT_REACH
         coarse, fine = (slice(trim * r, -trim * r or None) for r in (1, self.layout.ratio))
-        ms, pan = self._silence(ms, pan)
+        ms, pan = self.silenced(ms, pan)
         return context_statistics(ms[:, :, coarse, coarse], pan[:, :, fine, fine], self.layout.ratio)
 
     def _at(self, x: Tensor, shared: TileMaps, targets: Targets) -> Tensor:
@@ -221,14 +213,3 @@ class TileADCDNet(nn.Module):
             x = F.avg_pool2d(x, x.shape[2] // height)
         coarser = height // x.shape[2]
         return x.permute(0, 2, 3, 1)[targets.tile, row // coarser, col // coarser][:, :, None, None]
-
-    def _silence(self, ms: Tensor, pan: Tensor) -> tuple[Tensor, Tensor]:
-        """Zeros, the training mean, in place of a sensor that this network is to do without."""
-        only = self.config.sensors
-        return ms if only != "pan" else torch.zeros_like(ms), pan if only != "ms" else torch.zeros_like(pan)
-
-
-def _to_lattice(origin: int, length: int, lattice: int) -> tuple[int, int]:
-    """Pixels to add before and behind so many from `origin` on, to begin and end on the lattice."""
-    before = origin % lattice
-    return before, -(before + length) % lattice
