@@ -35,7 +35,7 @@ with adcdnet.Scene.open(folder / "ms.tif", folder / "pan.tif") as scene:
     network = ADCDNet(TrainConfig.of_profile("patch").network, layout).eval()
     of_bands = [(value,) * n for n in (layout.ms_bands, layout.pan_bands) for value in (2000.0, 500.0)]
     table = adcdnet.ClassTable.numbered(list("abcde"))
-    model = adcdnet.Model(network, BandStatistics(*of_bands), table, (0.2,) * 5, (0.2,) * 5)
+    model = adcdnet.Model.of_network(network, BandStatistics(*of_bands), table, (0.2,) * 5, (0.2,) * 5)
     for _ in range(3):
         before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         adcdnet.predict(model, scene, out=folder / "map.tif")

@@ -75,7 +75,7 @@ def random_model(config: PatchArchitecture, scene: Scene, classes: int = 5) -> M
     statistics = BandStatistics.measure(pixels.ms, pixels.pan, pixels.ms_valid, pixels.pan_valid)
     shares = (1 / classes,) * classes
     table = ClassTable.numbered([f"class {k + 1}" for k in range(classes)])
-    return Model(random_network(config, layout), statistics, table, shares, shares)
+    return Model.of_network(random_network(config, layout), statistics, table, shares, shares)
 
 
 # ---- equality

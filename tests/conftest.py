@@ -194,7 +194,9 @@ def build_model(layout: Layout, *, seed: int = 0, **changes: Any) -> Model:
     shares = [rng.dirichlet(np.full(layout.classes, 5.0)) for _ in range(2)]
     label_shares, drawn_shares = (tuple(share.tolist()) for share in shares)
     table = ClassTable.of(values, names)
-    return Model(network, statistics, table, label_shares, drawn_shares, RunRecord(name="tiny"), 1.0, settings.answers)
+    return Model.of_network(
+        network, statistics, table, label_shares, drawn_shares, record=RunRecord(name="tiny"), answers=settings.answers
+    )
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def tile_model(*, smooth: float = 2.0, **changes) -> Model:
             network.classifier.bias -= logits.mean((0, 2, 3))
     statistics = BandStatistics((500.0,) * 5, (280.0,) * 5, (500.0,), (280.0,))
     table, shares = ClassTable.of([2, 5, 8], ["a", "b", "c"]), (0.3, 0.3, 0.4)
-    return Model(network, statistics, table, shares, shares, answers=AnswerConfig(smooth=smooth))
+    return Model.of_network(network, statistics, table, shares, shares, answers=AnswerConfig(smooth=smooth))
 
 
 def whole(model, scene, tile):

@@ -200,7 +200,9 @@ def _of_network(
     if any(cell.method.endswith(SEEN) for cell in cells):
         seen = logits_of_test(model, pixels, ground, hidden=np.zeros_like(ground), device=device)
     parameters = sum(p.numel() for p in model.network.parameters())
-    return _Trained(logits, seen, model.drawn_shares, model.temperature, parameters, trained - started, speed)
+    return _Trained(
+        logits, seen, model.first_network.drawn_shares, model.temperature, parameters, trained - started, speed
+    )
 
 
 def logits_of_test(

@@ -82,13 +82,13 @@ def _claim(run: Run, scenes: Sequence[LabelledScene], device: str) -> Claim:
     model, classes, where = run.model, len(run.model.classes), pick_device(device)
     confusions = np.zeros((len(TAUS), classes, classes + 1), np.int64)
     for labelled in scenes:
-        step = model.network.config.targets_per_pixel(labelled.scene.ratio)
+        step = model.step
         split = run.split("" if len(scenes) == 1 else labelled.name)
-        grid = labelled.scene.grid_of(model.network.config.grid)
+        grid = labelled.scene.grid_of(model.grid)
         truth = labels_in_part(labelled.labels, grid, "the scene", split, "test")
         answers, tested = Answers.of(model, grid.shape), []
         for window, _, logits in scene_logits(
-            model, labelled.scene, engine=default_engine(model.network), device=where
+            model, labelled.scene, engine=default_engine(*model.networks), device=where
         ):
             assert logits is not None  # no window is skipped
             valid, row, col = valid_targets(logits, window.scale(step))

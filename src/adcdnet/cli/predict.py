@@ -90,7 +90,7 @@ def predict_command(
 
     budget = _bytes(memory)
     loaded = Model.load(model)
-    fine = loaded.network.config.grid == "fine"
+    fine = loaded.grid == "fine"
     expected = None if prior == "natural" else _prior(prior, loaded.classes)
     mapped = partial(
         predict,

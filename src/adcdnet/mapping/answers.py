@@ -40,9 +40,9 @@ class Answers:
         """For the logits of a model. prior: shares (K,) in which classes are expected; None: as they were labelled."""
         return cls(
             shape,
-            model.network.config.targets_per_pixel(model.network.layout.ratio),
+            model.step,
             model.label_shares if prior is None else prior,
-            model.drawn_shares,
+            (1.0,) * len(model.classes),  # log likelihoods have no shares in them
             local_priors=model.answers.local_priors,
             temperature=model.temperature,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -15,12 +15,16 @@ from torch import Tensor
 
 from adcdnet.config import AnswerConfig
 from adcdnet.errors import InputError
+from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.grid import Window, phase_words, same_phase, tiles
 from adcdnet.geo.scene import Pixels, Scene
+from adcdnet.mapping.members import Member, by_features, features_of
 from adcdnet.mapping.memory import LARGEST_BATCH, Engine
 from adcdnet.mapping.model import Model
 from adcdnet.mapping.smoothing import looks, smooth
+from adcdnet.mapping.trees import Trees
 from adcdnet.nn.adcdnet import ADCDNet, Shared
+from adcdnet.nn.context import ContextBranch
 from adcdnet.nn.networks import Network
 from adcdnet.nn.tile_adcdnet import TileADCDNet
 from adcdnet.nn.tile_sharing import Rectangle
@@ -30,14 +34,14 @@ Precision = Literal["float32", "bf16"]
 _AT_ONCE, _AT_ONCE_ON_GPU = 2**19, 2**25
 
 
-def default_engine(network: Network) -> Engine:
+def default_engine(*networks: Network) -> Engine:
     """`dense` where neighbouring patches may share their convolutions, otherwise `patch`."""
-    return "dense" if network.config.sharable else "patch"
+    return "dense" if all(network.config.sharable for network in networks) else "patch"
 
 
 def check_scene(model: Model, scene: Scene) -> None:
     """InputError if the scene's bands, ratio or phase are not those the model was trained with."""
-    layout = model.network.layout
+    layout = model.layout
     for what, here, needed in (
         ("MS bands", scene.ms_bands, layout.ms_bands),
         ("PAN bands", scene.pan_bands, layout.pan_bands),
@@ -66,28 +70,88 @@ def logits_of(
     device: torch.device | str = "cpu",
     precision: Precision = "float32",
 ) -> NDArray[np.float32]:
-    """Main logits (K, h, w) of a window, from its pixels with a halo of the model's reach; nan where invalid.
+    """Log likelihoods (K, h, w), up to a constant, of a window, from its pixels with a halo of the model's reach; nan
+    where invalid. They are those of all members, each times its weight.
 
     corner: row and column of the window in its scene, in MS pixels: tiles are laid out on a lattice that begins there.
-    h, w: MS pixels, or PAN pixels where those are the targets of the network. batch: patches at once of engine `patch`.
-    The logits of neighbours are averaged as the settings of the model say.
+    h, w: MS pixels, or PAN pixels where those are the targets. batch: patches at once of engine `patch`.
+    They are averaged with those of neighbours as the settings of the model say.
     """
-    config, margin = model.network.config, model.answers.margin
-    step = config.targets_per_pixel(model.network.layout.ratio)
-    images = model.statistics.standardise(*pixels)
-    own, inside = (without_border(border * step) for border in (config.reach, margin))
-    logits = window_logits(
-        model.network.to(device),
-        model.answers,
-        images,
+    margin, step, border = model.answers.margin, model.step, model.border
+    own, inside = (without_border(width * step) for width in (border, margin))
+    look = looks(*model.statistics.standardise(*pixels), step, sensors=model.members[0].sensors)[:, *own]
+    weighed = [member for member in model.members if member.weight]
+    total: NDArray[np.float32] | float = 0.0
+    for member, own_logits in likelihoods(
+        weighed,
+        pixels,
+        border=border,
         origin=(corner[0] - model.reach, corner[1] - model.reach),
         wanted=pixels.valid_targets(step)[own],
-        look=looks(*images, step, sensors=config.sensors)[:, *own],
         engine=engine,
         batch=batch,
+        device=device,
         precision=precision,
-    )
-    return logits[:, *inside]
+    ):
+        total = total + np.float32(member.weight) * own_logits
+    return smooth(np.asarray(total), look, model.answers.smooth, model.answers.likeness)[:, *inside]
+
+
+def likelihoods(
+    members: Sequence[Member],
+    pixels: Pixels,
+    *,
+    border: int,
+    origin: tuple[int, int],
+    wanted: NDArray[np.bool_],
+    engine: Engine | None = None,
+    batch: int = LARGEST_BATCH,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+) -> Iterator[tuple[Member, NDArray[np.float32]]]:
+    """Each member with its log likelihoods (K, h, w), up to a constant, of the targets (h, w) of a window that are
+    wanted, nan elsewhere; not averaged with neighbours.
+
+    pixels: of the window, with a border that no member sees beyond. origin: row and column in the scene, in MS pixels,
+    of the first pixel of that border. engine: of networks; None: the default of each.
+    """
+    images: dict[BandStatistics, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    features: dict[tuple[BandStatistics, str], NDArray[np.float32]] = {}
+    for member in members:
+        if member.statistics not in images:
+            images[member.statistics] = member.statistics.standardise(*pixels)
+        spare = border - member.reach
+        ms, pan = _inner(images[member.statistics], spare)
+        network = member.network
+        if network is not None:
+            logits = window_logits(
+                network.to(device),
+                AnswerConfig(smooth=0.0),
+                (ms, pan),
+                origin=(origin[0] + spare, origin[1] + spare),
+                wanted=wanted,
+                look=ms[:, :0],
+                engine=engine if engine is not None else default_engine(network),
+                batch=batch,
+                precision=precision,
+            )
+        else:
+            assert isinstance(member.classifier, ContextBranch | Trees)
+            key = member.statistics, member.sensors
+            if key not in features:
+                features[key] = features_of(ms, pan, wanted, sensors=member.sensors)
+            logits = np.full((len(member.drawn_shares), *wanted.shape), np.nan, np.float32)
+            logits[:, wanted] = by_features(member.classifier, features[key])
+        yield member, logits - np.log(np.asarray(member.drawn_shares, np.float32))[:, None, None]
+
+
+def _inner(
+    images: tuple[NDArray[np.float32], NDArray[np.float32]], border: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """ms and pan without so many MS pixels at every edge."""
+    ms, pan = images
+    ratio = pan.shape[1] // ms.shape[1]
+    return ms[:, *without_border(border)], pan[:, *without_border(border * ratio)]
 
 
 def window_logits(
@@ -223,12 +287,13 @@ def cut_patches(
 
 def read_window(model: Model, scene: Scene, window: Window) -> Pixels:
     """A window of a scene with a halo of the model's reach, mirrored at borders as the network wants it."""
-    return scene.read(window.grow(model.reach), repeat_edge=model.network.config.repeat_edge)
+    return scene.read(window.grow(model.reach), repeat_edge=model.repeat_edge)
 
 
 def tensors_of(model: Model, pixels: Pixels) -> tuple[Tensor, Tensor]:
-    """ms and pan of a window as the network takes them, with a halo of its own reach; pixels: of the model's reach."""
-    ms, pan = model.statistics.standardise(*pixels.inner(model.answers.margin))
+    """ms and pan of a window as the first network takes them, with a halo of its own reach; pixels: of the model's."""
+    first = model.first_network
+    ms, pan = first.statistics.standardise(*pixels.inner(model.reach - first.reach))
     return torch.from_numpy(ms), torch.from_numpy(pan)
 
 
@@ -247,7 +312,8 @@ def scene_logits(
 
     Windows are in MS pixels. The next window is read while one is classified.
     """
-    _check_engine(model.network, engine)
+    for network in model.networks:
+        _check_engine(network, engine)
     check_scene(model, scene)
 
     read = partial(read_window, model, scene)

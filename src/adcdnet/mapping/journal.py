@@ -22,7 +22,7 @@ from adcdnet.files import HeldFolder, remove_left, write_whole
 from adcdnet.geo.grid import Window
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.memory import Sizes
-from adcdnet.mapping.model import Model
+from adcdnet.mapping.model import Model, arrays_of, digest_of, header_of
 
 _TILES = ".tiles"  # how the folder's name ends
 _HEAD = "head.json"  # in it where tiles last: what they are of
@@ -136,11 +136,11 @@ def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str
     """What must be the same for finished tiles to be used again: network, statistics, shares, images, what of a mask
     hides, settings."""
     digest = hashlib.sha256()
-    for name, weight in model.network.state_dict().items():
-        digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+    for member in model.members:
+        digest.update(digest_of(arrays_of(member.classifier)).encode())
     images = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in scene.paths if p.exists()]
-    shares = model.label_shares, model.drawn_shares, model.temperature
-    made = model.network.config, model.answers, model.statistics, model.classes, shares
+    settings_of_members = [header_of(member) for member in model.members]
+    made = settings_of_members, model.answers, model.statistics, model.classes, model.label_shares, model.temperature
     content = (*made, images, scene.grid, scene.pan_shift, scene.mask_rule, settings)
     digest.update(repr(content).encode())
     return digest.hexdigest()

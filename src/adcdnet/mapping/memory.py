@@ -6,18 +6,21 @@ import ctypes
 import platform
 import sys
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import psutil
 
 from adcdnet.errors import InputError
 from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.backbone import MobileUnit
+from adcdnet.nn.context import feature_count
 from adcdnet.nn.encoder import Encoder
 from adcdnet.nn.networks import Network
 from adcdnet.nn.streams import pan_strides, pan_widths
 from adcdnet.nn.tile_adcdnet import TileADCDNet
 
+if TYPE_CHECKING:
+    from adcdnet.mapping.model import Model
 if sys.platform != "win32":
     import resource
 
@@ -54,15 +57,29 @@ class Sizes(NamedTuple):
     batch: int
 
 
+def sizes_of_model(model: Model, memory: int, *, used: int, engine: Engine) -> Sizes:
+    """Those with which prediction by all members, one after another, stays within `memory` bytes."""
+    reach, layout = model.reach, model.layout
+    sizes = [sizes_within(network, memory, reach=reach, used=used, engine=engine) for network in model.networks]
+    if len(model.networks) < len(model.members):
+        values = 10 * (layout.ms_bands + layout.pan_bands * layout.ratio**2)  # as of networks
+        values += 3 * feature_count(layout.ms_bands, layout.pan_bands) + 6 * layout.classes
+        sizes.append(_sizes(4 * values, 0, memory, reach=reach, used=used))
+    return Sizes(min(each.tile for each in sizes), min(each.batch for each in sizes))
+
+
 def sizes_within(network: Network, memory: int, *, reach: int, used: int, engine: Engine) -> Sizes:
     """The largest batch, then the largest tile, with which prediction stays within `memory` bytes, `used` included.
 
     InputError with the smallest amount that works if not even a tile of 16 pixels, patch by patch, fits.
     """
+    per_patch = bytes_per_patch(network) if engine == "patch" and isinstance(network, ADCDNet) else 0
+    return _sizes(_bytes_per_position(network, engine), per_patch, memory, reach=reach, used=used)
+
+
+def _sizes(each: int, per_patch: int, memory: int, *, reach: int, used: int) -> Sizes:
+    """each: bytes of one MS pixel of a tile with its halo."""
     halo = 2 * reach
-    each, per_patch = _bytes_per_position(network, engine), 0
-    if engine == "patch" and isinstance(network, ADCDNet):
-        per_patch = bytes_per_patch(network)
     free = memory - used - _OVERHEAD
     least = each * (SMALLEST_TILE + halo) ** 2
     if free < least + per_patch:

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -25,12 +26,16 @@ from adcdnet.errors import InputError, one_line
 from adcdnet.files import write_whole
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
+from adcdnet.mapping.members import Classifier, Member, feature_count_of
 from adcdnet.mapping.record import RunRecord
+from adcdnet.mapping.trees import Trees
 from adcdnet.nn.architecture import Architecture, Layout
+from adcdnet.nn.context import CONTEXT_REACH, ContextBranch
 from adcdnet.nn.networks import Network, network_of
 from adcdnet.nn.parts import PUBLISHED
 
-FORMAT = 8
+FORMAT = 9
+MOST_MEMBERS = 256
 _KEY = "adcdnet"
 _ARCHITECTURE: TypeAdapter[Architecture] = TypeAdapter(Annotated[Architecture, Field(discriminator="form")])
 _LAYOUT = TypeAdapter(Layout)
@@ -38,54 +43,116 @@ _LAYOUT = TypeAdapter(Layout)
 
 @dataclass
 class Model:
-    """A network with what it was trained on. `network` is in eval mode.
+    """Classifiers that answer together, with what they were trained on.
 
-    answers: what is done with its answers before they make a map.
-    label_shares: π, the class shares of the training labels. drawn_shares: ρ, the shares in which training met them.
-    record: how it was trained, for people and reports. temperature: see `posterior`.
-    phase: of the scenes it was trained on, see `grid`; others are not for it.
+    members: at least one. statistics: of the bands of all ground that trained. answers: what is done with the answers
+    before they make a map. label_shares: π, the class shares of the training labels. record: how it was trained, for
+    people and reports. temperature: see `posterior`. phase: of the scenes it was trained on, see `grid`; others are not
+    for it.
     """
 
-    network: Network
+    members: tuple[Member, ...]
+    layout: Layout
     statistics: BandStatistics
     classes: ClassTable
     label_shares: tuple[float, ...]
-    drawn_shares: tuple[float, ...]
     record: RunRecord = field(default_factory=RunRecord)
     temperature: float = 1.0
     answers: AnswerConfig = field(default_factory=AnswerConfig)
     phase: tuple[float, float] = (0.0, 0.0)
 
+    @classmethod
+    def of_network(
+        cls,
+        network: Network,
+        statistics: BandStatistics,
+        classes: ClassTable,
+        label_shares: tuple[float, ...],
+        drawn_shares: tuple[float, ...],
+        **more: Any,
+    ) -> Model:
+        """Of a single member. more: record, temperature, answers and phase, as of the class."""
+        member = Member(
+            name="adcdnet",
+            classifier=network,
+            statistics=statistics,
+            drawn_shares=drawn_shares,
+            sensors=network.config.sensors,
+        )
+        return cls((member,), network.layout, statistics, classes, label_shares, **more)
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Those among the members."""
+        return tuple(member.network for member in self.members if member.network is not None)
+
+    @property
+    def first_network(self) -> Member:
+        """The first member that is one. InputError where all are trees and perceptrons."""
+        for member in self.members:
+            if member.network is not None:
+                return member
+        names = ", ".join(dict.fromkeys(member.name for member in self.members))
+        raise InputError(f"a network is needed, this model has {names}; train one with adcdnet among its --members")
+
+    @property
+    def network(self) -> Network:
+        """That of `first_network`."""
+        network = self.first_network.network
+        assert network is not None
+        return network
+
+    @property
+    def grid(self) -> Literal["coarse", "fine"]:
+        """That of its answers: of MS, or of PAN."""
+        return self.networks[0].config.grid if self.networks else "coarse"
+
+    @property
+    def step(self) -> int:
+        """Its answers per MS pixel and axis."""
+        return self.layout.ratio if self.grid == "fine" else 1
+
+    @property
+    def repeat_edge(self) -> bool:
+        """How images go on beyond the edge of their scene: see `Scene.read`."""
+        return bool(self.networks and self.networks[0].config.repeat_edge)
+
+    @property
+    def border(self) -> int:
+        """MS pixels that its members see on every side of a target."""
+        return max(member.reach for member in self.members)
+
     @property
     def reach(self) -> int:
-        """How far an answer depends on pixels, in MS pixels: what the network sees, of neighbours that count too."""
-        return self.network.config.reach + self.answers.margin
+        """How far an answer depends on pixels, in MS pixels: what members see, of neighbours that count too."""
+        return self.border + self.answers.margin
 
     @property
     def guard(self) -> int:
         """MS pixels between training and test ground, as `TrainConfig.guard`."""
-        return self.network.config.guard + self.answers.margin
+        return max([CONTEXT_REACH, *(network.config.guard for network in self.networks)]) + self.answers.margin
 
     def save(self, path: Path) -> None:
         """Written beside the target and moved into place. InputError where that fails."""
-        if self.network.parts != PUBLISHED:
+        if any(network.parts != PUBLISHED for network in self.networks):
             raise ValueError("a network with exchanged parts serves comparisons; a model file could not rebuild it")
-        weights = {name: value.contiguous() for name, value in self.network.cpu().state_dict().items()}
+        arrays: dict[str, Tensor] = {}
+        for number, member in enumerate(self.members):
+            arrays |= {f"{number}.{name}": value for name, value in arrays_of(member.classifier).items()}
         header = {
             "format": FORMAT,
-            "network": asdict(self.network.config),
+            "members": [header_of(member) for member in self.members],
             "answers": self.answers.model_dump(),
-            "layout": asdict(self.network.layout),
+            "layout": asdict(self.layout),
             "statistics": asdict(self.statistics),
             "classes": {name: values for name, values in asdict(self.classes).items() if values},
             "label_shares": self.label_shares,
-            "drawn_shares": self.drawn_shares,
             "temperature": self.temperature,
             "record": self.record.to_dict(),
-            "weights_sha256": _digest(weights),
+            "weights_sha256": digest_of(arrays),
             **({"phase": self.phase} if any(self.phase) else {}),
         }
-        write_whole(path, save(weights, {_KEY: json.dumps(header, ensure_ascii=False)}))
+        write_whole(path, save(arrays, {_KEY: json.dumps(header, ensure_ascii=False)}))
 
     @classmethod
     def load(cls, path: Path) -> Model:
@@ -96,7 +163,7 @@ class Model:
         try:
             with safe_open(file, framework="pt") as opened:
                 metadata = opened.metadata() or {}
-                weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise InputError(
                 f"{file} is not a model file, or is damaged ({error}); train again or copy it again"
@@ -106,7 +173,7 @@ class Model:
         try:
             header = json.loads(metadata[_KEY])
             if header["format"] == FORMAT:
-                return cls._rebuild(header, weights)
+                return cls._rebuild(header, arrays)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError, OverflowError) as error:
             raise InputError(f"{file} is damaged: {_reason(error)}; train again or copy it again") from error
         raise InputError(
@@ -115,42 +182,115 @@ class Model:
         )
 
     @classmethod
-    def _rebuild(cls, header: dict[str, Any], weights: dict[str, Tensor]) -> Model:
+    def _rebuild(cls, header: dict[str, Any], arrays: dict[str, Tensor]) -> Model:
         """ValueError and its like where something is not as a training leaves it."""
-        architecture, layout = (
-            _ARCHITECTURE.validate_python(header["network"]),
-            _LAYOUT.validate_python(header["layout"]),
-        )
-        # shapes first: a few bytes of settings can ask for any amount of memory
-        with torch.device("meta"):
-            network = network_of(architecture, layout)
-        _check_weights(network.state_dict(), weights)
-        if header["weights_sha256"] != _digest(weights):
+        layout = _LAYOUT.validate_python(header["layout"])
+        if not 0 < len(header["members"]) <= MOST_MEMBERS:
+            raise ValueError(f"it has {len(header['members'])} members, need 1 to {MOST_MEMBERS}")
+        own: list[dict[str, Tensor]] = [{} for _ in header["members"]]
+        for name, value in arrays.items():
+            number, _, inner = name.partition(".")
+            own[int(number)][inner] = value
+        members = tuple(_member_of(*each, layout) for each in zip(header["members"], own, strict=True))
+        if header["weights_sha256"] != digest_of(arrays):
             raise ValueError("its weights are not those that were saved (their checksum differs)")
-        network.load_state_dict(weights, assign=True)
-        statistics = BandStatistics(**{name: tuple(values) for name, values in header["statistics"].items()})
+        statistics = _statistics_of(header, layout)
         classes = ClassTable(**{name: tuple(values) for name, values in header["classes"].items()})
-        shares = tuple(header["label_shares"]), tuple(header["drawn_shares"])
+        if len(classes) != layout.classes:
+            raise ValueError(f"the class table has {len(classes)} classes, the network {layout.classes}")
         phase = tuple(header.get("phase", (0.0, 0.0)))
-        _check_values(layout, statistics, classes, shares, header["temperature"], phase)
-        return cls(
-            network.eval(),
+        _check_numbers("phase", phase, 2)
+        _check_numbers("label_shares", header["label_shares"], layout.classes, positive=True)
+        _check_numbers("temperature", (header["temperature"],), 1, positive=True)
+        if not any(member.weight for member in members):
+            raise ValueError("the weights of all members are 0")
+        model = cls(
+            members,
+            layout,
             statistics,
             classes,
-            *shares,
+            tuple(header["label_shares"]),
             RunRecord.from_dict(header["record"]),
             float(header["temperature"]),
             AnswerConfig.model_validate(header["answers"]),
             (float(phase[0]), float(phase[1])),
         )
+        grids = {(n.config.grid, n.config.repeat_edge) for n in model.networks}
+        if len(grids) > 1 or (model.grid == "fine" and len(model.networks) < len(members)):
+            raise ValueError("its members answer on different grids")
+        return model
 
 
-def _digest(weights: Mapping[str, Tensor]) -> str:
+def arrays_of(classifier: Classifier) -> dict[str, Tensor]:
+    """What is kept of a classifier as tensors, by name."""
+    if isinstance(classifier, Trees):
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in classifier.arrays().items()}
+    return {name: value.cpu().contiguous() for name, value in classifier.state_dict().items()}
+
+
+def header_of(member: Member) -> dict[str, Any]:
+    """What is kept of a member as text."""
+    network = member.network
+    kind = "network" if network is not None else "perceptron"
+    return {
+        "name": member.name,
+        "kind": member.classifier.kind if isinstance(member.classifier, Trees) else kind,
+        "weight": member.weight,
+        "sensors": member.sensors,
+        "statistics": asdict(member.statistics),
+        "drawn_shares": member.drawn_shares,
+        **({} if network is None else {"network": asdict(network.config)}),
+    }
+
+
+def _member_of(header: dict[str, Any], arrays: dict[str, Tensor], layout: Layout) -> Member:
+    """ValueError and its like where something is not as a training leaves it."""
+    kind, sensors = header["kind"], header["sensors"]
+    _check_numbers("drawn_shares", header["drawn_shares"], layout.classes, positive=True)
+    _check_numbers("weight", (header["weight"],), 1)
+    if header["weight"] < 0:
+        raise ValueError(f"a member weighs {header['weight']}; 0 or more is needed")
+    classifier: Classifier
+    if kind in ("network", "perceptron"):
+        # shapes first: a few bytes of settings can ask for any amount of memory
+        with torch.device("meta"):
+            if kind == "network":
+                classifier = network_of(_ARCHITECTURE.validate_python(header["network"]), layout)
+            else:
+                inputs = feature_count_of(sensors, layout.ms_bands, layout.pan_bands)
+                classifier = ContextBranch(inputs, layout.classes)
+        _check_weights(classifier.state_dict(), arrays)
+        classifier.load_state_dict(arrays, assign=True)
+        classifier.eval()
+    else:
+        inputs = feature_count_of(sensors, layout.ms_bands, layout.pan_bands)
+        as_numpy = {name: array.numpy() for name, array in arrays.items()}
+        classifier = Trees.checked(kind, inputs, layout.classes, as_numpy)
+    return Member(
+        name=str(header["name"]),
+        classifier=classifier,
+        statistics=_statistics_of(header, layout),
+        drawn_shares=tuple(header["drawn_shares"]),
+        weight=float(header["weight"]),
+        sensors=sensors,
+    )
+
+
+def _statistics_of(header: dict[str, Any], layout: Layout) -> BandStatistics:
+    """ValueError where they are not those of so many bands."""
+    statistics = BandStatistics(**{name: tuple(values) for name, values in header["statistics"].items()})
+    for name, values in asdict(statistics).items():
+        bands = layout.ms_bands if name.startswith("ms") else layout.pan_bands
+        _check_numbers(name, values, bands, positive=name.endswith("deviation"))
+    return statistics
+
+
+def digest_of(weights: Mapping[str, Tensor]) -> str:
     """SHA-256 of names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.contiguous().numpy().tobytes())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -168,34 +308,13 @@ def _check_weights(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) 
             raise ValueError(f"{name} holds values that are no finite numbers")
 
 
-def _check_values(
-    layout: Layout,
-    statistics: BandStatistics,
-    classes: ClassTable,
-    shares: tuple[tuple[float, ...], tuple[float, ...]],
-    temperature: float,
-    phase: tuple[float, ...],
-) -> None:
+def _check_numbers(name: str, values: Sequence[float], count: int, *, positive: bool = False) -> None:
     """ValueError where a number is not finite or out of its range, or there are too few or too many."""
-    ms, pan, k = layout.ms_bands, layout.pan_bands, layout.classes
-    numbers: dict[str, tuple[Sequence[float], int, bool]] = {  # values, how many are needed, whether above 0
-        "ms_mean": (statistics.ms_mean, ms, False),
-        "ms_deviation": (statistics.ms_deviation, ms, True),
-        "pan_mean": (statistics.pan_mean, pan, False),
-        "pan_deviation": (statistics.pan_deviation, pan, True),
-        "label_shares": (shares[0], k, True),
-        "drawn_shares": (shares[1], k, True),
-        "temperature": ((temperature,), 1, True),
-        "phase": (phase, 2, False),
-    }
-    for name, (values, count, positive) in numbers.items():
-        if len(values) != count:
-            raise ValueError(f"{name} holds {len(values)} numbers, {count} are needed")
-        wrong = [v for v in values if not math.isfinite(v) or (positive and v <= 0)]
-        if wrong:
-            raise ValueError(f"{name} holds {wrong[0]}; a finite number{' above 0' if positive else ''} is needed")
-    if len(classes) != k:
-        raise ValueError(f"the class table has {len(classes)} classes, the network {k}")
+    if len(values) != count:
+        raise ValueError(f"{name} holds {len(values)} numbers, {count} are needed")
+    wrong = [v for v in values if not math.isfinite(v) or (positive and v <= 0)]
+    if wrong:
+        raise ValueError(f"{name} holds {wrong[0]}; a finite number{' above 0' if positive else ''} is needed")
 
 
 def _reason(error: Exception) -> str:

@@ -28,7 +28,7 @@ from adcdnet.mapping.answers import Answers
 from adcdnet.mapping.device import pick_device
 from adcdnet.mapping.engine import Precision, check_scene, default_engine, scene_logits, valid_targets
 from adcdnet.mapping.journal import Journal, fingerprint
-from adcdnet.mapping.memory import Engine, Sizes, give_back, resident, sizes_within
+from adcdnet.mapping.memory import Engine, Sizes, give_back, resident, sizes_of_model
 from adcdnet.mapping.model import Model, Run
 from adcdnet.mapping.progress import Progress, silent
 
@@ -74,29 +74,30 @@ def predict(
         model = model.model
     elif not isinstance(model, Model):
         model = Model.load(Path(model))
-    engine = engine or default_engine(model.network)
+    engine = engine or default_engine(*model.networks)
     check_scene(model, scene)
     written = [Path(p) for p in (out, probabilities) if p is not None]
     for path in written:
         require_file_name(path)
     _refuse_overwriting(written, scene)
-    grid = scene.grid_of(model.network.config.grid)
+    grid = scene.grid_of(model.grid)
     if sieved >= grid.height * grid.width:
         raise InputError(
             f"patches of fewer than {sieved} pixels are to go, but the map of {scene.name} has only "
             f"{grid.height}×{grid.width}; ask for a smaller --sieve"
         )
-    where, home = pick_device(device), next(model.network.parameters()).device
+    where = pick_device(device)
     give_back()
     used = _READ_ON_GPU if where.type == "cuda" else resident()
-    sizes = sizes_within(model.network, memory, reach=model.reach, used=used, engine=engine)
+    sizes = sizes_of_model(model, memory, used=used, engine=engine)
     classify = partial(scene_logits, model, scene, engine=engine, device=where, precision=precision)
     answers = Answers.of(model, grid.shape, prior=prior)
     journal = Journal(
         Path(out), fingerprint(model, scene, (engine, precision, where.type)), scene.chosen, lasting=resume
     )
     with ExitStack() as stack:
-        stack.callback(model.network.to, home)
+        for network in model.networks:
+            stack.callback(network.to, next(network.parameters()).device)
         # entered first, left last: what was handed over is written before the files are closed
         files = _open_files(stack, out, probabilities, grid, model.classes, _tags(model, tau, prior, sieved))
         sizes = journal.begin(sizes)

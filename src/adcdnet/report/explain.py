@@ -131,7 +131,8 @@ def explain(
     heads = [_Head(network, sensor) for sensor in network.dtm if network.config.sensors in ("both", sensor)]
     few = max(16, _MATRICES // max(8 * head.length**2 * head.whole.mamba.A_log.numel() for head in heads))
     passes = 1 if np.count_nonzero(index >= 0) * sum(head.bytes for head in heads) <= _KEPT else 2
-    shift = torch.log(torch.tensor(model.label_shares)) - torch.log(torch.tensor(model.drawn_shares))
+    expected = torch.log(torch.tensor(model.label_shares))
+    shift = expected - torch.log(torch.tensor(model.first_network.drawn_shares))
     pixels = np.zeros(len(labels.classes), np.int64)
     sums = [np.zeros((len(pixels), 3 * head.length + 3)) for head in heads]
     with torch.inference_mode(), ExitStack() as listening:
@@ -142,7 +143,7 @@ def explain(
             """Truth (b,), the map's answer (b,) and the tokens of each head, some pixels at a time."""
             walk = _answers(model, scene, index, few, _counted(progress, before, passes))
             for truth, outputs in walk:
-                yield truth, (outputs.main + shift).argmax(1).numpy(), [head.heard for head in heads]
+                yield truth, (outputs.main + expected).argmax(1).numpy(), [head.heard for head in heads]
 
         kept = []
         for some in seen(0):
@@ -260,15 +261,18 @@ def _counted(progress: Progress, before: int, passes: int) -> Progress:
 def _answers(
     model: Model, scene: Scene, index: NDArray[np.int16], few: int, progress: Progress
 ) -> Iterator[tuple[NDArray[np.int16], Outputs]]:
-    """Class indices (b,) and logits of all heads, `few` labelled pixels at a time; of the main head as in a map, but
-    for the shares of the classes around each pixel."""
+    """Class indices (b,) and answers of all heads, `few` labelled pixels at a time: logits of the DTM heads of the
+    first network, and in the place of its main head log likelihoods as in a map, but for the shares of the classes
+    around each pixel."""
     network, config = model.network, model.network.config
+    drawn = torch.log(torch.tensor(model.first_network.drawn_shares))
+    single = len(model.members) == 1 and not model.answers.smooth and isinstance(network, ADCDNet)
     windows = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (index[w.slices] >= 0).any()]
     for done, window in enumerate(windows, start=1):
         pixels = read_window(model, scene, window)
         row, col = np.nonzero((index[window.slices] >= 0) & pixels.inner(model.reach).valid)
         mapped = None
-        if len(row) and (model.answers.smooth or isinstance(network, TileADCDNet)):
+        if len(row) and not single:
             mapped = logits_of(model, pixels, engine=default_engine(network), corner=(window.row, window.col))
         ms, pan = tensors_of(model, pixels)
         shared: Shared | TileMaps | None = None
@@ -282,12 +286,12 @@ def _answers(
             main = None if mapped is None else torch.from_numpy(mapped[:, r, c].T)
             if shared is not None:
                 targets = Targets(*(torch.from_numpy(i) for i in (np.zeros_like(r), r, c)))
-                own = network.classify(shared, targets) if main is None else main  # type: ignore[arg-type]
+                own = network.classify(shared, targets) - drawn if main is None else main  # type: ignore[arg-type]
                 outputs = Outputs(own, *network.classify_branches(shared, targets))  # type: ignore[arg-type]
             else:
                 assert isinstance(network, ADCDNet)
                 outputs = network(*cut_patches(network, ms, pan, r, c), branches=True)
-                outputs = outputs if main is None else outputs._replace(main=main)
+                outputs = outputs._replace(main=outputs.main - drawn if main is None else main)
             yield index[window.slices][r, c], outputs
         progress("explain", done, len(windows), {})
 

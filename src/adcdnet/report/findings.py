@@ -62,17 +62,17 @@ class Findings:
     @property
     def step(self) -> int:
         """Map pixels per MS pixel and axis: 1, or the ratio where PAN pixels are mapped."""
-        return self.files.model.network.config.targets_per_pixel(self.scene.ratio)
+        return self.files.model.step
 
     @property
     def grid(self) -> Grid:
         """That of the map."""
-        return self.scene.grid_of(self.files.model.network.config.grid)
+        return self.scene.grid_of(self.files.model.grid)
 
     @property
     def pixels(self) -> str:
         """What a pixel of the map is one of: "MS pixels" or "PAN pixels"."""
-        return "MS pixels" if self.files.model.network.config.grid == "coarse" else "PAN pixels"
+        return "MS pixels" if self.files.model.grid == "coarse" else "PAN pixels"
 
 
 def find_product(
@@ -87,7 +87,7 @@ def find_product(
         named = own
         beside = files.folder / "probabilities.tif"
         soft = soft or (beside if beside.exists() and not files.scene else None)
-    step = files.model.network.config.targets_per_pixel(scene.ratio)
+    step = files.model.step
     small = scene.grid.height * scene.grid.width * step**2 <= PREDICTED
     if named is not None and (soft is not None or not small):
         return Product(named, soft, made=False)
@@ -114,7 +114,7 @@ def look(
 ) -> Findings:
     """Judge the map by the labels of the test part; by all labels where the run's split is of another scene."""
     split, truth, evaluation = None, None, None
-    grid = scene.grid_of(files.model.network.config.grid)
+    grid = scene.grid_of(files.model.grid)
     notes = scene.notes + _which(files)
     if files.split is not None:
         with RasterReader(files.split) as raster:

@@ -128,16 +128,16 @@ class Trained:
         self, area: TrainingArea, classes: ClassTable, config: TrainConfig, record: RunRecord | None = None
     ) -> Model:
         """The network with all that a map needs."""
-        return Model(
+        return Model.of_network(
             self.network,
             area.statistics,
             classes,
             self.schedule.label_shares,
             self.schedule.drawn_shares,
-            record or RunRecord(),
-            self.temperature,
-            config.answers,
-            area.phase,
+            record=record or RunRecord(),
+            temperature=self.temperature,
+            answers=config.answers,
+            phase=area.phase,
         )
 
 
