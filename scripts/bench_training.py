@@ -29,9 +29,9 @@ from adcdnet.geo.scene import Scene
 from adcdnet.nn.architecture import Layout
 from adcdnet.split.blocks import split_blocks
 from adcdnet.training.area import TrainingArea
-from adcdnet.training.loop import History, build_network
-from adcdnet.training.schedule import schedule_of
-from adcdnet.training.stage2 import Supervision, losses_of
+from adcdnet.training.stages.loop import History, build_network
+from adcdnet.training.stages.schedule import schedule_of
+from adcdnet.training.stages.stage2 import Supervision, losses_of
 
 DRAWS = {
     "patches": {"sampling": "patch", "stage2": {"batch": 128}},

@@ -35,7 +35,7 @@ from adcdnet.nn.architecture import Layout
 from adcdnet.split.parts import TRAIN, UNUSED, VALIDATION, Split
 from adcdnet.training.area import TrainingArea
 from adcdnet.training.borders import stack
-from adcdnet.training.loop import History, build_network
+from adcdnet.training.stages.loop import History, build_network
 from adcdnet.training.run import train_network
 from adcdnet.training.scenes import training_area
 

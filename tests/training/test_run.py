@@ -25,13 +25,13 @@ from adcdnet.split.blocks import split_blocks
 from adcdnet.split.parts import TEST, TRAIN, VALIDATION
 from adcdnet.training import context
 from adcdnet.training.area import TrainingArea
-from adcdnet.training.context import labelled_statistics, train_context
-from adcdnet.training.loop import History, build_network, repeatable
+from adcdnet.training.stages.context import labelled_statistics, train_context
+from adcdnet.training.stages.loop import History, build_network, repeatable
 from adcdnet.training.run import train
-from adcdnet.training.schedule import DENSE_FROM, schedule_of, suited_to, within_passes
-from adcdnet.training.stage1 import train_prior
-from adcdnet.training.stage2 import Supervision, losses_of, train_round, train_stage2
-from adcdnet.training.validate import validate
+from adcdnet.training.stages.schedule import DENSE_FROM, schedule_of, suited_to, within_passes
+from adcdnet.training.stages.stage1 import train_prior
+from adcdnet.training.stages.stage2 import Supervision, losses_of, train_round, train_stage2
+from adcdnet.training.stages.validate import validate
 from conftest import PIXEL, QUICK
 
 CPU = torch.device("cpu")
@@ -236,7 +236,7 @@ def test_every_weight_of_stage_2_moves(labelled_pair, tmp_path, monkeypatch):
 
 
 def test_a_collapse_ends_the_run(labelled_pair, tmp_path, monkeypatch):
-    monkeypatch.setattr("adcdnet.training.stage1.effective_rank", lambda _: 1.2)
+    monkeypatch.setattr("adcdnet.training.stages.stage1.effective_rank", lambda _: 1.2)
     with pytest.raises(InputError, match=r"stage I collapsed: after 1 steps .* effective rank 1.20 of 6; raise"):
         labelled_pair.train(tmp_path / "run")
     assert not (tmp_path / "run" / "model.safetensors").exists()
@@ -276,7 +276,7 @@ def test_the_model_is_the_end_whatever_validation_said_before(labelled_pair, tmp
         confusion = confusion_matrix(np.repeat([0, 1], 20), np.repeat(right, 20), 3)
         return replace(validate(network, *rest), scores=scores(confusion))
 
-    monkeypatch.setattr("adcdnet.training.stage2.validate", validated)
+    monkeypatch.setattr("adcdnet.training.stages.stage2.validate", validated)
     run = labelled_pair.train(tmp_path / "run", stage2={"steps": 10}, validations=5)
     assert len(looks) == 5
     assert run.model.record.validation["kappa"] == 0
@@ -394,7 +394,7 @@ def test_mixed_samples_have_mixed_labels(labelled_pair, monkeypatch, sampling):
 def test_the_last_steps_mix_nothing(labelled_pair, tmp_path, monkeypatch):
     flags = []
     monkeypatch.setattr(
-        "adcdnet.training.stage2.losses_of",
+        "adcdnet.training.stages.stage2.losses_of",
         lambda *a, mixed, **k: flags.append(mixed) or losses_of(*a, mixed=mixed, **k),
     )
     labelled_pair.train(tmp_path / "run", stage2={"steps": 10}, mixup=0.6)
@@ -420,7 +420,7 @@ def few_labels(labelled_pair, tmp_path, name="few", counts=(60, 60, 60), progres
 
     with pytest.MonkeyPatch.context() as patch, labelled_pair.open() as scene:
         patch.setattr(TrainingArea, "draw_patches", watched)
-        patch.setattr("adcdnet.training.stage2.train_round", begin)
+        patch.setattr("adcdnet.training.stages.stage2.train_round", begin)
         labels = labelled_pair.read_labels(scene)
         rng = np.random.default_rng(0)
         index = np.full_like(labels.index, -1)
@@ -518,7 +518,7 @@ def test_ctrl_c_between_the_rounds_leaves_the_first(labelled_pair, tmp_path, mon
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("adcdnet.training.stage2.logits_on", interrupt)  # nothing validates here
+    monkeypatch.setattr("adcdnet.training.stages.stage2.logits_on", interrupt)  # nothing validates here
     run = few_labels(labelled_pair, tmp_path)[0]
     assert same_weights(run.model, alone.model)
     assert run.model.record.interrupted_at_step == alone.model.record.steps
@@ -526,8 +526,8 @@ def test_ctrl_c_between_the_rounds_leaves_the_first(labelled_pair, tmp_path, mon
 
 
 def test_of_very_much_ground_without_labels_some_windows_are_enough(labelled_pair, tmp_path, monkeypatch):
-    monkeypatch.setattr("adcdnet.training.stage2.MOST_UNLABELLED", 300)
-    monkeypatch.setattr("adcdnet.training.stage2.WINDOW", 16)
+    monkeypatch.setattr("adcdnet.training.stages.stage2.MOST_UNLABELLED", 300)
+    monkeypatch.setattr("adcdnet.training.stages.stage2.WINDOW", 16)
     places = few_labels(labelled_pair, tmp_path)[1][0][1].places
     assert 300 <= len(places) < 300 + 16 * 16
     window = places // 16

@@ -18,10 +18,10 @@ from adcdnet.nn.tile_adcdnet import TileADCDNet
 from adcdnet.report.explain import explain
 from adcdnet.split.parts import TEST, TRAIN, VALIDATION, Split
 from adcdnet.training.area import TrainingArea
-from adcdnet.training.radius import effective_radius
+from adcdnet.training.stages.radius import effective_radius
 from adcdnet.training.run import train
-from adcdnet.training.schedule import schedule_of, suited_to
-from adcdnet.training.stage2 import _jittered
+from adcdnet.training.stages.schedule import schedule_of, suited_to
+from adcdnet.training.stages.stage2 import _jittered
 from conftest import PIXEL, LabelledPair, write_tif_file
 
 QUICK = {

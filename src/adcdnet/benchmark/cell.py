@@ -51,9 +51,9 @@ from adcdnet.split.folds import block_folds, random_folds
 from adcdnet.split.parts import TEST, TRAIN, Split, leakage
 from adcdnet.training.area import TrainingArea
 from adcdnet.training.borders import refine, with_border
-from adcdnet.training.loop import History, build_network
-from adcdnet.training.run import train_network
-from adcdnet.training.schedule import suited_to
+from adcdnet.training.stages.loop import History, build_network
+from adcdnet.training.stages.schedule import suited_to
+from adcdnet.training.stages.train import train_network
 
 TAUS = (0.0, 0.5, 1.0)
 Protocol = Literal["blocks", "strips", "random"]  # what is tested: see `folds`

@@ -18,6 +18,7 @@ from adcdnet.errors import InputError, one_line
 from adcdnet.nn.architecture import Architecture, TileArchitecture
 
 Profile = Literal["default", "plain", "patch", "paper"]
+MemberName = Literal["adcdnet", "plain", "forest", "boosting", "perceptron"]
 
 
 class _Settings(BaseModel):
@@ -62,6 +63,7 @@ class SplitConfig(_Settings):
 
     unit: Literal["blocks", "polygons", "random"] = "blocks"  # what stays in one part
     block: int | None = Field(None, ge=1)  # MS pixels per side; None: chosen from the scene
+    folds: int = Field(5, ge=1, le=20)  # each tests once, the others train; 1: a single split, by the shares below
     validation: float = Field(0.15, ge=0, lt=1)
     test: float = Field(0.25, ge=0, lt=1)
 
@@ -77,6 +79,7 @@ class TrainConfig(_Settings):
 
     profile: str = "default"  # the name of the profile these settings began with, for the record
     seed: int = Field(0, ge=0)
+    members: tuple[MemberName, ...] = Field(("adcdnet", "boosting", "forest", "perceptron"), min_length=1)
     network: Annotated[Architecture, Field(discriminator="form")] = TileArchitecture()
     answers: AnswerConfig = AnswerConfig()
     split: SplitConfig = SplitConfig()
@@ -138,6 +141,11 @@ class TrainConfig(_Settings):
         return all(getattr(self.network, part) == getattr(full, part) for part in ("attention", "dtm", "prior"))
 
     @property
+    def plain(self) -> bool:
+        """Whether none of the paper's parts is there."""
+        return self.without_parts().network == self.network
+
+    @property
     def reach(self) -> int:
         """How far an answer depends on pixels, in MS pixels: what the network sees of the target and of the neighbours
         it is averaged with."""
@@ -146,7 +154,7 @@ class TrainConfig(_Settings):
     @property
     def guard(self) -> int:
         """MS pixels between the parts of a split. A network over patches sees no further; to one over tiles what lies
-        beyond hardly counts (`adcdnet.training.radius`)."""
+        beyond hardly counts (`adcdnet.training.stages.radius`)."""
         return self.network.guard + self.answers.margin
 
     def over_patches(self) -> TrainConfig:
@@ -158,9 +166,13 @@ class TrainConfig(_Settings):
         patches["network"] |= {name: getattr(self.network, name) for name in kept}
         return self.replace(patches)
 
+    def without_parts(self) -> TrainConfig:
+        """The same without prior, DIA and DTM."""
+        return self.replace(_departures("plain"))
+
     def for_few_labels(self) -> TrainConfig:
         """What becomes of these settings where labels are few: a network over patches, without prior, DIA and DTM."""
-        return self.over_patches().replace(_departures("plain"))
+        return self.over_patches().without_parts()
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(exclude_none=True))

@@ -329,6 +329,16 @@ def split_name(scene: str = "") -> str:
     return f"split-{scene}.tif" if scene else "split.tif"
 
 
+def folds_name(scene: str = "") -> str:
+    """The file with the fold in which each pixel of a scene was tested."""
+    return f"folds-{scene}.tif" if scene else "folds.tif"
+
+
+def held_out_name(scene: str = "") -> str:
+    """The map of a scene's labelled ground by members that did not train there."""
+    return f"held-out-{scene}.tif" if scene else "held-out.tif"
+
+
 @dataclass
 class Run:
     """What one training left: the model, and the folder with its files."""

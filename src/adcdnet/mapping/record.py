@@ -15,8 +15,10 @@ class RunRecord:
 
     name: of the run. scene: of the scene, or of all, separated by commas. settings: as in config.toml.
     chosen_bands: those asked for, of "ms" and "pan". pan_shift: rows and columns that PAN was moved by.
-    labelled_pixels: by part of the split. block: side in MS pixels. leakage: shares of the test pixels.
-    effective_rank: of stage I's features. effective_radius: see `training.radius`, in MS pixels.
+    folds: that tested in turn; 1: a single split. members: weight of each, and OA, AA and kappa of it alone at tau 1.
+    labelled_pixels: by part of the split, or by fold. cross_validation: scores of all folds at tau 1; validation: of
+    the validation part of a single split. block: side in MS pixels. leakage: shares of the test pixels.
+    effective_rank: of stage I's features. effective_radius: see `training.stages.radius`, in MS pixels.
     scenes: of each of several, labelled_pixels, block, part and pan_shift.
     """
 
@@ -30,6 +32,8 @@ class RunRecord:
     pan_bands: tuple[str | None, ...] = ()
     chosen_bands: Mapping[str, list[str]] = field(default_factory=dict)
     pan_shift: tuple[int, int] = (0, 0)
+    folds: int = 1
+    members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     labelled_pixels: Mapping[str, int] = field(default_factory=dict)
     block: int | None = None
     leakage: Mapping[str, float | None] = field(default_factory=dict)
@@ -41,6 +45,7 @@ class RunRecord:
     effective_rank: float | None = None
     effective_radius: int | None = None
     validation: Mapping[str, Any] | None = None
+    cross_validation: Mapping[str, Any] | None = None
     calibration: Mapping[str, float] | None = None
     self_trained: int | None = None
     interrupted_at_step: int | None = None

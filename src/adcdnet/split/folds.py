@@ -85,6 +85,50 @@ def block_folds(
     return splits
 
 
+def polygon_folds(labels: Labels, valid: NDArray[np.bool_], *, reach: int, folds: int, seed: int) -> list[Split]:
+    """One split per fold, its test part being the polygons of that fold; all other ground beyond the guard trains.
+
+    The polygons of each class are dealt from the largest to the smallest, each to the fold that has least of the class.
+    Raises InputError for labels that are a raster, for a class with too few labelled pixels, and for one of fewer
+    polygons than folds.
+    """
+    if labels.polygons is None:
+        raise InputError("labels are a raster, which knows no polygons; use --split blocks, or label with polygons")
+    index = np.where(valid, labels.index, -1)
+    check_counts(index, labels.classes)
+    number = np.full(index.shape, -1)
+    number[index >= 0] = np.unique(labels.polygons[index >= 0], return_inverse=True)[1]
+    size = np.bincount(number[index >= 0])
+    class_of = np.empty(len(size), np.int64)
+    class_of[number[index >= 0]] = index[index >= 0]
+    rng, fold = np.random.default_rng(seed), np.empty(len(size), np.int64)
+    total = np.zeros(folds)
+    for k, name in enumerate(labels.classes.names):
+        own = rng.permutation(np.flatnonzero(class_of == k))
+        if len(own) < folds:
+            raise InputError(
+                f"class '{name}' has {len(own)} polygons, too few for {folds} folds; draw more of it, or ask for fewer"
+            )
+        held = np.zeros(folds)
+        for polygon in own[np.argsort(-size[own], kind="stable")]:
+            into = np.lexsort((total, held))[0]
+            fold[polygon] = into
+            held[into] += size[polygon]
+            total[into] += size[polygon]
+    splits = []
+    for number_of_fold in range(folds):
+        tested = (number >= 0) & (fold[number] == number_of_fold)
+        parts = add_guard(np.where(tested, TEST, TRAIN).astype(np.uint8), valid, reach)
+        missing = [n for k, n in enumerate(labels.classes.names) if not ((index == k) & (parts == TRAIN)).any()]
+        if missing:
+            raise InputError(
+                f"fold {number_of_fold + 1} of {folds} leaves no training pixel of class '{missing[0]}': its polygons "
+                f"lie within {reach} MS pixels of one another; ask for fewer folds, or draw some further away"
+            )
+        splits.append(Split(parts, block_side(*valid.shape, reach=reach), ()))
+    return splits
+
+
 def random_folds(labels: Labels, valid: NDArray[np.bool_], *, folds: int, seed: int) -> list[Split]:
     """Pixels dealt to folds at random, no guard; training sees the test pixels around its own, as in most papers."""
     index = np.where(valid, labels.index, -1)

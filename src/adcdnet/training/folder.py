@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from adcdnet.errors import InputError
-from adcdnet.mapping.model import split_name
+from adcdnet.mapping.model import folds_name, held_out_name, split_name
 
 
 @contextmanager
@@ -28,8 +28,9 @@ def whole_run(folder: Path) -> Iterator[Path]:
         raise InputError(f"{folder} cannot be written: {error.strerror}; choose another --out") from error
     try:
         yield part
-        if not (part / split_name()).exists():  # one of an older run would be taken for this one's
-            (folder / split_name()).unlink(missing_ok=True)
+        for name in (split_name(), folds_name(), held_out_name()):
+            if not (part / name).exists():  # one of an older run would be taken for this one's
+                (folder / name).unlink(missing_ok=True)
         for file in part.iterdir():
             file.replace(folder / file.name)
         made = []

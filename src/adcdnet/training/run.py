@@ -1,17 +1,16 @@
-"""A training from scenes to a run folder: split, area, stage I, context branch, stage II, and all that is written.
+"""A training from scenes to a run folder: folds, members, their weights, and all that is written.
 
-Randomness: one seed gives the split, the draws of each stage and the first weights; two runs with it give the same
-files. The moving average of the weights at the end is the model. The validation part shows on the way what it is worth
-and gives the temperature; it chooses nothing, for it is too small for that: where few labels validate, the look that
-did best there was a tenth of kappa worse than the end (docs/notes/trials.md). Nothing of the test part is read after
-the split has been written.
+One seed gives the folds, the draws of each stage and the first weights; two runs with it give the same files.
+Each labelled pixel is judged once, by members that trained neither on it nor near it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
@@ -32,23 +32,22 @@ from adcdnet.geo.raster_writer import write_raster
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping import memory
 from adcdnet.mapping.device import pick_device
-from adcdnet.mapping.model import Model, Run, split_name
+from adcdnet.mapping.model import Model, Run, folds_name, held_out_name, split_name
 from adcdnet.mapping.progress import Progress, silent
 from adcdnet.mapping.record import RunRecord
+from adcdnet.metrics import scores
 from adcdnet.nn.architecture import Layout, PatchArchitecture
-from adcdnet.nn.networks import Network
-from adcdnet.split.parts import PART_NAMES, TRAIN, Split
+from adcdnet.split.parts import PART_NAMES, TEST, TRAIN, UNUSED, Split
 from adcdnet.training import provenance
-from adcdnet.training.area import TrainingArea, training_statistics
-from adcdnet.training.context import train_context
+from adcdnet.training.area import training_statistics
+from adcdnet.training.borders import refine
+from adcdnet.training.committee.cross_fit import CrossFit, cross_fit
+from adcdnet.training.committee.folds import Ground
 from adcdnet.training.folder import whole_run
-from adcdnet.training.loop import History, build_network, repeatable
-from adcdnet.training.radius import effective_radius
-from adcdnet.training.scenes import LabelledScene, check_alike, divide, on_ms_grid, total_leakage, training_area
-from adcdnet.training.schedule import Schedule, schedule_of, suited_to
-from adcdnet.training.stage1 import train_prior
-from adcdnet.training.stage2 import Stage2, Supervision, train_stage2
-from adcdnet.training.transfer import begin_from, notes_of, settings_of
+from adcdnet.training.scenes import LabelledScene, check_alike, folds_of, on_ms_grid, total_leakage
+from adcdnet.training.stages.loop import to_csv
+from adcdnet.training.stages.schedule import suited_to
+from adcdnet.training.transfer import notes_of, settings_of
 
 
 def train(
@@ -59,18 +58,21 @@ def train(
     config: TrainConfig | None = None,
     init: Model | Run | Path | str | None = None,
     device: str = "auto",
+    jobs: int | None = None,
     progress: Progress = silent,
     command: Sequence[str] = (),
 ) -> Run:
-    """Train both stages and leave a run folder: model, settings, history, split, metrics, timing.
+    """Train all members on all folds and leave a run folder: model, settings, history, folds or split, metrics, timing.
 
     scene: one, with its labels; or several `LabelledScene`s, which must agree in bands, ratio, phase and classes,
     and may differ in size and coordinate system. Labels must be on their scene's grid (`read_labels`): `scene.grid`, or
     `scene.fine_grid` where the settings of the network say grid "fine". Raises InputError for
     settings or labels that cannot be used, for a collapse in stage I and for a folder that cannot be written.
-    KeyboardInterrupt in stage II ends it early: the run is then complete with the weights so far, and says so.
-    init: a model, a run or its folder to begin from: its weights, prior and band statistics are taken over, and its
-    network settings where no config is given. Stage I goes on from its prior, or keeps it where its steps are 0.
+    KeyboardInterrupt ends a training of several folds without a trace. Of a single split, in stage II, it ends that
+    stage early: the run is then complete with the weights so far, and says so.
+    init: a model, a run or its folder to begin from: the weights, prior and band statistics of its first network are
+    taken over, and its settings where no config is given. Stage I goes on from its prior, or keeps it where its steps
+    are 0. jobs: folds trained at once, in processes of their own; None: as many as there are processors.
     command: the words of the command line, for the record; none where training is called from Python.
     """
     if init is not None:
@@ -82,199 +84,262 @@ def train(
         scene = [LabelledScene(scene, labels)]
     elif labels is not None or not scene:
         raise InputError("several scenes are given as a list of LabelledScene, at least one, each with its own labels")
-    started, folder, history = time.perf_counter(), Path(out), History(progress)
+    started, folder = time.perf_counter(), Path(out)
     with whole_run(folder) as part:
-        ground = _prepare(scene, config or TrainConfig(), init)
-        _write_inputs(part, scene, ground, command)
-        with torch.random.fork_rng():
-            torch.manual_seed(ground.config.seed)  # of the first weights and of dropout
-            network = build_network(ground.config, ground.layout, pick_device(device))
-            notes = ground.notes
-            if init is not None:
-                notes += tuple(
-                    notes_of(init, ground.measured, begin_from(network, init, ground.classes, phase=ground.area.phase))
-                )
-            trained = train_network(network, ground.area, ground.config, history)
-        record = _record(folder.name, scene, ground, trained, notes)
-        model = trained.model(ground.area, ground.classes, ground.config, record)
+        prepared = _prepare(scene, config or TrainConfig(), init)
+        _write_inputs(part, scene, prepared, command)
+        fitted = cross_fit(
+            prepared.ground,
+            prepared.splits,
+            prepared.config,
+            pick_device(device),
+            jobs=jobs or _processors(),
+            progress=progress,
+            init=init,
+        )
+        notes = prepared.notes
+        if init is not None:
+            measured = fitted.results[0].statistics
+            notes += tuple(notes_of(init, measured, fitted.results[0].new_classes))
+        model = _model(folder.name, scene, prepared, fitted, init, notes)
         model.save(part / "model.safetensors")
-        write_whole(part / "history.csv", history.to_csv())
-        write_whole(part / "metrics.json", record.to_json())
-        timing = {**trained.seconds, "total": time.perf_counter() - started, "peak_memory_bytes": memory.peak()}
+        if len(prepared.splits) > 1:
+            _write_answers(part, scene, prepared, fitted, model)
+        write_whole(part / "history.csv", to_csv(_history(fitted)))
+        write_whole(part / "metrics.json", model.record.to_json())
+        seconds = sum((Counter(result.seconds) for result in fitted.results), Counter())
+        timing = {**seconds, "total": time.perf_counter() - started, "peak_memory_bytes": memory.peak()}
         write_whole(part / "timing.json", as_json(timing))
     return Run(folder, model)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What all stages left. network: on the CPU, in eval mode. effective_rank: of stage I, None without it.
-
-    seconds: by stage.
-    """
-
-    network: Network
-    schedule: Schedule
-    effective_rank: float | None
-    effective_radius: int | None
-    stage2: Stage2
-    seconds: Mapping[str, float]
-
-    @property
-    def temperature(self) -> float:
-        """1 where nothing validates."""
-        return 1.0 if self.stage2.validation is None else self.stage2.validation.temperature
-
-    def model(
-        self, area: TrainingArea, classes: ClassTable, config: TrainConfig, record: RunRecord | None = None
-    ) -> Model:
-        """The network with all that a map needs."""
-        return Model.of_network(
-            self.network,
-            area.statistics,
-            classes,
-            self.schedule.label_shares,
-            self.schedule.drawn_shares,
-            record=record or RunRecord(),
-            temperature=self.temperature,
-            answers=config.answers,
-            phase=area.phase,
-        )
-
-
-def train_network(network: Network, area: TrainingArea, config: TrainConfig, history: History) -> Trained:
-    """All stages over one training area, from a network at its start, which changes."""
-    schedule, seconds, rank = schedule_of(area, config), {}, None
-    rng1, rng2, rng_context, rng_radius = (
-        np.random.default_rng(s) for s in np.random.SeedSequence(config.seed).spawn(4)
-    )
-    with repeatable(next(network.parameters()).device):
-        started = time.perf_counter()
-        if network.prior is not None:
-            rank = train_prior(network.prior, area, config, schedule, rng1, history)
-            seconds["stage1"] = time.perf_counter() - started
-        started = time.perf_counter()
-        if network.context_branch is not None:
-            train_context(network, network.context_branch, area, config, schedule, rng_context, history)
-            seconds["context"] = time.perf_counter() - started
-        started = time.perf_counter()
-        supervision = Supervision(area=area, config=config, schedule=schedule, rng=rng2, history=history)
-        stage2 = train_stage2(network, supervision)
-        seconds["stage2"] = time.perf_counter() - started
-    average = stage2.network.cpu().eval()
-    return Trained(
-        network=average,
-        schedule=schedule,
-        effective_rank=rank,
-        effective_radius=effective_radius(average, area, rng_radius),
-        stage2=stage2,
-        seconds=seconds,
-    )
+def _processors() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Ground:
-    """The scenes of one training, divided, and what training may see of them.
+class _Prepared:
+    """The scenes of one training, read and divided.
 
-    config: the settings, without the paper's parts where labels are few. measured: band statistics of the train part;
-    those of the area are a model's own where training begins from it. leakage, notes: for the record.
+    config: the settings, without the paper's parts where labels are few. splits: of each fold, of each scene.
+    statistics: of all ground that trains in some fold. leakage, notes: for the record.
     """
 
     config: TrainConfig
-    classes: ClassTable
-    layout: Layout
-    splits: Sequence[Split]
-    area: TrainingArea
-    measured: BandStatistics
+    ground: Ground
+    splits: Sequence[Sequence[Split]]
+    statistics: BandStatistics
+    label_shares: tuple[float, ...]
     leakage: Mapping[str, float | None]
     notes: tuple[str, ...]
 
+    @property
+    def classes(self) -> ClassTable:
+        return self.ground.classes
 
-def _prepare(scenes: Sequence[LabelledScene], config: TrainConfig, init: Model | None) -> _Ground:
-    """Read, divide and standardise. InputError for scenes that cannot be trained on together, or so."""
+
+def _prepare(scenes: Sequence[LabelledScene], config: TrainConfig, init: Model | None) -> _Prepared:
+    """Read and divide. InputError for scenes that cannot be trained on together, or so."""
     check_alike(scenes, fine=config.network.grid == "fine")
     first, labels = scenes[0].scene, [labelled.labels for labelled in scenes]
-    classes = labels[0].classes
     pixels = [labelled.scene.read(labelled.scene.grid.window) for labelled in scenes]
     coarse, usable = on_ms_grid(scenes, pixels, step=config.network.targets_per_pixel(first.ratio))
     # wide enough for patches too, which may take the place of tiles once it is known how many labels train
     guard = config.guard if init is not None else max(config.guard, config.over_patches().guard)
-    splits, notes = divide(coarse, usable, reach=guard, config=config.split, seed=config.seed)
+    splits, notes = folds_of(coarse, usable, reach=guard, config=config.split, seed=config.seed)
     if isinstance(config.network, PatchArchitecture) and not config.network.stem and first.ratio != 4:
         raise InputError(
             f"the scene has {first.ratio} PAN pixels per MS pixel, the published network needs 4; use --profile default"
         )
-    trained_on = sum(_labelled(one.labels, split)[PART_NAMES[TRAIN]] for one, split in zip(coarse, splits, strict=True))
+    trained_on = min(
+        sum(_labelled(one.labels, split)[PART_NAMES[TRAIN]] for one, split in zip(coarse, of_fold, strict=True))
+        for of_fold in splits
+    )
     if init is None and (suited := suited_to(trained_on, first.ratio, config)) is not config:
         if suited.network.form != config.network.form and first.ratio < config.tiles_from:
             notes += (f"ratio {first.ratio}: over patches, which serve better below {config.tiles_from} (tiles_from)",)
         if suited.network.prior != config.network.prior:
             notes += ("few labels: over patches, without prior, DIA and DTM, which serves better there (plain_if_few)",)
         config = suited
-    measured = training_statistics(list(zip(pixels, splits, strict=True)))
-    statistics = measured if init is None else init.statistics
-    area = training_area(
-        pixels, labels, splits, config=config, ratio=first.ratio, phase=first.phase, statistics=statistics
+    layout = Layout(
+        ms_bands=first.ms_bands, pan_bands=first.pan_bands, ratio=first.ratio, classes=len(labels[0].classes)
     )
-    return _Ground(
+    learnt = [_trains_somewhere([of_fold[k] for of_fold in splits]) for k in range(len(scenes))]
+    counts = np.zeros(layout.classes)
+    for one, split in zip(scenes, learnt, strict=True):
+        counts += np.bincount(_indices(one.labels, split, TRAIN), minlength=layout.classes)
+    return _Prepared(
         config=config,
-        classes=classes,
-        layout=Layout(ms_bands=first.ms_bands, pan_bands=first.pan_bands, ratio=first.ratio, classes=len(classes)),
+        ground=Ground(pixels, labels, layout, first.phase),
         splits=splits,
-        area=area,
-        measured=measured,
-        leakage=total_leakage([labelled.labels for labelled in coarse], splits, reach=config.guard).to_dict(),
+        statistics=training_statistics(list(zip(pixels, learnt, strict=True))),
+        label_shares=tuple((counts / counts.sum()).tolist()),
+        leakage=_leakage([labelled.labels for labelled in coarse], splits, reach=config.guard),
         notes=notes,
     )
 
 
-def _write_inputs(folder: Path, scenes: Sequence[LabelledScene], ground: _Ground, command: Sequence[str]) -> None:
-    """Splits, settings, and which files the run is made from: all that is known before the first step."""
-    for labelled, split in zip(scenes, ground.splits, strict=True):
-        tags = {"PARTS": json.dumps(PART_NAMES), "BLOCK": str(split.block), "REACH": str(ground.config.guard)}
+def _trains_somewhere(splits: Sequence[Split]) -> Split:
+    """The ground that is in the train part of any fold."""
+    part = np.where(np.any([split.part == TRAIN for split in splits], axis=0), TRAIN, UNUSED).astype(np.uint8)
+    return Split(part, splits[0].block, ())
+
+
+def _leakage(labels: Sequence[Labels], splits: Sequence[Sequence[Split]], *, reach: int) -> dict[str, float | None]:
+    """Of the test pixels of all folds together."""
+    tested = [
+        sum(_labelled(one, split)[PART_NAMES[TEST]] for one, split in zip(labels, of_fold, strict=True))
+        for of_fold in splits
+    ]
+    if not any(tested):
+        return {"holding": None, "overlapping": None}
+    found = [total_leakage(labels, of_fold, reach=reach) for of_fold in splits]
+    return {
+        name: sum(n * getattr(each, name) for n, each in zip(tested, found, strict=True) if n) / sum(tested)
+        for name in ("holding", "overlapping")
+    }
+
+
+def _write_inputs(folder: Path, scenes: Sequence[LabelledScene], prepared: _Prepared, command: Sequence[str]) -> None:
+    """Folds or splits, settings, and which files the run is made from: all that is known before the first step."""
+    for k, labelled in enumerate(scenes):
+        name = labelled.name if len(scenes) > 1 else ""
+        of_folds = [of_fold[k] for of_fold in prepared.splits]
+        tags = {"BLOCK": str(of_folds[0].block), "REACH": str(prepared.config.guard)}
         if any(labelled.scene.phase):
             tags["PHASE"] = " ".join(map(str, labelled.scene.phase))
-        file = folder / split_name(labelled.name if len(scenes) > 1 else "")
-        write_raster(file, split.part, labelled.scene.grid, nodata=0, tags=tags)
-    write_whole(folder / "config.toml", ground.config.to_toml().encode())
+        if len(of_folds) == 1:
+            tags["PARTS"] = json.dumps(PART_NAMES)
+            file, values = split_name(name), of_folds[0].part
+        else:
+            file, values = folds_name(name), folds_raster(of_folds)
+        write_raster(folder / file, values, labelled.scene.grid, nodata=0, tags=tags)
+    write_whole(folder / "config.toml", prepared.config.to_toml().encode())
     provenance.write(folder, _inputs(scenes), scenes[0].labels.column, scenes[0].labels.layer, command)
 
 
+def folds_raster(splits: Sequence[Split]) -> NDArray[np.uint8]:
+    """(H, W): the fold that tests a pixel, from 1; 0 where none does."""
+    fold = np.zeros(splits[0].part.shape, np.uint8)
+    for number, split in enumerate(splits, start=1):
+        fold[split.part == TEST] = number
+    return fold
+
+
+def _write_answers(
+    folder: Path, scenes: Sequence[LabelledScene], prepared: _Prepared, fitted: CrossFit, model: Model
+) -> None:
+    """The map of labelled ground in which every pixel is answered by members that did not train near it."""
+    assert fitted.judgement is not None
+    values = np.asarray((*model.classes.values, 0), np.uint8)
+    for labelled, index in zip(scenes, fitted.judgement.answered, strict=True):
+        write_raster(
+            folder / held_out_name(labelled.name if len(scenes) > 1 else ""),
+            values[index],
+            labelled.scene.grid_of(model.grid),
+            classes=model.classes,
+            tags={"ADCDNET_MODEL": model.record.name, "ADCDNET_FOLDS": str(len(prepared.splits))},
+        )
+
+
+def _history(fitted: CrossFit) -> list[dict[str, float | str]]:
+    """Of all folds, which a column tells apart where there are several."""
+    if len(fitted.results) == 1:
+        return [dict(row) for row in fitted.results[0].history]
+    return [{"fold": k, **row} for k, result in enumerate(fitted.results, start=1) for row in result.history]
+
+
+def _model(
+    name: str,
+    scenes: Sequence[LabelledScene],
+    prepared: _Prepared,
+    fitted: CrossFit,
+    init: Model | None,
+    notes: Sequence[str],
+) -> Model:
+    config, single = prepared.config, len(prepared.splits) == 1
+    shares = fitted.results[0].label_shares if single else prepared.label_shares
+    return Model(
+        fitted.members,
+        prepared.ground.layout,
+        prepared.statistics if init is None else init.statistics,
+        prepared.classes,
+        shares,
+        _record(name, scenes, prepared, fitted, notes),
+        fitted.temperature,
+        config.answers,
+        prepared.ground.phase,
+    )
+
+
 def _record(
-    name: str, scenes: Sequence[LabelledScene], ground: _Ground, trained: Trained, notes: Sequence[str]
+    name: str, scenes: Sequence[LabelledScene], prepared: _Prepared, fitted: CrossFit, notes: Sequence[str]
 ) -> RunRecord:
-    first, stage2 = scenes[0].scene, trained.stage2
-    counts = [_labelled(labelled.labels, split) for labelled, split in zip(scenes, ground.splits, strict=True)]
+    first, config, folds = scenes[0].scene, prepared.config, prepared.splits
+    counts = [_counts(labelled.labels, [of_fold[k] for of_fold in folds]) for k, labelled in enumerate(scenes)]
     own = [note for labelled in scenes for note in labelled.notes]
-    if (radius := trained.effective_radius) is not None and radius > ground.config.guard:
-        own.append(f"the network looks {radius} MS pixels far, more than the guard band of {ground.config.guard}")
-    validation = stage2.validation
+    trained = next(iter(fitted.results[0].trained.values()), None)
+    radii = [t.effective_radius for result in fitted.results for t in result.trained.values()]
+    radius = max((r for r in radii if r is not None), default=None)
+    if radius is not None and radius > config.guard:
+        own.append(f"the network looks {radius} MS pixels far, more than the guard band of {config.guard}")
+    judged = fitted.judgement
+    seen = None if judged is None else scores(judged.confusion).to_dict()
+    single = len(folds) == 1
+    interrupted = None if trained is None else trained.stage2.interrupted_at
     return RunRecord(
         name=name,
         scene=", ".join(labelled.name or labelled.scene.name for labelled in scenes),
         version=version("adcdnet"),
         torch=torch.__version__,
         python=platform.python_version(),
-        settings=ground.config.model_dump(),
+        settings=config.model_dump(),
         ms_bands=tuple(first.ms_descriptions),
         pan_bands=tuple(first.pan_descriptions),
         chosen_bands=first.chosen,
         pan_shift=first.pan_shift,
-        labelled_pixels={part: sum(count[part] for count in counts) for part in PART_NAMES},
-        block=ground.splits[0].block,
-        leakage=ground.leakage,
-        interrupted=stage2.interrupted_at is not None,
-        notes=(*own, *(note for split in ground.splits for note in split.notes), *notes),
-        sampling="dense" if trained.schedule.dense else "patch",
-        labels_per_tile=trained.schedule.labels_per_tile,
-        steps=trained.schedule.stage2.steps,
-        effective_rank=trained.effective_rank,
-        effective_radius=trained.effective_radius,
-        validation=None if validation is None else validation.scores.to_dict(),
-        calibration=None if validation is None else validation.calibration(),
-        self_trained=stage2.self_trained,
-        interrupted_at_step=stage2.interrupted_at,
-        scenes={} if len(scenes) == 1 else _of_each(scenes, ground.splits, counts),
+        folds=len(folds),
+        members=_members(fitted),
+        labelled_pixels={part: sum(count[part] for count in counts) for part in counts[0]},
+        block=folds[0][0].block,
+        leakage=prepared.leakage,
+        interrupted=interrupted is not None,
+        notes=(*own, *(note for of_fold in folds for split in of_fold for note in split.notes), *notes),
+        sampling="" if trained is None else "dense" if trained.schedule.dense else "patch",
+        labels_per_tile=None if trained is None else trained.schedule.labels_per_tile,
+        steps=None if trained is None else trained.schedule.stage2.steps,
+        effective_rank=None if trained is None else trained.effective_rank,
+        effective_radius=radius,
+        validation=seen if single else None,
+        cross_validation=None if single else seen,
+        calibration=None
+        if judged is None
+        else {"temperature": fitted.temperature, "error_after": judged.calibration_error},
+        self_trained=None if trained is None else trained.stage2.self_trained,
+        interrupted_at_step=interrupted,
+        scenes={} if len(scenes) == 1 else _of_each(scenes, folds[0], counts),
     )
+
+
+def _members(fitted: CrossFit) -> dict[str, dict[str, Any]]:
+    """Weight of each member, and what it says alone where it was judged."""
+    alone = {} if fitted.judgement is None else fitted.judgement.alone
+    told = {name: scores(confusion).to_dict() for name, confusion in alone.items()}
+    return {
+        name: {"weight": weight, **{key: told[name][key] for key in ("oa", "aa", "kappa") if name in told}}
+        for name, weight in fitted.weights.items()
+    }
+
+
+def _counts(labels: Labels, splits: Sequence[Split]) -> dict[str, int]:
+    """Labelled pixels of one scene: of each part of a split, or of each fold, and of none."""
+    if len(splits) == 1:
+        return _labelled(labels, splits[0])
+    step = labels.index.shape[0] // splits[0].part.shape[0]
+    fold = folds_raster(splits).repeat(step, 0).repeat(step, 1)[labels.index >= 0]
+    counts = np.bincount(fold, minlength=len(splits) + 1).tolist()
+    return {f"fold {k}": counts[k] for k in range(1, len(counts))} | {"unused": counts[0]}
 
 
 def _of_each(
@@ -303,6 +368,13 @@ def _inputs(scenes: Sequence[LabelledScene]) -> dict[str, provenance.Input]:
                 rule = labelled.scene.mask_rule if what == "mask" else PLAIN
                 inputs[before + what] = provenance.Input.of(path, rule)
     return inputs
+
+
+def _indices(labels: Labels, split: Split, part: int) -> NDArray[np.int16]:
+    """Class indices of the labelled pixels in one part of a split, which may be coarser."""
+    step = labels.index.shape[0] // split.part.shape[0]
+    index: NDArray[np.int16] = labels.index[(labels.index >= 0) & refine(split.part == part, step)]
+    return index
 
 
 def _labelled(labels: Labels, split: Split) -> dict[str, int]:

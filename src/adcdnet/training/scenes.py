@@ -18,6 +18,7 @@ from adcdnet.geo.grid import phase_words, same_phase
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.split.blocks import split_blocks
+from adcdnet.split.folds import block_folds, polygon_folds, random_folds
 from adcdnet.split.parts import (
     FEWEST_LABELS,
     PART_NAMES,
@@ -35,6 +36,7 @@ from adcdnet.training.area import TrainingArea, training_statistics
 from adcdnet.training.borders import stack
 
 Part = Literal["train", "validation", "test"]
+SCENES_AS_FOLDS = 3
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,90 @@ def divide(
         )
     notes = [f"there is no {name} part" for number, name in enumerate(PART_NAMES) if _is_lacking(number, parts, index)]
     return splits, (*notes, *_same_ground(scenes))
+
+
+def folds_of(
+    scenes: Sequence[LabelledScene], valid: Sequence[NDArray[np.bool_]], *, reach: int, config: SplitConfig, seed: int
+) -> tuple[list[list[Split]], tuple[str, ...]]:
+    """For each fold one split per scene, and what to say of all; a single one where the scenes say what tests.
+
+    Of `SCENES_AS_FOLDS` scenes or more, each is wholly in one fold; of fewer, each is divided. Folds are fewer than
+    asked for where classes or ground do not allow so many. Raises InputError where not even a single split can be made.
+    """
+    if config.folds > 1 and any(labelled.part or labelled.split for labelled in scenes):
+        splits, notes = divide(scenes, valid, reach=reach, config=config, seed=seed)
+        return [splits], (*notes, "the scenes say what tests: one training in place of folds")
+    why = ""
+    for folds in range(config.folds, 1, -1):
+        try:
+            made = _dealt(scenes, valid, reach=reach, config=config, folds=folds, seed=seed)
+        except InputError as error:
+            why = str(error)
+            continue
+        fewer = f"{folds} folds in place of {config.folds}: {why}"
+        return made, (*([fewer] if why else []), *_same_ground(scenes))
+    splits, notes = divide(scenes, valid, reach=reach, config=config, seed=seed)
+    return [splits], (*notes, *([f"one training in place of folds: {why}"] if why else []))
+
+
+def _dealt(
+    scenes: Sequence[LabelledScene],
+    valid: Sequence[NDArray[np.bool_]],
+    *,
+    reach: int,
+    config: SplitConfig,
+    folds: int,
+    seed: int,
+) -> list[list[Split]]:
+    """InputError where so many folds cannot be made."""
+    if len(scenes) >= SCENES_AS_FOLDS:
+        if folds > len(scenes):
+            raise InputError(f"there are {len(scenes)} scenes, each wholly in one fold")
+        return _whole_scenes(scenes, valid, folds, seed)
+    of_scene = []
+    for labelled, usable in zip(scenes, valid, strict=True):
+        labels = labelled.labels if len(scenes) == 1 else _learnable(labelled.labels, usable)
+        if config.unit == "random":
+            of_scene.append(random_folds(labels, usable, folds=folds, seed=seed))
+        elif config.unit == "polygons":
+            of_scene.append(polygon_folds(labels, usable, reach=reach, folds=folds, seed=seed))
+        else:
+            whole = config.model_copy(update={"validation": 0.0})
+            of_scene.append(block_folds(labels, usable, reach=reach, folds=folds, config=whole, seed=seed))
+    return [list(of_fold) for of_fold in zip(*of_scene, strict=True)]
+
+
+def _whole_scenes(
+    scenes: Sequence[LabelledScene], valid: Sequence[NDArray[np.bool_]], folds: int, seed: int
+) -> list[list[Split]]:
+    """Scenes dealt to folds, from that with most labels to that with fewest, each to the fold that has fewest."""
+    classes = scenes[0].labels.classes
+    counts = np.stack(
+        [
+            np.bincount(s.labels.index[usable & (s.labels.index >= 0)], minlength=len(classes))
+            for s, usable in zip(scenes, valid, strict=True)
+        ]
+    )
+    order = np.random.default_rng(seed).permutation(len(scenes))
+    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
+    held, fold = np.zeros((folds, len(classes)), np.int64), np.empty(len(scenes), np.int64)
+    for scene in order:
+        fold[scene] = held.sum(1).argmin()
+        held[fold[scene]] += counts[scene]
+    for k, name in enumerate(classes.names):
+        if (held.sum(0)[k] - held[:, k] == 0).any():
+            raise InputError(f"class '{name}' lies in one of {folds} folds of scenes only")
+    return [
+        [
+            Split(
+                np.where(usable, TEST if fold[scene] == number else TRAIN, UNUSED).astype(np.uint8),
+                max(usable.shape),
+                (),
+            )
+            for scene, usable in enumerate(valid)
+        ]
+        for number in range(folds)
+    ]
 
 
 def _divided(

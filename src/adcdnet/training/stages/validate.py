@@ -19,7 +19,7 @@ from adcdnet.mapping.posterior import fit_temperature, posterior
 from adcdnet.metrics import Scores, confusion_matrix, expected_calibration_error, scores
 from adcdnet.nn.networks import Network
 from adcdnet.training.area import TrainingArea
-from adcdnet.training.schedule import Schedule
+from adcdnet.training.stages.schedule import Schedule
 
 WINDOW = 64  # MS pixels per side that are classified at once
 

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -30,19 +30,21 @@ class History:
 
     def __init__(self, progress: Progress = silent) -> None:
         self._progress = progress
-        self._rows: list[dict[str, float | str]] = []
+        self.rows: list[dict[str, float | str]] = []
 
     def note(self, stage: str, step: int, steps: int, **figures: float) -> None:
-        self._rows.append({"stage": stage, "step": step, **figures})
+        self.rows.append({"stage": stage, "step": step, **figures})
         self._progress(stage, step, steps, figures)
 
-    def to_csv(self) -> bytes:
-        columns = list(dict.fromkeys(name for row in self._rows for name in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        return text.getvalue().encode()
+
+def to_csv(rows: Sequence[Mapping[str, float | str]]) -> bytes:
+    """The rows of a history, or of several, with a column for each figure that any of them has."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def build_network(config: TrainConfig, layout: Layout, device: torch.device, parts: Parts = PUBLISHED) -> Network:

@@ -16,8 +16,8 @@ from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.context import CONTEXT_REACH, ContextBranch
 from adcdnet.nn.networks import Network
 from adcdnet.training.area import TrainingArea
-from adcdnet.training.loop import History, check_finite, looks_at, optimizer_of, update
-from adcdnet.training.schedule import Schedule, within_passes
+from adcdnet.training.stages.loop import History, check_finite, looks_at, optimizer_of, update
+from adcdnet.training.stages.schedule import Schedule, within_passes
 
 STEPS, BATCH = 3, 4  # times those of stage II by patches
 MOST_PIXELS = 2**18  # labelled pixels it draws from

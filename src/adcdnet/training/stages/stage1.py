@@ -17,8 +17,17 @@ from adcdnet.nn.prior import PriorNet
 from adcdnet.nn.sps import MetricNet, effective_rank, spread_loss, sps_loss
 from adcdnet.nn.streams import TilePrior
 from adcdnet.training.area import TrainingArea
-from adcdnet.training.loop import History, check_finite, looks_at, optimizer_of, some_targets, tensors, update, xavier
-from adcdnet.training.schedule import Schedule
+from adcdnet.training.stages.loop import (
+    History,
+    check_finite,
+    looks_at,
+    optimizer_of,
+    some_targets,
+    tensors,
+    update,
+    xavier,
+)
+from adcdnet.training.stages.schedule import Schedule
 
 COLLAPSED = 1.5  # effective rank below which the features of stage I are useless
 _MEASURED = 8  # batches that the features are standardised by

@@ -22,9 +22,9 @@ from adcdnet.geo.grid import tiles
 from adcdnet.nn.networks import Network
 from adcdnet.nn.tile_sharing import Targets
 from adcdnet.training.area import Guessed, TrainingArea
-from adcdnet.training.loop import History, check_finite, looks_at, optimizer_of, some_targets, tensors, update
-from adcdnet.training.schedule import Schedule
-from adcdnet.training.validate import WINDOW, Validation, logits_on, validate
+from adcdnet.training.stages.loop import History, check_finite, looks_at, optimizer_of, some_targets, tensors, update
+from adcdnet.training.stages.schedule import Schedule
+from adcdnet.training.stages.validate import WINDOW, Validation, logits_on, validate
 
 MOST_UNLABELLED = 2**18  # targets without a label that a second round draws from
 

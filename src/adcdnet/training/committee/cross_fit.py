@@ -1,0 +1,179 @@
+"""Cross-fitting: every fold of the labelled ground is answered by members that were trained on the others.
+
+Networks of all folds answer together in the map. Members that are cheap to train are trained once more on all labels
+and answer once, which costs less at every pixel and is no worse (docs/notes/trials.md).
+M members | K classes | F folds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adcdnet.config import AnswerConfig, MemberName, TrainConfig
+from adcdnet.errors import InputError
+from adcdnet.mapping.members import Member
+from adcdnet.mapping.model import Model
+from adcdnet.mapping.posterior import fit_temperature
+from adcdnet.mapping.progress import Progress
+from adcdnet.metrics import confusion_matrix, expected_calibration_error
+from adcdnet.split.parts import TEST, TRAIN, UNUSED, VALIDATION, Split
+from adcdnet.training.committee.classifiers import FITS
+from adcdnet.training.committee.folds import Fold, FoldResult, Ground
+from adcdnet.training.committee.held_out import HeldOut
+from adcdnet.training.committee.pool import train_folds
+from adcdnet.training.committee.weights import fit_weights
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What answers to held-out ground say. confusion (K, K + 1): of all members together; alone: of each by itself.
+
+    Weights and temperature of a fold were fitted to the other folds; of a single fold, to itself. calibration_error: by
+    that temperature. answered: of each scene, the class index at every target that was answered, −1 elsewhere.
+    """
+
+    confusion: NDArray[np.int64]
+    alone: Mapping[str, NDArray[np.int64]]
+    calibration_error: float
+    answered: tuple[NDArray[np.int16], ...]
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """results: of each fold. members: of the map, with their weights. judgement: None where nothing was held out."""
+
+    results: tuple[FoldResult, ...]
+    members: tuple[Member, ...]
+    weights: Mapping[str, float]
+    temperature: float
+    judgement: Judgement | None
+
+
+def cross_fit(
+    ground: Ground,
+    splits: Sequence[Sequence[Split]],
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    jobs: int,
+    progress: Progress,
+    init: Model | None = None,
+) -> CrossFit:
+    """splits: of each fold, of each scene. Of a single one the validation part weighs the members, if there is one; of
+    several, the test parts."""
+    names = members_of(ground, config)
+    single = len(splits) == 1
+    part = VALIDATION if single else TEST
+    folds = [
+        Fold(
+            splits=of_fold,
+            part=part,
+            members=names,
+            seed=config.seed if single else _seed(config.seed, number),
+            init=init,
+        )
+        for number, of_fold in enumerate(splits)
+    ]
+    cheap = [name for name in names if name in FITS]
+    if cheap and not single:
+        whole = [_all_trains(split) for split in splits[0]]
+        folds.append(Fold(splits=whole, part=None, members=cheap, seed=config.seed, init=init))
+    results = train_folds(ground, folds, config, device, jobs=jobs, progress=progress)
+    tested = results[: len(splits)]
+    held = [[scene for scene in result.held_out if (scene.truth >= 0).any()] for result in tested]
+    if not any(held):
+        weights, temperature, judgement = np.full(len(names), 1 / len(names)), 1.0, None
+    else:
+        weights, temperature = weighed([scene for of_fold in held for scene in of_fold], config.answers)
+        judgement = _judge(ground, names, tested, config.answers)
+    members = []
+    for name, weight in zip(names, weights.tolist(), strict=True):
+        if not weight:
+            continue
+        from_folds = results[len(splits) :] if name in cheap and not single else tested
+        own = [member for result in from_folds for member in result.members if member.name == name]
+        members += [replace(member, weight=weight / len(own)) for member in own]
+    return CrossFit(
+        tuple(tested),
+        tuple(members),
+        dict(zip(names, weights.tolist(), strict=True)),
+        temperature,
+        judgement,
+    )
+
+
+def members_of(ground: Ground, config: TrainConfig) -> list[MemberName]:
+    """Those that the settings ask for and the grid allows: trees and perceptrons know MS pixels only."""
+    names = list(dict.fromkeys(config.members))
+    if config.plain:  # the same network twice
+        names = list(dict.fromkeys("adcdnet" if name == "plain" else name for name in names))
+    if config.network.grid == "fine":
+        names = [name for name in names if name not in FITS]
+        if not names:
+            raise InputError(
+                f"members are {', '.join(config.members)}, which map MS pixels only; add adcdnet, or leave out "
+                "--grid fine"
+            )
+    return names
+
+
+def weighed(held: Sequence[HeldOut], answers: AnswerConfig) -> tuple[NDArray[np.float64], float]:
+    """Weights (M,) and temperature by the labelled targets of held-out ground."""
+    parts = [scene.log_posteriors() for scene in held]
+    weights, temperature = fit_weights(
+        np.concatenate([z for z, _ in parts], axis=2), np.concatenate([truth for _, truth in parts])
+    )
+    if answers.local_priors:  # they make answers surer
+        p, truth = (
+            np.concatenate(x, axis=-1) for x in zip(*(_labelled(s, weights, 1.0, answers) for s in held), strict=True)
+        )
+        temperature = fit_temperature(p, truth)
+    return weights, temperature
+
+
+def _labelled(
+    held: HeldOut, weights: NDArray[np.float64], temperature: float, answers: AnswerConfig
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Probabilities (K, n) of the labelled targets, and their truth (n,)."""
+    known = held.truth >= 0
+    return held.probabilities(weights, temperature, answers)[:, known], held.truth[known]
+
+
+def _judge(ground: Ground, names: Sequence[str], results: Sequence[FoldResult], answers: AnswerConfig) -> Judgement:
+    classes = len(ground.classes)
+    confusion = np.zeros((classes, classes + 1), np.int64)
+    alone = {name: np.zeros_like(confusion) for name in names}
+    answered = [np.full(labels.index.shape, -1, np.int16) for labels in ground.labels]
+    sure, right = [], []
+    for number, result in enumerate(results):
+        others = [r for k, r in enumerate(results) if k != number] or results
+        elsewhere = [scene for r in others for scene in r.held_out if (scene.truth >= 0).any()]
+        weights, temperature = weighed(elsewhere, answers)
+        for scene, index in zip(result.held_out, answered, strict=True):
+            p = scene.probabilities(weights, temperature, answers)
+            index[scene.row, scene.col] = p.argmax(0)
+            known = scene.truth >= 0
+            confusion += confusion_matrix(scene.truth, p.argmax(0), classes)
+            sure.append(p[:, known])
+            right.append(scene.truth[known])
+            for k, name in enumerate(names):
+                single = np.eye(len(names))[k]
+                alone[name] += confusion_matrix(
+                    scene.truth, scene.probabilities(single, 1.0, answers).argmax(0), classes
+                )
+    error = expected_calibration_error(np.concatenate(sure, axis=1).T, np.concatenate(right))
+    return Judgement(confusion, alone, error, tuple(answered))
+
+
+def _all_trains(split: Split) -> Split:
+    return replace(split, part=np.where(split.part == UNUSED, UNUSED, TRAIN).astype(np.uint8))
+
+
+def _seed(seed: int, fold: int) -> int:
+    """Of each fold another, so that networks differ."""
+    return int(np.random.SeedSequence((seed, fold)).generate_state(1)[0])

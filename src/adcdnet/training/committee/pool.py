@@ -1,0 +1,136 @@
+"""Folds trained side by side, each in a process of its own with one thread, so that how many run at once changes
+nothing but the time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
+from threading import Thread
+from typing import Any
+
+import torch
+
+from adcdnet.config import TrainConfig
+from adcdnet.errors import InputError
+from adcdnet.mapping.progress import Progress
+from adcdnet.training.committee.folds import Fold, FoldResult, Ground, train_fold
+
+
+def train_folds(
+    ground: Ground, folds: Sequence[Fold], config: TrainConfig, device: torch.device, *, jobs: int, progress: Progress
+) -> list[FoldResult]:
+    """The results of all folds, in their order. jobs: at once; on a GPU one after another.
+
+    A single fold has all threads and ends early at KeyboardInterrupt, as `train_network` does; of several,
+    KeyboardInterrupt ends all. InputError where a process is killed.
+    """
+    together = _Together(progress, len(folds))
+    if len(folds) == 1:
+        return [train_fold(ground, folds[0], config, device, progress)]
+    if jobs == 1 or device.type == "cuda":
+        results = []
+        with _one_thread():
+            for number, fold in enumerate(folds):
+                results.append(_uninterrupted(train_fold(ground, fold, config, device, together.of_fold(number))))
+        return results
+    context = multiprocessing.get_context("spawn")
+    told: SimpleQueue[Any] = context.SimpleQueue()
+    stop = context.Event()
+    listener = Thread(target=together.listen, args=(told,), daemon=True)
+    listener.start()
+    pool = ProcessPoolExecutor(
+        min(jobs, len(folds)), mp_context=context, initializer=_begin, initargs=(ground, config, device, told, stop)
+    )
+    try:
+        return list(pool.map(_train, range(len(folds)), folds))
+    except BrokenProcessPool as error:
+        raise InputError(
+            "the training of a fold was killed, most likely for want of memory; train with fewer --jobs"
+        ) from error
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+        told.put(None)
+        listener.join()
+
+
+class _Together:
+    """The progress of several folds as one: the steps of a stage are those of all folds."""
+
+    def __init__(self, progress: Progress, folds: int) -> None:
+        self._progress, self._folds = progress, folds
+        self._done: dict[str, dict[int, int]] = {}
+
+    def tell(self, fold: int, stage: str, step: int, steps: int, figures: Mapping[str, float]) -> None:
+        done = self._done.setdefault(stage, {})
+        done[fold] = step
+        self._progress(stage, sum(done.values()), steps * self._folds, figures)
+
+    def of_fold(self, fold: int) -> Progress:
+        return lambda *told: self.tell(fold, *told)
+
+    def listen(self, told: SimpleQueue[Any]) -> None:
+        while (heard := told.get()) is not None:
+            self.tell(*heard)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a process was started with."""
+
+    ground: Ground
+    config: TrainConfig
+    device: torch.device
+    told: SimpleQueue[Any]
+
+
+_work: list[_Work] = []  # one, in a process of the pool
+
+
+def _begin(ground: Ground, config: TrainConfig, device: torch.device, told: SimpleQueue[Any], stop: Event) -> None:
+    """A process ends with the training that wants it, also where that is killed and can tell nobody."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first of them decides
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    Thread(target=_end_after, args=(parent.join,), daemon=True).start()
+    Thread(target=_end_after, args=(stop.wait,), daemon=True).start()
+    _work.append(_Work(ground, config, device, told))
+
+
+def _end_after(event: Any) -> None:
+    event()
+    os._exit(1)
+
+
+def _train(number: int, fold: Fold) -> FoldResult:
+    work = _work[0]
+
+    def tell(stage: str, step: int, steps: int, figures: Mapping[str, float]) -> None:
+        work.told.put((number, stage, step, steps, dict(figures)))
+
+    return train_fold(work.ground, fold, work.config, work.device, tell)
+
+
+def _uninterrupted(result: FoldResult) -> FoldResult:
+    if any(trained.stage2.interrupted_at is not None for trained in result.trained.values()):
+        raise KeyboardInterrupt
+    return result

@@ -1,0 +1,1 @@
+"""How one network learns: its schedule, stage I, the context branch, stage II."""
