@@ -17,7 +17,7 @@ import numpy as np
 from scipy import fft, ndimage
 
 from adcdnet.assess.evaluate import labels_in_part
-from adcdnet.assess.intervals import block_bootstrap, confusion_by_block
+from adcdnet.metrics.intervals import block_bootstrap, confusion_by_block
 from adcdnet.geo.labels import read_labels
 from adcdnet.geo.raster import read_classes, read_map
 

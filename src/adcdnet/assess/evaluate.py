@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adcdnet.assess.areas import Estimate, estimate
-from adcdnet.assess.intervals import NO_INTERVAL, Interval, Intervals, block_bootstrap, confusion_by_block
 from adcdnet.assess.sample import Sample, places, read_sample
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
@@ -24,6 +23,7 @@ from adcdnet.geo.labels import Labels, read_labels
 from adcdnet.geo.pixel_area import PixelArea, pixel_area
 from adcdnet.geo.raster import RasterReader, read_band, read_classes, read_map
 from adcdnet.metrics import Scores, scores
+from adcdnet.metrics.intervals import NO_INTERVAL, Interval, Intervals, block_bootstrap, confusion_by_block
 from adcdnet.split.blocks import block_numbers, block_side
 from adcdnet.split.parts import PART_NAMES, TRAIN, Leakage, leakage
 

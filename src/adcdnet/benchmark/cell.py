@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adcdnet.assess.intervals import confusion_by_block
 from adcdnet.benchmark.methods import METHODS, BandRoles
 from adcdnet.benchmark.methods_by_name import (
     ALIKE,
@@ -44,6 +43,7 @@ from adcdnet.mapping.engine import default_engine, window_logits
 from adcdnet.mapping.model import Model
 from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.metrics import expected_calibration_error
+from adcdnet.metrics.intervals import confusion_by_block
 from adcdnet.nn.architecture import Layout
 from adcdnet.nn.parts import Parts
 from adcdnet.split.blocks import block_numbers

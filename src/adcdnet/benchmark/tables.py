@@ -22,7 +22,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from adcdnet.assess.intervals import NO_INTERVAL, Interval, paired_bootstrap
 from adcdnet.benchmark.cell import TAUS, Cell, Protocol, scene_hash
 from adcdnet.benchmark.methods_by_name import method_name, settings_hash, settings_of
 from adcdnet.benchmark.pool import run_cells
@@ -32,6 +31,7 @@ from adcdnet.geo.scene_files import SceneFiles
 from adcdnet.mapping.device import pick_device
 from adcdnet.mapping.progress import Progress, silent
 from adcdnet.metrics import Scores, scores
+from adcdnet.metrics.intervals import NO_INTERVAL, Interval, paired_bootstrap
 
 SCORES = ("oa", "aa", "kappa", "macro_f1")
 _TITLES = {"oa": "OA", "aa": "AA", "kappa": "kappa", "macro_f1": "macro F1"}

@@ -6,6 +6,7 @@ They stand here once more because a command line that shows its help or complete
 from typing import Literal
 
 Profile = Literal["default", "plain", "patch", "paper"]
+MemberName = Literal["adcdnet", "plain", "forest", "boosting", "perceptron"]
 SplitUnit = Literal["blocks", "polygons", "random"]
 TargetGrid = Literal["coarse", "fine"]
 Engine = Literal["dense", "patch"]

@@ -21,7 +21,7 @@ from adcdnet.cli.console import (
 
 if TYPE_CHECKING:
     from adcdnet.assess.evaluate import Evaluation
-    from adcdnet.assess.intervals import Interval
+    from adcdnet.metrics.intervals import Interval
 
 
 def evaluate_command(
@@ -102,7 +102,7 @@ def _span(interval: Interval) -> str:
 
 def _basis(evaluation: Evaluation) -> str:
     """Where the intervals come from, or why there are none."""
-    from adcdnet.assess.intervals import FEWEST_BLOCKS
+    from adcdnet.metrics.intervals import FEWEST_BLOCKS
 
     if evaluation.of_sample:
         return f"intervals: of a probability sample of {evaluation.confusion.sum()} points, 1.96 standard errors"

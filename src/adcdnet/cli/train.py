@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from adcdnet.cli.choices import Profile, SplitUnit, TargetGrid
+from adcdnet.cli.choices import MemberName, Profile, SplitUnit, TargetGrid
 from adcdnet.cli.console import (
     ColumnOption,
     DeviceOption,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from adcdnet.mapping.model import Run
     from adcdnet.training.scenes import LabelledScene
 
+_SCORES = (("oa", "OA"), ("aa", "AA"), ("kappa", "kappa"))
 _LEAKS = "that says how well the scene is remembered, not how well new ground is mapped"
 
 
@@ -93,6 +95,20 @@ def train_command(
     init: Annotated[
         Path | None, typer.Option(help="Run or model to begin from; --no-stage1 then keeps its prior as it is.")
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=1, max=20, help="Parts of the ground that test in turn (default 5); 1: a single split."),
+    ] = None,
+    members: Annotated[
+        str | None,
+        typer.Option(help=f"What answers together, of {', '.join(get_args(MemberName))}; e.g. adcdnet,boosting."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A first look within a minute: one split, a perceptron alone.")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Folds trained at once. Default: as many as there are processors.")
+    ] = None,
     compare_random: Annotated[
         bool,
         typer.Option("--compare-random", help="Train twice, to show what a split by random pixels would have claimed."),
@@ -128,9 +144,17 @@ def train_command(
     if steps is not None:
         changes["stage2"] = {"steps": steps}
         changes["passes"] = 0.0  # exactly so many
+    if quick and (folds is not None or members is not None):
+        raise typer.BadParameter("it names folds and members itself; leave it out, or them", param_hint="--quick")
     if split is not None:
         changes["split"] = {"unit": split}
+    if quick or folds is not None:
+        changes["split"] = {**changes.get("split", {}), "folds": 1 if quick else folds}
+    if quick or members is not None:
+        changes["members"] = ["perceptron"] if quick else [name.strip() for name in (members or "").split(",")]
     settings = settings.replace(changes)
+    if compare_random and settings.split.folds > 1:
+        raise typer.BadParameter("it compares single splits; add --folds 1", param_hint="--compare-random")
     if compare_random and settings.split.unit == "random":
         raise typer.BadParameter("the split is of random pixels already", param_hint="--compare-random")
     if (scenes is None) == (not ms and not pan and labels is None):
@@ -157,7 +181,9 @@ def train_command(
         opened = [_open(files, stack, chosen, fine=fine, fix_shift=fix_shift) for files in wanted]
         with progress_bars() as report:
             words = sys.argv[1:]
-            run = train(opened, out=out, config=settings, init=model, device=device, progress=report, command=words)
+            run = train(
+                opened, out=out, config=settings, init=model, device=device, jobs=jobs, progress=report, command=words
+            )
         said = {note for scene in opened for note in scene.notes}
         say([n for n in run.model.record.notes if n not in said])
         _print_run(run, by_blocks=settings.split.unit == "blocks" and len(wanted) == 1 and wanted[0].split is None)
@@ -172,16 +198,31 @@ def train_command(
 def _print_run(run: Run, *, by_blocks: bool) -> None:
     record = run.model.record
     pixels = ", ".join(f"{n} {c}" for n, c in record.labelled_pixels.items() if c)
-    blocks = f" (blocks of {record.block} MS pixels)" if by_blocks else ""
+    blocks = f" (blocks of {record.block} MS pixels)" if by_blocks and record.block else ""
     out_console.print(f"labelled pixels: {pixels}{blocks}")
     for name, of_scene in record.scenes.items():
         pixels = ", ".join(f"{n} {c}" for n, c in of_scene["labelled_pixels"].items() if c)
         out_console.print(f"  {name}: {pixels}", markup=False)
-    out_console.print(f"sampling: {record.sampling} ({record.labels_per_tile:.1f} labelled pixels a tile on average)")
+    if record.labels_per_tile is not None:
+        sampling = f"sampling: {record.sampling} ({record.labels_per_tile:.1f} labelled pixels a tile on average)"
+        out_console.print(sampling)
     if record.self_trained is not None:
         out_console.print(f"few labels: a second round learnt from {record.self_trained} pixels without one as well")
-    if (v := record.validation) is not None:
-        out_console.print(f"validation: OA {v['oa']:.3f}, AA {v['aa']:.3f}, kappa {v['kappa']:.3f}")
+    if len(record.members) > 1:
+        rows: list[tuple[str, ...]] = [("member", "weight", "OA", "AA", "kappa")]
+        for name, told in record.members.items():
+            alone = (f"{told[key]:.3f}" if told.get(key) is not None else "–" for key in ("oa", "aa", "kappa"))
+            rows.append((name, f"{told['weight']:.2f}", *alone))
+        print_table(rows)
+    for part, v in (("validation", record.validation), (f"{record.folds} folds", record.cross_validation)):
+        if v is not None:
+            figures = (f"{label} {v[name]:.3f}{_span(v, name)}" for name, label in _SCORES)
+            out_console.print(f"{part}: {', '.join(figures)}", markup=False)
+    if record.cross_validation is not None:
+        out_console.print(
+            "every labelled pixel was judged once, by members that trained neither on it nor near it; the map is made by "
+            "all folds together"
+        )
     if record.interrupted:
         err.print("stopped early; the run holds the model so far", style="yellow")
     holding = record.leakage["holding"]
@@ -189,6 +230,12 @@ def _print_run(run: Run, *, by_blocks: bool) -> None:
         out_console.print(
             f"random pixels: {holding:.0%} of the test pixels have a training pixel in their window; {_LEAKS}"
         )
+
+
+def _span(scores: Mapping[str, Any], name: str) -> str:
+    """The interval of a score, where there is one."""
+    ends = (scores.get("intervals") or {}).get(name)
+    return "" if ends is None else f" [{ends[0]:.3f}, {ends[1]:.3f}]"
 
 
 def _print_claims(own: Claim, random: Claim) -> None:

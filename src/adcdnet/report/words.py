@@ -13,12 +13,12 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from adcdnet.assess.evaluate import Evaluation
-from adcdnet.assess.intervals import FEWEST_BLOCKS
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.pixel_area import pixel_area
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.record import RunRecord
+from adcdnet.metrics.intervals import FEWEST_BLOCKS
 from adcdnet.split.parts import Leakage
 
 

@@ -285,7 +285,10 @@ def _record(
     if radius is not None and radius > config.guard:
         own.append(f"the network looks {radius} MS pixels far, more than the guard band of {config.guard}")
     judged = fitted.judgement
-    seen = None if judged is None else scores(judged.confusion).to_dict()
+    seen: dict[str, Any] | None = None
+    if judged is not None:
+        intervals = judged.intervals and judged.intervals.to_dict()
+        seen = {**scores(judged.confusion).to_dict(), "confusion": judged.confusion.tolist(), "intervals": intervals}
     single = len(folds) == 1
     interrupted = None if trained is None else trained.stage2.interrupted_at
     return RunRecord(

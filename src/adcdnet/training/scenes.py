@@ -17,7 +17,7 @@ from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.grid import phase_words, same_phase
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.scene import Pixels, Scene
-from adcdnet.split.blocks import split_blocks
+from adcdnet.split.blocks import block_side, split_blocks
 from adcdnet.split.folds import block_folds, polygon_folds, random_folds
 from adcdnet.split.parts import (
     FEWEST_LABELS,
@@ -196,7 +196,7 @@ def _dealt(
     if len(scenes) >= SCENES_AS_FOLDS:
         if folds > len(scenes):
             raise InputError(f"there are {len(scenes)} scenes, each wholly in one fold")
-        return _whole_scenes(scenes, valid, folds, seed)
+        return _whole_scenes(scenes, valid, reach=reach, folds=folds, seed=seed)
     of_scene = []
     for labelled, usable in zip(scenes, valid, strict=True):
         labels = labelled.labels if len(scenes) == 1 else _learnable(labelled.labels, usable)
@@ -211,7 +211,7 @@ def _dealt(
 
 
 def _whole_scenes(
-    scenes: Sequence[LabelledScene], valid: Sequence[NDArray[np.bool_]], folds: int, seed: int
+    scenes: Sequence[LabelledScene], valid: Sequence[NDArray[np.bool_]], *, reach: int, folds: int, seed: int
 ) -> list[list[Split]]:
     """Scenes dealt to folds, from that with most labels to that with fewest, each to the fold that has fewest."""
     classes = scenes[0].labels.classes
@@ -234,7 +234,7 @@ def _whole_scenes(
         [
             Split(
                 np.where(usable, TEST if fold[scene] == number else TRAIN, UNUSED).astype(np.uint8),
-                max(usable.shape),
+                block_side(*usable.shape, reach=reach),
                 (),
             )
             for scene, usable in enumerate(valid)

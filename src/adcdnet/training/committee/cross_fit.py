@@ -21,6 +21,8 @@ from adcdnet.mapping.model import Model
 from adcdnet.mapping.posterior import fit_temperature
 from adcdnet.mapping.progress import Progress
 from adcdnet.metrics import confusion_matrix, expected_calibration_error
+from adcdnet.metrics.intervals import Intervals, block_bootstrap, confusion_by_block
+from adcdnet.split.blocks import block_numbers
 from adcdnet.split.parts import TEST, TRAIN, UNUSED, VALIDATION, Split
 from adcdnet.training.committee.classifiers import FITS
 from adcdnet.training.committee.folds import Fold, FoldResult, Ground
@@ -33,11 +35,13 @@ from adcdnet.training.committee.weights import fit_weights
 class Judgement:
     """What answers to held-out ground say. confusion (K, K + 1): of all members together; alone: of each by itself.
 
-    Weights and temperature of a fold were fitted to the other folds; of a single fold, to itself. calibration_error: by
-    that temperature. answered: of each scene, the class index at every target that was answered, −1 elsewhere.
+    Weights and temperature of a fold were fitted to the other folds; of a single fold, to itself. intervals: of the
+    scores, from whole blocks of ground of all folds; None where these are too few. calibration_error: by that
+    temperature. answered: of each scene, the class index at every target that was answered, −1 elsewhere.
     """
 
     confusion: NDArray[np.int64]
+    intervals: Intervals | None
     alone: Mapping[str, NDArray[np.int64]]
     calibration_error: float
     answered: tuple[NDArray[np.int16], ...]
@@ -66,8 +70,8 @@ def cross_fit(
 ) -> CrossFit:
     """splits: of each fold, of each scene. Of a single one the validation part weighs the members, if there is one; of
     several, the test parts."""
-    names = members_of(ground, config)
-    single = len(splits) == 1
+    names = members_of(config)
+    single, step = len(splits) == 1, config.network.targets_per_pixel(ground.layout.ratio)
     part = VALIDATION if single else TEST
     folds = [
         Fold(
@@ -90,7 +94,7 @@ def cross_fit(
         weights, temperature, judgement = np.full(len(names), 1 / len(names)), 1.0, None
     else:
         weights, temperature = weighed([scene for of_fold in held for scene in of_fold], config.answers)
-        judgement = _judge(ground, names, tested, config.answers)
+        judgement = _judge(ground, names, tested, config.answers, splits[0][0].block * step)
     members = []
     for name, weight in zip(names, weights.tolist(), strict=True):
         if not weight:
@@ -107,7 +111,7 @@ def cross_fit(
     )
 
 
-def members_of(ground: Ground, config: TrainConfig) -> list[MemberName]:
+def members_of(config: TrainConfig) -> list[MemberName]:
     """Those that the settings ask for and the grid allows: trees and perceptrons know MS pixels only."""
     names = list(dict.fromkeys(config.members))
     if config.plain:  # the same network twice
@@ -144,19 +148,24 @@ def _labelled(
     return held.probabilities(weights, temperature, answers)[:, known], held.truth[known]
 
 
-def _judge(ground: Ground, names: Sequence[str], results: Sequence[FoldResult], answers: AnswerConfig) -> Judgement:
+def _judge(
+    ground: Ground, names: Sequence[str], results: Sequence[FoldResult], answers: AnswerConfig, block: int
+) -> Judgement:
+    """block: targets per side of the blocks of ground that intervals come from."""
     classes = len(ground.classes)
     confusion = np.zeros((classes, classes + 1), np.int64)
     alone = {name: np.zeros_like(confusion) for name in names}
     answered = [np.full(labels.index.shape, -1, np.int16) for labels in ground.labels]
+    truth = [np.full(labels.index.shape, -1, np.int16) for labels in ground.labels]
     sure, right = [], []
     for number, result in enumerate(results):
         others = [r for k, r in enumerate(results) if k != number] or results
         elsewhere = [scene for r in others for scene in r.held_out if (scene.truth >= 0).any()]
         weights, temperature = weighed(elsewhere, answers)
-        for scene, index in zip(result.held_out, answered, strict=True):
+        for scene, index, right_index in zip(result.held_out, answered, truth, strict=True):
             p = scene.probabilities(weights, temperature, answers)
             index[scene.row, scene.col] = p.argmax(0)
+            right_index[scene.row, scene.col] = scene.truth
             known = scene.truth >= 0
             confusion += confusion_matrix(scene.truth, p.argmax(0), classes)
             sure.append(p[:, known])
@@ -167,7 +176,12 @@ def _judge(ground: Ground, names: Sequence[str], results: Sequence[FoldResult], 
                     scene.truth, scene.probabilities(single, 1.0, answers).argmax(0), classes
                 )
     error = expected_calibration_error(np.concatenate(sure, axis=1).T, np.concatenate(right))
-    return Judgement(confusion, alone, error, tuple(answered))
+    by_block = []
+    for labels, true, index in zip(ground.labels, truth, answered, strict=True):
+        height, width = labels.index.shape
+        by_block.append(confusion_by_block(true, index, classes, block_numbers(height, width, block)))
+    intervals = block_bootstrap(np.concatenate(by_block), rng=np.random.default_rng(0))
+    return Judgement(confusion, intervals, alone, error, tuple(answered))
 
 
 def _all_trains(split: Split) -> Split:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from adcdnet.assess.intervals import (
+from adcdnet.metrics.intervals import (
     FEWEST_BLOCKS,
     NO_INTERVAL,
     Interval,
