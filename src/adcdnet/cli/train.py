@@ -220,8 +220,8 @@ def _print_run(run: Run, *, by_blocks: bool) -> None:
             out_console.print(f"{part}: {', '.join(figures)}", markup=False)
     if record.cross_validation is not None:
         out_console.print(
-            "every labelled pixel was judged once, by members that trained neither on it nor near it; the map is made by "
-            "all folds together"
+            "every labelled pixel was judged once, by members that trained neither on it nor near it; the map is made "
+            "by all folds together"
         )
     if record.interrupted:
         err.print("stopped early; the run holds the model so far", style="yellow")
