@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -101,6 +101,10 @@ class Model:
         network = self.first_network.network
         assert network is not None
         return network
+
+    def of_first_network(self) -> Model:
+        """The same with that member alone."""
+        return replace(self, members=(replace(self.first_network, weight=1.0),))
 
     @property
     def grid(self) -> Literal["coarse", "fine"]:
@@ -334,9 +338,9 @@ def folds_name(scene: str = "") -> str:
     return f"folds-{scene}.tif" if scene else "folds.tif"
 
 
-def held_out_name(scene: str = "") -> str:
-    """The map of a scene's labelled ground by members that did not train there."""
-    return f"held-out-{scene}.tif" if scene else "held-out.tif"
+def held_out_name(scene: str = "", *, soft: bool = False) -> str:
+    """The map of a scene's labelled ground by members that did not train there; soft: its probabilities."""
+    return f"held-out{'-probabilities' if soft else ''}{f'-{scene}' if scene else ''}.tif"
 
 
 @dataclass

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from adcdnet.files import sha256
 from adcdnet.metrics import expected_calibration_error
@@ -15,6 +17,7 @@ from adcdnet.report.findings import Findings
 from adcdnet.split.parts import PART_NAMES
 
 Drawings = dict[str, str]
+FOLD_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 PART_COLORS = (None, "#0072b2", "#e69f00", "#cc3311", "#b8b8b8")  # unused, train, validation, test, guard
 _CURVES = (  # name, stage, columns and what they are called, title
     ("loss1", "stage1", {"loss": "loss", "sps": "distance of the sensors"}, "Stage I: loss"),
@@ -33,11 +36,13 @@ def summary(findings: Findings) -> list[str]:
     if made := words.of_making(findings.tags, findings.classes):
         lines.append(made)
     if findings.evaluation is not None:
-        lines += words.of_accuracy(findings.evaluation, findings.pixels)
+        lines += words.of_accuracy(findings.evaluation, findings.pixels, folds=findings.folds is not None)
     if findings.sample is not None:
         lines.append(words.of_sample(findings.sample))
     if findings.split is not None:
         lines.append(words.of_split(findings.files.divided, findings.files.model.guard))
+    if findings.folds is not None:
+        lines.append(words.of_folds(findings.files.model.record, findings.files.model.guard))
     if findings.evaluation is not None and findings.evaluation.leakage is not None:
         lines.append(words.of_leakage(findings.evaluation.leakage))
     model = findings.files.model
@@ -58,7 +63,7 @@ def warnings(findings: Findings) -> list[str]:
         notes.append(f"training was stopped by hand at step {record.interrupted_at_step}")
     if "labels" not in findings.files.sources:
         notes.append("no labels were at hand, so nothing is said of accuracy")
-    elif findings.split is None:
+    elif findings.split is None and findings.folds is None:
         notes.append("the split is of another scene: all labels judge the map; make sure that none of them trained")
     if findings.evaluation is not None:
         support = findings.evaluation.scores.support
@@ -81,6 +86,8 @@ def warnings(findings: Findings) -> list[str]:
 
 def split(findings: Findings) -> dict[str, Any] | None:
     """Where each part lies, and its pixels."""
+    if findings.folds is not None:
+        return _folds(findings, findings.folds)
     if findings.split is None:
         return None
     step = max(1, findings.survey.step // findings.step)
@@ -96,7 +103,33 @@ def split(findings: Findings) -> dict[str, Any] | None:
         if PART_COLORS[k]
     ]
     return {
+        "heading": "Where training, validation and test lie",
+        "alt": "Parts of the split",
         "src": pictures.png_of_codes(findings.split[::step, ::step], PART_COLORS),
+        "parts": parts,
+        "pixels": findings.pixels,
+    }
+
+
+def _folds(findings: Findings, folds: NDArray[np.uint8]) -> dict[str, Any]:
+    """Where each fold lies, and its pixels."""
+    step = max(1, findings.survey.step // findings.step)
+    count = findings.files.model.record.folds
+    colors = [None, *(FOLD_COLORS[k % len(FOLD_COLORS)] for k in range(count))]
+    labelled = findings.files.divided.get("labelled_pixels", {})
+    parts = [
+        {
+            "name": f"fold {k}",
+            "color": colors[k],
+            "pixels": words.number((folds == k).sum()),
+            "labelled": words.number(labelled.get(f"fold {k}", 0)),
+        }
+        for k in range(1, count + 1)
+    ]
+    return {
+        "heading": "Which ground was tested together",
+        "alt": "Folds",
+        "src": pictures.png_of_codes(folds[::step, ::step], colors),
         "parts": parts,
         "pixels": findings.pixels,
     }
@@ -140,7 +173,8 @@ def accuracy(findings: Findings, drawings: Drawings) -> dict[str, Any] | None:
         "confusion": [[words.number(c) for c in row] for row in e.confusion],
         "pixels": words.number(sum(s.support)),
         "intervals": words.of_intervals(e, findings.pixels),
-        "test": findings.split is not None,
+        "where": "on the test part" if findings.split is not None else "on all labels",
+        "members": words.of_members(findings.files.model.record),
         "calibration": _calibration(findings, drawings),
     }
 
@@ -178,6 +212,7 @@ def _calibration(findings: Findings, drawings: Drawings) -> dict[str, Any] | Non
         "error": words.share(expected_calibration_error(judged.probabilities, judged.truth)),
         "temperature": f"{findings.files.model.temperature:.2f}",
         "fitted": findings.files.model.record.calibration is not None,
+        "on": "held-out ground" if findings.folds is not None else "the validation part",
     }
 
 
@@ -185,14 +220,14 @@ def training(findings: Findings, drawings: Drawings) -> dict[str, Any]:
     """How both stages went, as drawings, and what they cost."""
     shown = []
     for name, stage, columns, title in _CURVES:
-        rows = [row for row in findings.files.history if row["stage"] == stage]
+        rows = [row for row in findings.files.history if row["stage"] == stage and row.get("fold", "1") == "1"]
         curves = {label: line for column, label in columns.items() if (line := _column(rows, column))}
         if curves:
             drawings[name] = _curve(_column(rows, "step"), curves, title)
             shown.append({"name": name, "title": title})
     timing = dict(findings.files.timing)
     memory = timing.pop("peak_memory_bytes", None)
-    called = {"stage1": "stage I", "context": "context branch", "stage2": "stage II"}
+    called = {"stage1": "stage I", "context": "context branch", "stage2": "stage II", "answers": "held-out answers"}
     costs = [(called.get(name, name), f"{s:.1f} s") for name, s in timing.items()]
     if memory is not None:
         costs.append(("largest memory", f"{memory / 2**30:.2f} GiB"))

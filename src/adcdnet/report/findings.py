@@ -36,11 +36,12 @@ class Product:
 
 @dataclass(frozen=True)
 class Findings:
-    """truth (H, W): class index of the map's pixels that judge it, −1 elsewhere.
+    """truth (H, W): class index of the labelled pixels that judge, −1 elsewhere.
 
     evaluation: by those; None without labels. split, on the MS grid: None where the run's is of another scene, and
-    then all labels judge. sample: evaluation by the probability sample in sample_file, None without one. notes: one
-    sentence each. tags: of the map.
+    then all labels judge the map. folds, on the MS grid: of a run of several folds, which one tests each pixel, 0 where
+    none does; the answers that are judged are then those to held-out ground, not the map. None of other runs. sample:
+    evaluation by the probability sample in sample_file, None without one. notes: one sentence each. tags: of the map.
     """
 
     files: RunFiles
@@ -48,6 +49,7 @@ class Findings:
     product: Product
     survey: Survey
     split: NDArray[np.uint8] | None
+    folds: NDArray[np.uint8] | None
     truth: NDArray[np.int16] | None
     evaluation: Evaluation | None
     sample: Evaluation | None
@@ -112,14 +114,13 @@ def find_product(
 def look(
     files: RunFiles, scene: Scene, product: Product, *, column: str | None, layer: str | None, sample: Path | None
 ) -> Findings:
-    """Judge the map by the labels of the test part; by all labels where the run's split is of another scene."""
-    split, truth, evaluation = None, None, None
+    """Judge the map by the labels of the test part; by all labels where the run's split is of another scene. Of several
+    folds judge what members said of ground they had not seen."""
+    truth, evaluation = None, None
     grid = scene.grid_of(files.model.grid)
     notes = scene.notes + _which(files)
-    if files.split is not None:
-        with RasterReader(files.split) as raster:
-            if (raster.grid.shape, raster.grid.transform) == (scene.grid.shape, scene.grid.transform):
-                split = raster.read(scene.grid.window)[0]
+    split, folds = (_of_scene(path, scene) for path in (files.split, files.folds))
+    judged, judged_by = (product.map, None) if folds is None else files.held_out
     source = files.sources.get("labels")
     own = read_classes(product.map)
     table = files.model.classes if own is None or own.names == files.model.classes.names else None  # with its codes
@@ -128,11 +129,17 @@ def look(
         labels = read_labels(source.path, grid, classes=files.model.classes, column=column, layer=layer)
         notes += labels.notes
         judging = labels_in_part(labels, grid, f"the scene {scene.name}", cut, part)
+        if folds is not None:
+            step = files.model.step
+            judging = np.where(folds.repeat(step, 0).repeat(step, 1) > 0, judging, np.int16(-1))
         del labels  # of a large scene gigabytes, while the map is judged
+        block = None if folds is None else (files.divided.get("block") or 0) * files.model.step or None
         if (judging >= 0).any():
             truth, evaluation = (
                 judging,
-                evaluate(product.map, source.path, split=cut, part=part, classes=table, column=column, layer=layer),
+                evaluate(
+                    judged, source.path, split=cut, part=part, classes=table, column=column, layer=layer, block=block
+                ),
             )
         else:
             notes += ("no labelled pixel of this scene is in the test part, so nothing is said of accuracy",)
@@ -141,8 +148,9 @@ def look(
         files,
         scene,
         product,
-        survey(product.map, product.probabilities, grid, files.model.classes, truth, rng=rng),
+        survey(product.map, product.probabilities, grid, files.model.classes, truth, judged_by=judged_by, rng=rng),
         split,
+        folds,
         truth,
         evaluation,
         None if sample is None else _by_sample(product.map, sample, table),
@@ -150,6 +158,16 @@ def look(
         notes,
         _tags(product.map),
     )
+
+
+def _of_scene(path: Path | None, scene: Scene) -> NDArray[np.uint8] | None:
+    """A raster on the MS grid; None where there is none or it is of another scene."""
+    if path is None:
+        return None
+    with RasterReader(path) as raster:
+        if (raster.grid.shape, raster.grid.transform) != (scene.grid.shape, scene.grid.transform):
+            return None
+        return np.asarray(raster.read(scene.grid.window)[0], np.uint8)
 
 
 def _by_sample(map_path: Path, sample: Path, table: ClassTable | None) -> Evaluation:

@@ -13,7 +13,7 @@ from adcdnet.errors import InputError
 from adcdnet.files import sha256
 from adcdnet.geo.masks import PLAIN, MaskRule
 from adcdnet.geo.scene import Scene
-from adcdnet.mapping.model import Model, split_name
+from adcdnet.mapping.model import Model, folds_name, held_out_name, split_name
 from adcdnet.training import provenance as inputs
 
 _OTHER = "other files"  # in the place of a SHA-256: the run was trained with more or fewer of them
@@ -68,6 +68,17 @@ class RunFiles:
     def split(self) -> Path | None:
         path = self.folder / split_name(self.scene)
         return path if path.exists() else None
+
+    @property
+    def folds(self) -> Path | None:
+        """Which fold tests each pixel, of a run of several folds."""
+        path = self.folder / folds_name(self.scene)
+        return path if path.exists() else None
+
+    @property
+    def held_out(self) -> tuple[Path, Path]:
+        """The map of labelled ground by members that did not train there, and its probabilities; of such a run."""
+        return self.folder / held_out_name(self.scene), self.folder / held_out_name(self.scene, soft=True)
 
     @property
     def divided(self) -> Mapping[str, Any]:

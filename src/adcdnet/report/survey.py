@@ -58,9 +58,11 @@ def survey(
     classes: ClassTable,
     truth: NDArray[np.integer] | None,
     *,
+    judged_by: Path | None = None,
     rng: np.random.Generator,
 ) -> Survey:
-    """truth (H, W): class index of every pixel to judge, −1 elsewhere. InputError if a file does not fit the scene."""
+    """truth (H, W): class index of every pixel to judge, −1 elsewhere. judged_by: probabilities to judge in the place
+    of the map's. InputError if a file does not fit the scene."""
     step = _step(grid, len(classes))
     shape = -(-grid.height // step), -(-grid.width // step)
     lookup = np.zeros(256, np.uint8)
@@ -74,8 +76,10 @@ def survey(
         mapped = files.enter_context(RasterReader(map_path))
         _check(mapped, grid, 1)
         soft = None if probabilities is None else files.enter_context(RasterReader(probabilities))
-        if soft is not None:
-            _check(soft, grid, len(classes))
+        judging = soft if judged_by is None else files.enter_context(RasterReader(judged_by))
+        for raster in (soft, judging):
+            if raster is not None:
+                _check(raster, grid, len(classes))
         for window in tiles(grid.height, grid.width, max(1, _WINDOW // step) * step):
             values = mapped.read(window)[0]
             if values.dtype != np.uint8 or not np.isin(values, (0, *classes.values)).all():
@@ -87,15 +91,16 @@ def survey(
             counts += np.bincount(index_here.ravel(), minlength=len(counts))
             place = tuple(slice(s.start // step, -(-s.stop // step)) for s in window.slices)
             index[place] = coarse = index_here[::step, ::step]
-            if soft is None or shown is None:
-                continue
-            p = soft.read(window)
-            some = p[:, ::step, ::step]
-            shown[:, *place] = np.rint(255 * np.nan_to_num(some))
-            there = (coarse > 0) & np.isfinite(some[0])
-            known += int(there.sum())
-            differ += int((some[:, there].argmax(0) + 1 != coarse[there]).sum())
-            if wanted is not None and truth is not None:
+            p = None if soft is None else soft.read(window)
+            if p is not None and shown is not None:
+                some = p[:, ::step, ::step]
+                shown[:, *place] = np.rint(255 * np.nan_to_num(some))
+                there = (coarse > 0) & np.isfinite(some[0])
+                known += int(there.sum())
+                differ += int((some[:, there].argmax(0) + 1 != coarse[there]).sum())
+            if wanted is not None and truth is not None and judging is not None:
+                if p is None or judged_by is not None:
+                    p = judging.read(window)
                 row, col = np.nonzero(wanted[window.slices] & np.isfinite(p[0]))
                 label = truth[window.slices][row, col].astype(np.int64)
                 pixels.append(Judged(row + window.row, col + window.col, label, p[:, row, col].T))

@@ -19,10 +19,21 @@ from adcdnet.report.findings import Findings
 _TILE = 64  # MS pixels
 _TILES, _PIXELS = 16, 1200  # what is explained at most
 _SHADES = "cividis"
+_NO_NETWORK = "Nothing is said of what a network used: none has a say in this map."
 
 
 def write(findings: Findings, drawings: dict[str, str]) -> dict[str, Any]:
     """The template's `use`; each part is empty where nothing is known."""
+    if not findings.files.model.networks:
+        return {
+            "missing": [_NO_NETWORK],
+            "heads": [],
+            "pixels": "0",
+            "explained": "",
+            "masks": [],
+            "alone": [],
+            "trained": [],
+        }
     explained = _explain(findings)
     shown = []
     for head in explained.heads if explained else ():
@@ -77,13 +88,16 @@ def _explain(findings: Findings) -> SceneExplanation | None:
         return None
     assert findings.truth is not None
     rng = np.random.default_rng(0)
-    index = np.full_like(findings.truth, -1)
-    held = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (findings.truth[w.slices] >= 0).any()]
+    truth = findings.truth
+    if findings.folds is not None:  # the first network is that of the first fold, which did not train there
+        truth = np.where(findings.folds == 1, truth, np.int16(-1))
+    index = np.full_like(truth, -1)
+    held = [w for w in tiles(index.shape[0], index.shape[1], _TILE) if (truth[w.slices] >= 0).any()]
     for k in rng.permutation(len(held))[:_TILES]:
-        index[held[k].slices] = findings.truth[held[k].slices]
+        index[held[k].slices] = truth[held[k].slices]
     places = np.flatnonzero(index >= 0)
     index.ravel()[rng.permutation(places)[_PIXELS:]] = -1
-    return explain(findings.files.model, findings.scene, Labels(index, findings.classes))
+    return explain(findings.files.model.of_first_network(), findings.scene, Labels(index, findings.classes))
 
 
 def _tokens(head: HeadSummary, rows: list[str]) -> str:

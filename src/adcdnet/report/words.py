@@ -117,10 +117,15 @@ def _side(grid: Grid) -> str:
     return f" of {grid.transform.a:.4g} " + {"metre": "m", "degree": "degrees"}.get(unit, unit)
 
 
-def of_accuracy(evaluation: Evaluation, pixels: str) -> list[str]:
-    """How often the map is right, and which classes it confuses most; pixels: what those of the map are called."""
+def of_accuracy(evaluation: Evaluation, pixels: str, *, folds: bool = False) -> list[str]:
+    """How often the map is right, and which classes it confuses most; pixels: what those of the map are called.
+
+    folds: what is judged are the answers to held-out ground.
+    """
     s, ends = evaluation.scores, evaluation.intervals
     judged = "labelled pixels of the test part" if evaluation.part else "labelled pixels"
+    if folds:
+        judged += ", each judged by members that trained neither on it nor near it"
     named = (("overall accuracy", "oa"), ("mean accuracy of the classes", "aa"), ("kappa", "kappa"))
     figures = ", ".join(f"{name} {share(getattr(s, key), getattr(ends, key, None))}" for name, key in named)
     lines = [
@@ -170,6 +175,11 @@ def of_command(arguments: Sequence[str]) -> str:
 def of_model(record: RunRecord, *, looked_at: bool) -> str:
     """Which weights the model is of; looked_at: whether a validation part was looked at on the way."""
     settings = record.settings
+    if record.folds > 1:
+        return (
+            f"Each of {record.folds} folds trained its own members. Networks of all folds answer in the map; trees and "
+            "perceptrons were trained once more on all labels. The curves below are of the first fold."
+        )
     weights = "the moving average of the weights" if settings.get("average", 1) else "the weights"
     chose = "; the validation part chose nothing" if looked_at else "; there was no validation part"
     again = ""
@@ -193,6 +203,32 @@ def of_split(divided: Mapping[str, Any], guard: int) -> str:
         f"in one part, with a guard band of {guard} MS pixels between the parts. Labelled "
         f"pixels: {counts}; {number(parts['guard'])} in the guard band were used for nothing."
     )
+
+
+def of_folds(record: RunRecord, guard: int) -> str:
+    """How labels were dealt to folds, and of what the map is made."""
+    near = record.leakage.get("holding")
+    leaked = (
+        "" if near is None else f" {near:.1%} of the labelled pixels have a training pixel of their fold within it."
+    )
+    units = {"blocks": "blocks of ground", "polygons": "whole polygons", "random": "single pixels"}
+    unit = "whole scenes" if len(record.scenes) >= 3 else units[record.settings["split"]["unit"]]
+    return (
+        f"The labelled ground was dealt to {record.folds} folds of {unit}. Each fold was answered by members trained "
+        f"on the others, with a guard band of {guard} MS pixels around it and their training ground hidden.{leaked} "
+        "The map is made by all folds together, so its accuracy is rather understated. The figures hold for ground "
+        "like this, not for other places or dates."
+    )
+
+
+def of_members(record: RunRecord) -> list[tuple[str, ...]]:
+    """Name, weight, OA, AA and kappa alone of each member; nothing of a single one."""
+    if len(record.members) < 2:
+        return []
+    return [
+        (name, f"{told['weight']:.2f}", *(share(told.get(key) or math.nan) for key in ("oa", "aa", "kappa")))
+        for name, told in record.members.items()
+    ]
 
 
 def of_leakage(leakage: Leakage) -> str:

@@ -28,7 +28,7 @@ def whole_run(folder: Path) -> Iterator[Path]:
         raise InputError(f"{folder} cannot be written: {error.strerror}; choose another --out") from error
     try:
         yield part
-        for name in (split_name(), folds_name(), held_out_name()):
+        for name in (split_name(), folds_name(), held_out_name(), held_out_name(soft=True)):
             if not (part / name).exists():  # one of an older run would be taken for this one's
                 (folder / name).unlink(missing_ok=True)
         for file in part.iterdir():

@@ -26,9 +26,10 @@ from adcdnet.errors import InputError
 from adcdnet.files import as_json, write_whole
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.grid import tiles
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.masks import PLAIN
-from adcdnet.geo.raster_writer import write_raster
+from adcdnet.geo.raster_writer import RasterWriter, write_raster
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping import memory
 from adcdnet.mapping.device import pick_device
@@ -48,6 +49,8 @@ from adcdnet.training.scenes import LabelledScene, check_alike, folds_of, on_ms_
 from adcdnet.training.stages.loop import to_csv
 from adcdnet.training.stages.schedule import suited_to
 from adcdnet.training.transfer import notes_of, settings_of
+
+_WRITTEN = 1024  # pixels per side that are written at once
 
 
 def train(
@@ -230,17 +233,30 @@ def folds_raster(splits: Sequence[Split]) -> NDArray[np.uint8]:
 def _write_answers(
     folder: Path, scenes: Sequence[LabelledScene], prepared: _Prepared, fitted: CrossFit, model: Model
 ) -> None:
-    """The map of labelled ground in which every pixel is answered by members that did not train near it."""
+    """The map of labelled ground in which every pixel is answered by members that did not train near it, and its
+    probabilities, as `predict` writes both."""
     assert fitted.judgement is not None
-    values = np.asarray((*model.classes.values, 0), np.uint8)
-    for labelled, index in zip(scenes, fitted.judgement.answered, strict=True):
-        write_raster(
-            folder / held_out_name(labelled.name if len(scenes) > 1 else ""),
-            values[index],
-            labelled.scene.grid_of(model.grid),
-            classes=model.classes,
-            tags={"ADCDNET_MODEL": model.record.name, "ADCDNET_FOLDS": str(len(prepared.splits))},
-        )
+    values = np.asarray(model.classes.values, np.uint8)
+    tags = {"ADCDNET_MODEL": model.record.name, "ADCDNET_FOLDS": str(len(prepared.splits))}
+    for labelled, answered in zip(scenes, fitted.judgement.answered, strict=True):
+        name, grid = labelled.name if len(scenes) > 1 else "", labelled.scene.grid_of(model.grid)
+        row, col, p = (np.concatenate(parts, axis=-1) for parts in zip(*answered, strict=True))
+        soft: dict[str, Any] = {"count": len(values), "dtype": "float32", "descriptions": model.classes.names}
+        with (
+            RasterWriter(folder / held_out_name(name), grid, classes=model.classes, tags=tags) as classes,
+            RasterWriter(
+                folder / held_out_name(name, soft=True), grid, nodata=float("nan"), tags=tags, **soft
+            ) as probabilities,
+        ):
+            for window in tiles(grid.height, grid.width, _WRITTEN):
+                here = (row // _WRITTEN == window.row // _WRITTEN) & (col // _WRITTEN == window.col // _WRITTEN)
+                at = row[here] - window.row, col[here] - window.col
+                best = np.zeros((window.height, window.width), np.uint8)
+                best[at] = values[p[:, here].argmax(0)]
+                likely = np.full((len(values), *best.shape), np.nan, np.float32)
+                likely[:, *at] = p[:, here]
+                classes.write(best, window)
+                probabilities.write(likely, window)
 
 
 def _history(fitted: CrossFit) -> list[dict[str, float | str]]:

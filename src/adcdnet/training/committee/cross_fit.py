@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,20 +32,28 @@ from adcdnet.training.committee.pool import train_folds
 from adcdnet.training.committee.weights import fit_weights
 
 
+class Answered(NamedTuple):
+    """What all members together say of targets at rows and columns (n,): probabilities (K, n)."""
+
+    row: NDArray[np.int64]
+    col: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class Judgement:
     """What answers to held-out ground say. confusion (K, K + 1): of all members together; alone: of each by itself.
 
     Weights and temperature of a fold were fitted to the other folds; of a single fold, to itself. intervals: of the
     scores, from whole blocks of ground of all folds; None where these are too few. calibration_error: by that
-    temperature. answered: of each scene, the class index at every target that was answered, −1 elsewhere.
+    temperature. answered: of each scene, by fold, at tau 1.
     """
 
     confusion: NDArray[np.int64]
     intervals: Intervals | None
     alone: Mapping[str, NDArray[np.int64]]
     calibration_error: float
-    answered: tuple[NDArray[np.int16], ...]
+    answered: tuple[tuple[Answered, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -155,17 +164,19 @@ def _judge(
     classes = len(ground.classes)
     confusion = np.zeros((classes, classes + 1), np.int64)
     alone = {name: np.zeros_like(confusion) for name in names}
-    answered = [np.full(labels.index.shape, -1, np.int16) for labels in ground.labels]
+    mapped = [np.full(labels.index.shape, -1, np.int16) for labels in ground.labels]
+    answered: list[list[Answered]] = [[] for _ in ground.labels]
     truth = [np.full(labels.index.shape, -1, np.int16) for labels in ground.labels]
     sure, right = [], []
     for number, result in enumerate(results):
         others = [r for k, r in enumerate(results) if k != number] or results
         elsewhere = [scene for r in others for scene in r.held_out if (scene.truth >= 0).any()]
         weights, temperature = weighed(elsewhere, answers)
-        for scene, index, right_index in zip(result.held_out, answered, truth, strict=True):
+        for scene, index, true, said in zip(result.held_out, mapped, truth, answered, strict=True):
             p = scene.probabilities(weights, temperature, answers)
+            said.append(Answered(scene.row, scene.col, p))
             index[scene.row, scene.col] = p.argmax(0)
-            right_index[scene.row, scene.col] = scene.truth
+            true[scene.row, scene.col] = scene.truth
             known = scene.truth >= 0
             confusion += confusion_matrix(scene.truth, p.argmax(0), classes)
             sure.append(p[:, known])
@@ -177,11 +188,11 @@ def _judge(
                 )
     error = expected_calibration_error(np.concatenate(sure, axis=1).T, np.concatenate(right))
     by_block = []
-    for labels, true, index in zip(ground.labels, truth, answered, strict=True):
+    for labels, true, index in zip(ground.labels, truth, mapped, strict=True):
         height, width = labels.index.shape
         by_block.append(confusion_by_block(true, index, classes, block_numbers(height, width, block)))
     intervals = block_bootstrap(np.concatenate(by_block), rng=np.random.default_rng(0))
-    return Judgement(confusion, intervals, alone, error, tuple(answered))
+    return Judgement(confusion, intervals, alone, error, tuple(map(tuple, answered)))
 
 
 def _all_trains(split: Split) -> Split:
