@@ -219,7 +219,8 @@ def tiny_model() -> Model:
 
 QUICK = {  # settings of a training that takes a second
     "network": {**SMALL, "patch": 9},
-    "split": {"block": 16},
+    "members": ["adcdnet"],
+    "split": {"block": 16, "folds": 1},
     "stage1": {"steps": 3, "tiles": 4, "tile": 16, "batch": 16, "targets": 64},
     "stage2": {"steps": 12, "tiles": 4, "tile": 16, "batch": 16, "targets": 512, "learning_rate": 0.01},
     "validations": 3,

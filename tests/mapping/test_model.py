@@ -19,6 +19,8 @@ from adcdnet.mapping.record import RunRecord
 from adcdnet.nn.architecture import Layout
 from conftest import build_model
 
+BIAS = "0.decision.classifier.bias"  # of the first member
+
 
 @pytest.fixture
 def saved(tiny_model, tmp_path):
@@ -42,14 +44,20 @@ def test_a_loaded_model_gives_the_same_logits_to_the_bit(tmp_path, changes):
 
 def test_all_else_comes_back_too(tiny_model, tmp_path):
     model = replace(
-        tiny_model, record=RunRecord(name="Größe", pan_bands=("1", None), validation={"ok": [1, 2.5, None]}, steps=3)
+        tiny_model,
+        members=(replace(tiny_model.first_network, name="Größe", weight=0.75),),
+        record=RunRecord(name="Größe", pan_bands=("1", None), validation={"ok": [1, 2.5, None]}, steps=3),
+        temperature=1.5,
+        phase=(0.5, 0.25),
     )
     model.save(tmp_path / "m.safetensors")
     loaded = Model.load(tmp_path / "m.safetensors")
     assert loaded.network.config == model.network.config
     assert loaded.network.layout == model.network.layout
-    for name in ("statistics", "classes", "label_shares", "drawn_shares", "record"):
+    for name in ("statistics", "classes", "label_shares", "record", "temperature", "answers", "phase"):
         assert getattr(loaded, name) == getattr(model, name), name
+    for name in ("name", "statistics", "drawn_shares", "weight", "sensors"):
+        assert getattr(loaded.first_network, name) == getattr(model.first_network, name), name
 
 
 def test_one_model_one_file(tiny_model, tmp_path):
@@ -111,13 +119,13 @@ def test_a_file_cut_short_anywhere(saved):
 
 def test_a_model_of_a_later_version(saved):
     rewrite(saved, header=lambda h: h.update(format=99))
-    assert "format 99, this version reads 8" in refusal(saved)
+    assert "format 99, this version reads 9" in refusal(saved)
 
 
-@pytest.mark.parametrize("number", [6, 1])
+@pytest.mark.parametrize("number", [8, 1])
 def test_a_model_of_an_earlier_version(saved, number):
     rewrite(saved, header=lambda h: h.update(format=number))
-    assert f"format {number}, this version reads 8" in refusal(saved)
+    assert f"format {number}, this version reads 9" in refusal(saved)
 
 
 def drop(key):
@@ -128,17 +136,33 @@ def change(key, value):
     return lambda content: content.update({key: value})
 
 
+def in_member(damage):
+    """The same damage to what the header says of its only member."""
+    return lambda content: damage(content["members"][0])
+
+
 @pytest.mark.parametrize(
     "header",
     [
-        *(drop(key) for key in ("format", "network", "layout", "statistics", "classes", "label_shares", "record")),
-        change("network", {"backbone": "vit"}),
-        change("network", 3),
+        *(drop(key) for key in ("format", "members", "layout", "statistics", "classes", "label_shares", "record")),
+        *(
+            in_member(drop(key))
+            for key in ("name", "kind", "weight", "sensors", "statistics", "drawn_shares", "network")
+        ),
+        change("members", []),
+        change("members", 3),
+        lambda h: h["members"].append(h["members"][0]),  # one without weights
+        in_member(change("kind", "perceptron")),  # not that of the weights
+        in_member(change("kind", "oracle")),
+        in_member(change("network", {"backbone": "vit"})),
+        in_member(change("network", 3)),
+        in_member(change("weight", None)),
         change("layout", {"ms_bands": 5}),
         change("layout", {"ms_bands": "five", "pan_bands": 1, "ratio": 2, "classes": 3}),
         change("layout", {"ms_bands": 5, "pan_bands": 1, "ratio": 2, "classes": 4}),  # not those of the weights
         change("statistics", {"ms_mean": 1}),
         change("statistics", []),
+        in_member(change("statistics", [])),
         change("classes", {"values": [1, 1, 2], "names": ["a", "b", "c"], "colors": ["#000000"] * 3}),
         change("label_shares", None),
     ],
@@ -157,10 +181,15 @@ def test_a_damaged_header(saved, header):
         (change("phase", [float("nan"), 0.0]), "phase holds nan"),
         (change("phase", [0.5]), "phase holds 1 numbers, 2 are needed"),
         (change("label_shares", [0.5, 0.5, 0.0]), "label_shares holds 0.0"),
-        (change("drawn_shares", [0.5, 0.5]), "drawn_shares holds 2 numbers, 3 are needed"),
-        (change("drawn_shares", [0.5, float("inf"), 0.5]), "drawn_shares holds inf"),
+        (in_member(change("drawn_shares", [0.5, 0.5])), "drawn_shares holds 2 numbers, 3 are needed"),
+        (in_member(change("drawn_shares", [0.5, float("inf"), 0.5])), "drawn_shares holds inf"),
+        (in_member(change("weight", float("nan"))), "weight holds nan"),
+        (in_member(change("weight", -1)), "a member weighs -1; 0 or more is needed"),
+        (in_member(change("weight", 0)), "the weights of all members are 0"),
         (lambda h: h["statistics"].update(ms_mean=[1.0]), "ms_mean holds 1 numbers, 5 are needed"),
         (lambda h: h["statistics"].update(pan_deviation=[0.0]), "pan_deviation holds 0.0"),
+        (in_member(lambda m: m["statistics"].update(ms_mean=[1.0])), "ms_mean holds 1 numbers, 5 are needed"),
+        (in_member(lambda m: m["statistics"].update(pan_deviation=[0.0])), "pan_deviation holds 0.0"),
         (lambda h: h["classes"].update(values=[1], names=["a"], colors=["#000000"]), "1 classes, the network 3"),
     ],
 )
@@ -174,7 +203,7 @@ def test_weights_that_are_no_numbers_or_not_those_that_were_saved(saved):
 
     def spoil(value):
         def weights(tensors):
-            tensors["decision.classifier.bias"][1] = value
+            tensors[BIAS][1] = value
 
         return weights
 
@@ -183,7 +212,7 @@ def test_weights_that_are_no_numbers_or_not_those_that_were_saved(saved):
         rewrite(saved, weights=spoil(value))
         assert says in refusal(saved)
     saved.write_bytes(whole)
-    rewrite(saved, weights=lambda w: w.update({"decision.classifier.bias": w["decision.classifier.bias"].double()}))
+    rewrite(saved, weights=lambda w: w.update({BIAS: w[BIAS].double()}))
     assert "float64" in refusal(saved)
 
 
@@ -203,13 +232,20 @@ def test_metadata_that_is_no_json(saved):
 def test_a_missing_an_additional_and_a_misshapen_tensor(saved):
     whole = saved.read_bytes()
     for weights, says in (
-        (drop("decision.classifier.bias"), "decision.classifier.bias"),
+        (drop(BIAS), "decision.classifier.bias"),
+        (change("0.more", torch.zeros(1)), "more"),
         (change("more", torch.zeros(1)), "more"),
-        (change("decision.classifier.bias", torch.zeros(99)), "decision.classifier.bias"),
+        (change(BIAS, torch.zeros(99)), "decision.classifier.bias"),
     ):
         saved.write_bytes(whole)
         rewrite(saved, weights=weights)
         assert says in refusal(saved)
+
+
+@pytest.mark.parametrize("number", ["1", "-1", "one"])
+def test_a_tensor_of_a_member_that_is_not_there(saved, number):
+    rewrite(saved, weights=change(f"{number}.decision.classifier.bias", torch.zeros(3)))
+    assert "damaged" in refusal(saved)
 
 
 # ---- written whole or not at all

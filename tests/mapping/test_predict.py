@@ -172,8 +172,8 @@ def test_engines_that_cannot_be_used(tiny_scene, tiny_model):
 # ---- the posterior
 
 
-def test_posterior_by_hand(tiny_model):
-    model = replace(tiny_model, label_shares=(0.5, 0.25, 0.25), drawn_shares=(0.2, 0.4, 0.4))
+def test_posterior_by_hand():
+    label_shares, drawn_shares = (0.5, 0.25, 0.25), (0.2, 0.4, 0.4)
     q = np.array([0.2, 0.2, 0.6])
     logits = (np.log(q) + 7).astype(np.float32).reshape(3, 1, 1)
     expected = {
@@ -182,18 +182,13 @@ def test_posterior_by_hand(tiny_model):
         0.5: q * np.sqrt([0.5, 0.25, 0.25]) / [0.2, 0.4, 0.4],
     }
     for tau, p in expected.items():
-        assert posterior(logits, model.label_shares, model.drawn_shares, tau).ravel() == pytest.approx(
-            p / p.sum(), rel=1e-5
-        )
-    drawn_as_labelled = replace(model, drawn_shares=model.label_shares)
-    assert posterior(
-        logits, drawn_as_labelled.label_shares, drawn_as_labelled.drawn_shares, 1
-    ).ravel() == pytest.approx(q, rel=1e-5)
+        assert posterior(logits, label_shares, drawn_shares, tau).ravel() == pytest.approx(p / p.sum(), rel=1e-5)
+    assert posterior(logits, label_shares, label_shares, 1).ravel() == pytest.approx(q, rel=1e-5)
 
 
-def test_posterior_of_extreme_logits(tiny_model):
+def test_posterior_of_extreme_logits():
     logits = np.array([[1e4, -1e4], [0, 0], [-1e4, 1e4]], np.float32)
-    p = posterior(logits, tiny_model.label_shares, tiny_model.drawn_shares, 1.0)
+    p = posterior(logits, (0.5, 0.3, 0.2), (0.2, 0.4, 0.4), 1.0)
     assert p.dtype == np.float32
     assert np.isfinite(p).all()
     assert p[:, 0].tolist() == [1, 0, 0]
@@ -212,7 +207,8 @@ def mapped(tiny_scene, tiny_model, tmp_path):
 
 
 def test_the_map_is_what_the_logits_say(mapped, tiny_scene, tiny_model):
-    logits, shares = whole_logits(tiny_model, tiny_scene), (tiny_model.label_shares, tiny_model.drawn_shares)
+    logits = whole_logits(tiny_model, tiny_scene)
+    shares = tiny_model.label_shares, (1.0, 1.0, 1.0)  # log likelihoods have no shares in them
     valid = all_valid(tiny_scene)
     row, col = np.nonzero(valid)
     local = LocalPriors(logits.shape[1:], 1, *shares, tiny_model.answers.local_priors)
@@ -230,7 +226,7 @@ def test_the_map_is_what_the_logits_say(mapped, tiny_scene, tiny_model):
 
 @pytest.mark.parametrize("tile", [13, 16, 30])
 def test_the_map_does_not_depend_on_the_tile_size(tile, mapped, tiny_scene, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("adcdnet.mapping.predict.sizes_within", lambda *_, **__: Sizes(tile, 256))
+    monkeypatch.setattr("adcdnet.mapping.predict.sizes_of_model", lambda *_, **__: Sizes(tile, 256))
     predict(tiny_model, tiny_scene, out=tmp_path / "m.tif", probabilities=tmp_path / "p.tif", tau=0.5)
     with rasterio.open(mapped[1]) as whole, rasterio.open(tmp_path / "p.tif") as tiled:
         assert tiled.read() == pytest.approx(whole.read(), abs=2e-6, nan_ok=True)
@@ -481,7 +477,8 @@ def test_a_map_does_not_overwrite_an_image(tiny_scene, tiny_model):
 
 
 def test_tiles_are_not_resumed_when_training_met_the_classes_otherwise(tiny_model, tiny_scene, tmp_path):
-    other = replace(tiny_model, drawn_shares=tiny_model.drawn_shares[::-1])
+    member = tiny_model.first_network
+    other = replace(tiny_model, members=(replace(member, drawn_shares=member.drawn_shares[::-1]),))
     assert fingerprint(other, tiny_scene, ()) != fingerprint(tiny_model, tiny_scene, ())
     assert fingerprint(replace(tiny_model), tiny_scene, ()) == fingerprint(tiny_model, tiny_scene, ())
 
@@ -539,7 +536,7 @@ def test_patches_go_through_the_network_in_the_batch_that_fits(tiny_scene, tmp_p
     model = build_model(Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3), prior=False, smooth=0)
     sizes = []
     forward = type(model.network).forward
-    monkeypatch.setattr("adcdnet.mapping.predict.sizes_within", lambda *_, **__: Sizes(16, 50))
+    monkeypatch.setattr("adcdnet.mapping.predict.sizes_of_model", lambda *_, **__: Sizes(16, 50))
     monkeypatch.setattr(
         type(model.network), "forward", lambda self, ms, pan: sizes.append(len(ms)) or forward(self, ms, pan)
     )

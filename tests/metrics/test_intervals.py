@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from adcdnet.metrics import confusion_matrix, scores
 from adcdnet.metrics.intervals import (
     FEWEST_BLOCKS,
     NO_INTERVAL,
@@ -16,7 +17,6 @@ from adcdnet.metrics.intervals import (
     confusion_by_block,
     paired_bootstrap,
 )
-from adcdnet.metrics import confusion_matrix, scores
 
 
 def seeded():
