@@ -63,7 +63,12 @@ def main() -> None:
     kappas: dict[str, list[float]] = {}
     for seed in range(arguments.seeds):
         config = TrainConfig.of_profile(arguments.profile).replace(
-            {"seed": seed, "stage2": {"steps": arguments.steps}, "split": {"test": 0.4}}
+            {
+                "seed": seed,
+                "members": ["adcdnet"],
+                "stage2": {"steps": arguments.steps},
+                "split": {"test": 0.4, "folds": 1},
+            }
         )
         split = None
         with tempfile.TemporaryDirectory() as name:

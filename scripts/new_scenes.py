@@ -35,9 +35,9 @@ from adcdnet.nn.architecture import Layout
 from adcdnet.split.parts import TRAIN, UNUSED, VALIDATION, Split
 from adcdnet.training.area import TrainingArea
 from adcdnet.training.borders import stack
-from adcdnet.training.stages.loop import History, build_network
-from adcdnet.training.run import train_network
 from adcdnet.training.scenes import training_area
+from adcdnet.training.stages.loop import History, build_network
+from adcdnet.training.stages.train import train_network
 
 METHOD_NAMES = ("adcdnet", "plain", "patch", "boosting", "boosting-alike", "forest", "forest-alike", "mlp", "mlp-alike")
 TAUS = (0.5, 1.0)
@@ -127,7 +127,7 @@ def confusions(
         torch.manual_seed(seed)
         network = build_network(config, layout, torch.device("cpu"))
         model = train_network(network, area, config, History()).model(area, classes, config)
-        shares, drawn = np.asarray(model.label_shares), model.drawn_shares
+        shares, drawn = np.asarray(model.label_shares), model.first_network.drawn_shares
     seconds = time.perf_counter() - started
     raw = method.endswith(RAW) or (settings is None and not method.endswith(ALIKE))
     sums = [np.zeros((len(classes), len(classes) + 1), np.int64) for _ in TAUS]

@@ -16,7 +16,7 @@ from adcdnet.split.parts import GUARD, TEST, TRAIN, VALIDATION
 from conftest import ROOT
 
 pytestmark = pytest.mark.real
-FEW_STEPS = "[stage1]\nsteps = 5\n"
+FEW_STEPS = 'members = ["adcdnet"]\nsplit.folds = 1\n[stage1]\nsteps = 5\n'
 
 
 @pytest.fixture

@@ -86,12 +86,13 @@ def test_train_predict_evaluate(call, labelled_pair, quick_config, tmp_path):
             assert f" {count}" in out
 
 
-TILES = """plain_if_few = false
+TILES = """members = ["adcdnet"]
+plain_if_few = false
 tiles_from = 1
 passes = 0.0
 validations = 2
 network = {detail = 3, stream = 5, widths = [5, 6], token_dims = [4, 4], hidden = 5}
-split = {block = 16}
+split = {block = 16, folds = 1}
 stage1 = {steps = 3, tiles = 4, targets = 32}
 stage2 = {steps = 24, tiles = 4, tile = 16, learning_rate = 0.01}
 """
@@ -169,7 +170,7 @@ def test_profiles_by_their_names(call, labelled_pair, tmp_path):
     for profile, form in (("patch", "patch"), ("plain", "patch")):  # of ratio 2
         run = tmp_path / profile
         arguments = *pair_arguments(labelled_pair), *labels, "--out", run, "--steps", 2, "--profile", profile
-        code, _, err = call("train", *arguments, "--no-stage1")
+        code, _, err = call("train", *arguments, "--no-stage1", "--folds", 1, "--members", "adcdnet")
         assert code == 0, err
         written = TrainConfig.read(run / "config.toml")
         assert (written.profile, written.network.form) == (profile, form)

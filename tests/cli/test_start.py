@@ -16,7 +16,7 @@ import pytest
 import adcdnet
 from adcdnet.benchmark import cell, methods_by_name
 from adcdnet.cli import choices
-from adcdnet.config import Profile, SplitConfig
+from adcdnet.config import MemberName, Profile, SplitConfig
 from adcdnet.geo import alignment
 from adcdnet.mapping import engine, memory
 from adcdnet.nn.architecture import PatchArchitecture
@@ -72,6 +72,7 @@ def test_choices_are_those_of_the_settings_and_of_the_api():
     assert choices.TargetGrid == get_type_hints(PatchArchitecture)["grid"]
     assert choices.SplitUnit == get_type_hints(SplitConfig)["unit"]
     assert choices.Profile == Profile
+    assert choices.MemberName == MemberName
     assert choices.Engine == memory.Engine
     assert choices.Precision == engine.Precision
     assert choices.Resampled == alignment.Resampled

@@ -190,7 +190,7 @@ def test_figures_counted_by_hand(tiny_scene, tiny_labels, tmp_path):
 
 
 def to_answer(model: Model, logits: torch.Tensor) -> np.ndarray:
-    shift = np.log(model.label_shares) - np.log(model.drawn_shares)
+    shift = np.log(model.label_shares) - np.log(model.first_network.drawn_shares)
     return (logits.detach().numpy() + shift).argmax(1)
 
 

@@ -23,11 +23,11 @@ from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.architecture import Layout
 from adcdnet.split.blocks import split_blocks
 from adcdnet.split.parts import TEST, TRAIN, VALIDATION
-from adcdnet.training import context
 from adcdnet.training.area import TrainingArea
+from adcdnet.training.run import train
+from adcdnet.training.stages import context
 from adcdnet.training.stages.context import labelled_statistics, train_context
 from adcdnet.training.stages.loop import History, build_network, repeatable
-from adcdnet.training.run import train
 from adcdnet.training.stages.schedule import DENSE_FROM, schedule_of, suited_to, within_passes
 from adcdnet.training.stages.stage1 import train_prior
 from adcdnet.training.stages.stage2 import Supervision, losses_of, train_round, train_stage2
@@ -142,7 +142,7 @@ def test_stage_2_leaves_the_prior_as_stage_1_made_it(labelled_pair, tmp_path, mo
         assert not any(p.requires_grad for p in prior.parameters())
         return rank
 
-    monkeypatch.setattr("adcdnet.training.run.train_prior", watched)
+    monkeypatch.setattr("adcdnet.training.stages.train.train_prior", watched)
     run = labelled_pair.train(tmp_path / "run")
     prior = run.model.network.prior.state_dict()
     assert set(prior) == set(made)
@@ -173,7 +173,7 @@ def test_the_context_branch_learns_before_stage_2_which_leaves_it_alone(labelled
         made.update({name: value.clone() for name, value in network.state_dict().items()})
         assert not any(p.requires_grad for p in branch.parameters())
 
-    monkeypatch.setattr("adcdnet.training.run.train_context", watched)
+    monkeypatch.setattr("adcdnet.training.stages.train.train_context", watched)
     run = labelled_pair.train(tmp_path / "run")
     changed = {name for name, value in made.items() if not torch.equal(value, fresh[name])}
     assert changed == {f"context_branch.{name}" for name in run.model.network.context_branch.state_dict()}
@@ -229,7 +229,7 @@ def test_every_weight_of_stage_2_moves(labelled_pair, tmp_path, monkeypatch):
         started.update({name: p.detach().clone() for name, p in network.trained_parameters()})
         return train_stage2(network, supervision)
 
-    monkeypatch.setattr("adcdnet.training.run.train_stage2", watched)
+    monkeypatch.setattr("adcdnet.training.stages.train.train_stage2", watched)
     network = labelled_pair.train(tmp_path / "run", stage2={"weight_decay": 0}).model.network
     still = [name for name, p in network.trained_parameters() if torch.equal(p, started[name])]
     assert not still
@@ -279,7 +279,7 @@ def test_the_model_is_the_end_whatever_validation_said_before(labelled_pair, tmp
     monkeypatch.setattr("adcdnet.training.stages.stage2.validate", validated)
     run = labelled_pair.train(tmp_path / "run", stage2={"steps": 10}, validations=5)
     assert len(looks) == 5
-    assert run.model.record.validation["kappa"] == 0
+    assert float(history(run)[-1]["validation_kappa"]) == 0
     for name, value in run.model.network.state_dict().items():
         assert torch.equal(value, looks[4][name]), name
     assert not torch.equal(looks[1]["decision.classifier.weight"], looks[4]["decision.classifier.weight"])
@@ -537,12 +537,16 @@ def test_of_very_much_ground_without_labels_some_windows_are_enough(labelled_pai
 
 
 def test_the_first_round_teaches_what_its_map_would_say(labelled_pair, tmp_path):
-    """Softmax of the logits that a model of one round has in a map, where their windows lie in the train part."""
+    """Softmax of the logits that a model of one round has in a map, with the shares in which training met the classes
+    in them, where their windows lie in the train part.
+    """
     run, drawn, _ = few_labels(labelled_pair, tmp_path)
     model = few_labels(labelled_pair, tmp_path, name="alone", self_training=0.0)[0].model
     with labelled_pair.open() as scene:
         pixels = scene.read(scene.grid.window.grow(model.reach), repeat_edge=True)
-        expected = torch.softmax(torch.from_numpy(logits_of(model, pixels, engine="dense")), 0).numpy()
+        likelihoods = logits_of(model, pixels, engine="dense")
+    drawn_shares = np.float32(model.first_network.drawn_shares)[:, None, None]
+    expected = torch.softmax(torch.from_numpy(likelihoods + np.log(drawn_shares)), 0).numpy()
     guessed = drawn[0][1]
     part = read_band(run.folder / "split.tif")[0]
     asked = np.zeros(part.shape, bool)
@@ -616,6 +620,7 @@ def test_the_run_folder(labelled_pair, quick_run):
         "stage1",
         "context",
         "stage2",
+        "answers",
         "total",
         "peak_memory_bytes",
     }
@@ -635,7 +640,7 @@ def test_the_model_knows_its_shares(labelled_pair, quick_run):
     labels = read_band(labelled_pair.labels)[0]
     counts = np.array([((labels == value) & (part == 1)).sum() for value in (1, 2, 4)])
     assert model.label_shares == pytest.approx(counts / counts.sum())
-    assert model.drawn_shares == pytest.approx(counts**0.75 / (counts**0.75).sum())
+    assert model.first_network.drawn_shares == pytest.approx(counts**0.75 / (counts**0.75).sum())
     assert model.classes.names == ("meadow", "rock", "water")
 
 

@@ -18,8 +18,8 @@ from adcdnet.nn.tile_adcdnet import TileADCDNet
 from adcdnet.report.explain import explain
 from adcdnet.split.parts import TEST, TRAIN, VALIDATION, Split
 from adcdnet.training.area import TrainingArea
-from adcdnet.training.stages.radius import effective_radius
 from adcdnet.training.run import train
+from adcdnet.training.stages.radius import effective_radius
 from adcdnet.training.stages.schedule import schedule_of, suited_to
 from adcdnet.training.stages.stage2 import _jittered
 from conftest import PIXEL, LabelledPair, write_tif_file
@@ -249,7 +249,7 @@ def test_a_fusion_is_of_networks_over_patches_alone(tmp_path):
 def test_a_network_that_looks_beyond_the_guard_band_says_so(
     labelled_pair: LabelledPair, few_trials, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("adcdnet.training.run.effective_radius", lambda *_: 99)
+    monkeypatch.setattr("adcdnet.training.stages.train.effective_radius", lambda *_: 99)
     with labelled_pair.open() as scene:
         config = CONFIG.replace({"stage1": {"steps": 1}, "stage2": {"steps": 2}})
         run = train(scene, labelled_pair.read_labels(scene), out=tmp_path / "run", config=config, device="cpu")
