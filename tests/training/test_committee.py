@@ -232,7 +232,7 @@ def test_how_many_folds_run_at_once_changes_nothing(labelled_pair, tmp_path, mon
         config = TrainConfig.of_profile("patch").replace({**CHEAP, "members": ["boosting"]})
         # processes of their own know nothing of what this file shortens
         monkeypatch.setattr(classifiers, "_ROUNDS", 100)
-        runs = [train(scene, labels, out=tmp_path / f"run{n}", config=config, jobs=n, device="cpu") for n in (1, 2)]
+        runs = [train(scene, labels, out=tmp_path / str(n) / "run", config=config, jobs=n, device="cpu") for n in (1, 2)]
     files = [(run.folder / "held-out-probabilities.tif").read_bytes() for run in runs]
     assert files[0] == files[1]
     one, two = (run.model.members[0] for run in runs)

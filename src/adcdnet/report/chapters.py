@@ -42,7 +42,7 @@ def summary(findings: Findings) -> list[str]:
     if findings.split is not None:
         lines.append(words.of_split(findings.files.divided, findings.files.model.guard))
     if findings.folds is not None:
-        lines.append(words.of_folds(findings.files.model.record, findings.files.model.guard))
+        lines.append(words.of_folds(findings.files.model.record))
     if findings.evaluation is not None and findings.evaluation.leakage is not None:
         lines.append(words.of_leakage(findings.evaluation.leakage))
     model = findings.files.model

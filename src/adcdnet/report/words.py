@@ -205,7 +205,7 @@ def of_split(divided: Mapping[str, Any], guard: int) -> str:
     )
 
 
-def of_folds(record: RunRecord, guard: int) -> str:
+def of_folds(record: RunRecord) -> str:
     """How labels were dealt to folds, and of what the map is made."""
     near = record.leakage.get("holding")
     leaked = (
@@ -215,8 +215,8 @@ def of_folds(record: RunRecord, guard: int) -> str:
     unit = "whole scenes" if len(record.scenes) >= 3 else units[record.settings["split"]["unit"]]
     return (
         f"The labelled ground was dealt to {record.folds} folds of {unit}. Each fold was answered by members trained "
-        f"on the others, with a guard band of {guard} MS pixels around it and their training ground hidden.{leaked} "
-        "The map is made by all folds together, so its accuracy is rather understated. The figures hold for ground "
+        f"on the others, with a guard band of {record.guard} MS pixels around it and their training ground hidden."
+        f"{leaked} The map is made by all folds together, so its accuracy is rather understated. The figures hold for ground "
         "like this, not for other places or dates."
     )
 

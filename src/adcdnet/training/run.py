@@ -134,6 +134,7 @@ class _Prepared:
     splits: Sequence[Sequence[Split]]
     statistics: BandStatistics
     label_shares: tuple[float, ...]
+    guard: int
     leakage: Mapping[str, float | None]
     notes: tuple[str, ...]
 
@@ -178,6 +179,7 @@ def _prepare(scenes: Sequence[LabelledScene], config: TrainConfig, init: Model |
         splits=splits,
         statistics=training_statistics(list(zip(pixels, learnt, strict=True))),
         label_shares=tuple((counts / counts.sum()).tolist()),
+        guard=guard,
         leakage=_leakage([labelled.labels for labelled in coarse], splits, reach=config.guard),
         notes=notes,
     )
@@ -322,6 +324,7 @@ def _record(
         members=_members(fitted),
         labelled_pixels={part: sum(count[part] for count in counts) for part in counts[0]},
         block=folds[0][0].block,
+        guard=prepared.guard,
         leakage=prepared.leakage,
         interrupted=interrupted is not None,
         notes=(*own, *(note for of_fold in folds for split in of_fold for note in split.notes), *notes),

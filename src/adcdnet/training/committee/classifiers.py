@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from adcdnet.geo.grid import tiles
 from adcdnet.mapping.members import features_of
-from adcdnet.mapping.trees import Trees
+from adcdnet.mapping.trees import DEEPEST, Trees
 from adcdnet.nn.context import CONTEXT_REACH, ContextBranch
 from adcdnet.training.area import TrainingArea
 
@@ -49,7 +49,9 @@ def features_and_labels(area: TrainingArea, rng: np.random.Generator) -> tuple[N
 
 def fit_forest(x: NDArray[np.float32], y: NDArray[np.int64], weight: NDArray[np.float64], seed: int) -> Trees:
     """weight (n,): of each pixel."""
-    forest = RandomForestClassifier(_TREES, min_samples_leaf=_LEAF, max_features="sqrt", random_state=seed, n_jobs=1)
+    forest = RandomForestClassifier(
+        _TREES, min_samples_leaf=_LEAF, max_depth=DEEPEST, max_features="sqrt", random_state=seed
+    )
     forest.fit(x, y, sample_weight=weight)
     grown = [tree.tree_ for tree in forest.estimators_]
     return _joined(

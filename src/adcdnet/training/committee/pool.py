@@ -17,6 +17,7 @@ from threading import Thread
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
@@ -87,7 +88,8 @@ def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1):  # those of scikit-learn
+            yield
     finally:
         torch.set_num_threads(before)
 
@@ -109,6 +111,7 @@ def _begin(ground: Ground, config: TrainConfig, device: torch.device, told: Simp
     """A process ends with the training that wants it, also where that is killed and can tell nobody."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first of them decides
     torch.set_num_threads(1)
+    threadpool_limits(1)
     parent = multiprocessing.parent_process()
     assert parent is not None
     Thread(target=_end_after, args=(parent.join,), daemon=True).start()
