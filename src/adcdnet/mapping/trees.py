@@ -5,11 +5,11 @@ n pixels | F features | K classes | N nodes of all trees | L leaves of all trees
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 DEEPEST = 64  # steps from root to leaf
 _ROWS = 4096  # pixels that go through a tree together: what they need fits a second-level cache
+_BITS = 16  # leaves of a tree that are marked in one number
+_LEFTMOST = np.array([(~n & (n + 1)).bit_length() - 1 for n in range(2**_BITS)], np.uint8)  # the lowest bit that is 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,38 +100,31 @@ class Trees:
             return np.concatenate(list(pool.map(self._logits, blocks)))
 
     def _logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        rows = len(features)
-        # one column after another, so that a comparison reads one place: column · rows + row
-        flat, row = np.ascontiguousarray(features.T).ravel(), np.arange(rows)
-        total = np.zeros((rows, self.classes))
-        for tree, depth in zip(self._tables, self._depths, strict=True):
-            node = np.zeros(rows, np.intp)
-            for _ in range(depth):  # a leaf follows itself
-                value = flat.take(tree.column.take(node) * rows + row)
-                node = tree.children.take(2 * node + (value > tree.threshold.take(node)))
-            total += tree.values.take(node, axis=0)
+        columns = np.ascontiguousarray(features.T)
+        total = np.zeros((self.classes, len(features)))
+        for tree in self._followed:
+            leaf = tree.leaf(columns)
+            for k in tree.classes:
+                total[k] += tree.values[k].take(leaf)
         if self.kind == "forest":
             total = np.log(np.maximum(total / len(self.root), self.floor))
-        return np.asarray(total + self.start, np.float32)
+        return np.asarray(total.T + self.start, np.float32)
 
     @cached_property
-    def _tables(self) -> list[_Table]:
+    def _followed(self) -> list[_Tree]:
         ends = np.append(self.root[1:], len(self.feature))
-        return [self._table(slice(start, end)) for start, end in zip(self.root, ends, strict=True)]
-
-    def _table(self, own: slice) -> _Table:
-        """Of the nodes of one tree, which are counted from its root."""
-        leaf = self.feature[own] < 0
-        here = np.arange(len(leaf))
-        left, right = (np.where(leaf, here, child[own] - own.start) for child in (self.left, self.right))
-        values = np.zeros((len(leaf), self.classes), np.float32)
-        values[leaf] = self.values[self.left[own][leaf]]
-        return _Table(
-            column=np.where(leaf, 0, self.feature[own]).astype(np.intp),
-            threshold=np.where(leaf, np.float32(np.inf), self.threshold[own]).astype(np.float32),
-            children=np.stack((left, right), axis=1).ravel().astype(np.intp),
-            values=values,
-        )
+        trees: list[_Tree] = []
+        for start, end, depth in zip(self.root, ends, self._depths, strict=True):
+            own = slice(start, end)
+            leaf = self.feature[own] < 0
+            here = np.arange(len(leaf))
+            left, right = (np.where(leaf, here, child[own] - start) for child in (self.left, self.right))
+            values = np.ascontiguousarray(self.values[self.left[own][leaf]].T)
+            number = np.cumsum(leaf) - 1  # of each leaf, in the order of nodes
+            column = np.where(leaf, 0, self.feature[own])
+            nodes = _Nodes(column, self.threshold[own], left, right, leaf, number, values, depth)
+            trees.append(_Small.of(nodes) if leaf.sum() <= _BITS else _Large.of(nodes))
+        return trees
 
     @cached_property
     def _depths(self) -> list[int]:
@@ -141,11 +136,109 @@ class Trees:
         return [int(d) for d in np.maximum.reduceat(depth, self.root)]
 
 
+class _Nodes(NamedTuple):
+    """Those of one tree, counted from its root. number: of each leaf, from 0; its column in values (K, leaves)."""
+
+    column: NDArray[np.integer]
+    threshold: NDArray[np.float32]
+    left: NDArray[np.integer]
+    right: NDArray[np.integer]
+    leaf: NDArray[np.bool_]
+    number: NDArray[np.integer]
+    values: NDArray[np.float32]
+    depth: int
+
+
 @dataclass(frozen=True)
-class _Table:
-    """One tree. children: of node i, left at 2 i and right at 2 i + 1. values (nodes, K): 0 but of leaves."""
+class _Tree:
+    """values (K, leaves); classes: those whose values are not all 0."""
+
+    values: NDArray[np.float32]
+    classes: tuple[int, ...]
+
+    def leaf(self, columns: NDArray[np.float32]) -> NDArray[np.integer]:
+        """Which leaf each pixel of (F, n) ends in, (n,)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _Large(_Tree):
+    """Followed from node to node, where a leaf follows itself. children: of node i, left at 2 i, right at 2 i + 1."""
 
     column: NDArray[np.intp]
     threshold: NDArray[np.float32]
     children: NDArray[np.intp]
-    values: NDArray[np.float32]
+    number: NDArray[np.intp]
+    depth: int
+
+    @classmethod
+    def of(cls, nodes: _Nodes) -> _Large:
+        return cls(
+            nodes.values,
+            _used(nodes.values),
+            nodes.column.astype(np.intp),
+            nodes.threshold,
+            np.stack((nodes.left, nodes.right), axis=1).ravel().astype(np.intp),
+            nodes.number.astype(np.intp),
+            nodes.depth,
+        )
+
+    def leaf(self, columns: NDArray[np.float32]) -> NDArray[np.integer]:
+        rows = columns.shape[1]
+        # one column after another, so that a comparison reads one place: column · rows + row
+        flat, row, node = columns.ravel(), np.arange(rows), np.zeros(rows, np.intp)
+        for _ in range(self.depth):
+            value = flat.take(self.column.take(node) * rows + row)
+            node = self.children.take(2 * node + (value > self.threshold.take(node)))
+        return self.number.take(node)
+
+
+@dataclass(frozen=True)
+class _Small(_Tree):
+    """All comparisons at once: each that sends a pixel to the right rules out the leaves on its left, and of those that
+    remain the leftmost is the pixel's own (Lucchese et al. 2015, QuickScorer, doi:10.1145/2766462.2767733).
+
+    inner (m,): columns that are compared, with threshold (m, 1); ruled_out (m, 1): a bit for each leaf, from the left.
+    """
+
+    inner: NDArray[np.intp]
+    threshold: NDArray[np.float32]
+    ruled_out: NDArray[np.uint16]
+
+    @classmethod
+    def of(cls, nodes: _Nodes) -> _Small:
+        order: list[int] = []  # leaves from left to right
+        below: dict[int, int] = {}  # of each node, the bits of its leaves
+        for node in _children_first(nodes):
+            if nodes.leaf[node]:
+                below[node] = 1 << len(order)
+                order.append(int(nodes.number[node]))
+            else:
+                below[node] = below[int(nodes.left[node])] | below[int(nodes.right[node])]
+        inner = np.flatnonzero(~nodes.leaf)
+        bits = np.array([below[int(nodes.left[node])] for node in inner], np.uint16)[:, None]
+        values = np.ascontiguousarray(nodes.values[:, order])
+        column = nodes.column[inner].astype(np.intp)
+        return cls(values, _used(values), column, nodes.threshold[inner][:, None], bits)
+
+    def leaf(self, columns: NDArray[np.float32]) -> NDArray[np.integer]:
+        if not len(self.inner):
+            return np.zeros(columns.shape[1], np.intp)
+        right = columns[self.inner] > self.threshold
+        found: NDArray[np.integer] = _LEFTMOST.take(np.bitwise_or.reduce(right * self.ruled_out, axis=0))
+        return found
+
+
+def _children_first(nodes: _Nodes) -> Iterator[int]:
+    """Each node after all below it, the left ones first."""
+    waiting = [(0, False)]
+    while waiting:
+        node, below_done = waiting.pop()
+        if below_done or nodes.leaf[node]:
+            yield node
+        else:
+            waiting += [(node, True), (int(nodes.right[node]), False), (int(nodes.left[node]), False)]
+
+
+def _used(values: NDArray[np.float32]) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(values.any(axis=1)).tolist())
