@@ -51,7 +51,8 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[10, 25, 50, 100, 200])
     arguments = parser.parse_args()
     folder, out = arguments.folder, arguments.out
-    quick = {"members": ["adcdnet"], "stage2": {"steps": arguments.steps}, "self_training": 0.0}  # what --init brings, and nothing else
+    # what --init brings, and nothing else
+    quick = {"members": ["adcdnet"], "stage2": {"steps": arguments.steps}, "self_training": 0.0}
     with Scene.open(folder / "ms.tif", folder / "pan.tif") as scene, tempfile.TemporaryDirectory() as temp:
         labels = read_labels(folder / "labels.tif", scene.grid, classes=ClassTable.read(folder / "classes.csv"))
         width = scene.grid.width

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from adcdnet.benchmark.methods import METHODS, BandRoles
 from adcdnet.benchmark.methods_by_name import (
     ALIKE,
+    COMMITTEES,
     GROUND_RULES,
     RAW,
     SEEN,
@@ -39,8 +40,9 @@ from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.geo.scene_files import SceneFiles
 from adcdnet.mapping import memory
 from adcdnet.mapping.answers import Answers
-from adcdnet.mapping.engine import default_engine, window_logits
+from adcdnet.mapping.engine import default_engine, likelihoods, window_logits
 from adcdnet.mapping.model import Model
+from adcdnet.mapping.progress import silent
 from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.metrics import expected_calibration_error
 from adcdnet.metrics.intervals import confusion_by_block
@@ -48,9 +50,12 @@ from adcdnet.nn.architecture import Layout
 from adcdnet.nn.parts import Parts
 from adcdnet.split.blocks import block_numbers
 from adcdnet.split.folds import block_folds, random_folds
-from adcdnet.split.parts import TEST, TRAIN, Split, leakage
+from adcdnet.split.parts import TEST, TRAIN, VALIDATION, Split, leakage
 from adcdnet.training.area import TrainingArea
-from adcdnet.training.borders import refine, with_border
+from adcdnet.training.borders import bordered, refine, with_border
+from adcdnet.training.committee.cross_fit import cross_fit
+from adcdnet.training.committee.folds import Ground
+from adcdnet.training.scenes import LabelledScene, folds_of
 from adcdnet.training.stages.loop import History, build_network
 from adcdnet.training.stages.schedule import suited_to
 from adcdnet.training.stages.train import train_network
@@ -124,7 +129,9 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
             config = suited_to(labelled, scene.ratio, config)
         area = TrainingArea.of(pixels, shown, split, config=config, ratio=scene.ratio, phase=scene.phase)
         ground = (split.part == TEST) & pixels.valid
-        if settings is None:
+        if trained_as(first.method) in COMMITTEES:
+            answers = _of_committee(first, pixels, shown, split, ground, scene, config)
+        elif settings is None:
             answers = _of_baseline(first, area, pixels, scene, ground)
         else:
             answers = _of_network(cells, area, pixels, ground, scene, labels, config)
@@ -203,6 +210,41 @@ def _of_network(
     return _Trained(
         logits, seen, model.first_network.drawn_shares, model.temperature, parameters, trained - started, speed
     )
+
+
+def _of_committee(
+    cell: Cell,
+    pixels: Pixels,
+    labels: Labels,
+    split: Split,
+    ground: NDArray[np.bool_],
+    scene: Scene,
+    config: TrainConfig,
+) -> _Trained:
+    """Cross-fitted on the train and validation ground of the cell; the test ground and its guard band are no ground at
+    all meanwhile."""
+    started, device = time.perf_counter(), torch.device(cell.device)
+    known = np.isin(split.part, (TRAIN, VALIDATION))
+    seen = pixels._replace(ms_valid=pixels.ms_valid & known, pan_valid=pixels.pan_valid & refine(known, scene.ratio))
+    labelled = LabelledScene(scene, replace(labels, index=np.where(known, labels.index, -1).astype(np.int16)))
+    splits, _ = folds_of([labelled], [seen.valid], reach=config.guard, config=config.split, seed=cell.seed)
+    layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes))
+    ground_of_cell = Ground([seen], [labelled.labels], layout, scene.phase)
+    fitted = cross_fit(ground_of_cell, splits, config, device, jobs=1, progress=silent)
+    trained = time.perf_counter()
+    border = max(member.reach for member in fitted.members)
+    hidden = pixels._replace(
+        ms_valid=pixels.ms_valid & ~known, pan_valid=pixels.pan_valid & ~refine(known, scene.ratio)
+    )
+    logits = np.zeros((layout.classes, *ground.shape), np.float32)
+    for member, own in likelihoods(
+        fitted.members, bordered(hidden, border), border=border, origin=(-border, -border), wanted=ground, device=device
+    ):
+        logits += np.float32(member.weight) * own
+    speed = int(ground.sum()) / (time.perf_counter() - trained)
+    parameters = sum(member.parameters for member in fitted.members)
+    alike = (1.0,) * layout.classes  # log likelihoods have no shares in them
+    return _Trained(logits, None, alike, fitted.temperature, parameters, trained - started, speed)
 
 
 def logits_of_test(

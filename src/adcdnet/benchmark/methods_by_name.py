@@ -36,6 +36,17 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "ms-only": {"network": {"sensors": "ms"}},
     "pan-only": {"network": {"sensors": "pan"}},
 }
+COMMITTEES: dict[str, dict[str, Any]] = {  # cross-fitted on the training ground of a cell: which members
+    "committee": {},
+    "committee-plain": {"members": ["plain", "boosting", "forest", "perceptron"]},
+    "committee-adcdnet": {"members": ["adcdnet", "boosting", "forest", "perceptron"]},
+    "committee-no-network": {"members": ["boosting", "forest", "perceptron"]},
+    "committee-no-trees": {"members": ["plain", "perceptron"]},
+    "committee-of-plain": {"members": ["plain"]},
+    "committee-of-boosting": {"members": ["boosting"]},
+    "committee-of-forest": {"members": ["forest"]},
+    "committee-of-perceptron": {"members": ["perceptron"]},
+}
 PARTS = (
     "all-parts",
     "no-stage1",
@@ -67,6 +78,7 @@ ABLATIONS_OF_PAPER = tuple(f"paper-{name}" for name in (*PARTS[1:], "gate-fusion
 OTHER_PROFILES: tuple[Profile, ...] = ("plain", "patch", "paper")
 NETWORKS = (
     *ABLATIONS,
+    *COMMITTEES,
     *OTHER_PROFILES,
     *ABLATIONS_OF_PATCH,
     *ABLATIONS_OF_PAPER,
@@ -93,7 +105,10 @@ def rules_of(method: str, seed: int) -> dict[str, Any]:
 def rules_of_network(method: str, settings: TrainConfig) -> dict[str, Any]:
     """All that decides what an ADCD-Net is and how it is trained: its settings, and which part is exchanged."""
     exchanged = _substitute(method)
-    return settings.model_dump() | ({"parts": exchanged} if exchanged else {})
+    rules = settings.model_dump()
+    if trained_as(method) not in COMMITTEES:  # a network trained by itself knows nothing of these
+        del rules["members"], rules["split"]["folds"]
+    return rules | ({"parts": exchanged} if exchanged else {})
 
 
 def short_hash(content: Any) -> str:
@@ -140,6 +155,8 @@ def settings_of(method: str, seed: int) -> TrainConfig | None:
         return config
     elif method in OTHER_PROFILES:
         return TrainConfig.of_profile(method).replace({"seed": seed})
+    elif method in COMMITTEES:
+        return TrainConfig().replace({**COMMITTEES[method], "seed": seed})
     elif method in ABLATIONS:
         return TrainConfig().replace({**ABLATIONS[method], "seed": seed})
     elif method in (*ABLATIONS_OF_PATCH, *ABLATIONS_OF_PAPER):

@@ -225,8 +225,8 @@ class _Small(_Tree):
         if not len(self.inner):
             return np.zeros(columns.shape[1], np.intp)
         right = columns[self.inner] > self.threshold
-        found: NDArray[np.integer] = _LEFTMOST.take(np.bitwise_or.reduce(right * self.ruled_out, axis=0))
-        return found
+        out: NDArray[np.uint16] = np.bitwise_or.reduce(right * self.ruled_out, axis=0)
+        return _LEFTMOST.take(out)
 
 
 def _children_first(nodes: _Nodes) -> Iterator[int]:

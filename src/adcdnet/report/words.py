@@ -216,8 +216,8 @@ def of_folds(record: RunRecord) -> str:
     return (
         f"The labelled ground was dealt to {record.folds} folds of {unit}. Each fold was answered by members trained "
         f"on the others, with a guard band of {record.guard} MS pixels around it and their training ground hidden."
-        f"{leaked} The map is made by all folds together, so its accuracy is rather understated. The figures hold for ground "
-        "like this, not for other places or dates."
+        f"{leaked} The map is made by all folds together, so its accuracy is rather understated. The figures hold for "
+        "ground like this, not for other places or dates."
     )
 
 

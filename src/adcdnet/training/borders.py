@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adcdnet.geo.grid import mirror
+from adcdnet.geo.scene import Pixels
+
+Kind = TypeVar("Kind", bound=np.generic)
 
 
-def with_border(x: NDArray[np.float32], border: int, *, repeat_edge: bool) -> NDArray[np.float32]:
+def with_border(x: NDArray[Kind], border: int, *, repeat_edge: bool) -> NDArray[Kind]:
     """(bands, h, w) with `border` mirrored pixels on every side."""
     row, col = (mirror(np.arange(-border, n + border), n, repeat_edge=repeat_edge) for n in x.shape[1:])
     return x[:, row[:, None], col[None, :]]
+
+
+def bordered(pixels: Pixels, border: int, *, repeat_edge: bool = False) -> Pixels:
+    """The pixels of a whole scene with so many mirrored MS pixels on every side."""
+    fine = border * (pixels.pan_valid.shape[0] // pixels.ms_valid.shape[0])
+    return Pixels(
+        with_border(pixels.ms, border, repeat_edge=repeat_edge),
+        with_border(pixels.pan, fine, repeat_edge=repeat_edge),
+        with_border(pixels.ms_valid[None], border, repeat_edge=repeat_edge)[0],
+        with_border(pixels.pan_valid[None], fine, repeat_edge=repeat_edge)[0],
+    )
 
 
 def refine(x: NDArray[Any], ratio: int) -> NDArray[Any]:

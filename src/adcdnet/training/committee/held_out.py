@@ -23,7 +23,7 @@ from adcdnet.mapping.local_priors import SCALE
 from adcdnet.mapping.members import Member
 from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.split.parts import TRAIN, Split, near
-from adcdnet.training.borders import refine, with_border
+from adcdnet.training.borders import bordered, refine
 
 _WINDOW = 128  # MS pixels per side that are answered at once
 
@@ -92,12 +92,8 @@ def answer(
     judged = refine(split.part == part, step) & pixels.valid_targets(step)
     around = near((labels.index >= 0) & judged, (round(SCALE) if answers.local_priors else margin) * step) & judged
     hidden = split.part == TRAIN
-    shown = Pixels(
-        with_border(pixels.ms, border, repeat_edge=repeat_edge),
-        with_border(pixels.pan, border * ratio, repeat_edge=repeat_edge),
-        with_border((pixels.ms_valid & ~hidden)[None], border, repeat_edge=repeat_edge)[0],
-        with_border((pixels.pan_valid & ~refine(hidden, ratio))[None], border * ratio, repeat_edge=repeat_edge)[0],
-    )
+    shown = pixels._replace(ms_valid=pixels.ms_valid & ~hidden, pan_valid=pixels.pan_valid & ~refine(hidden, ratio))
+    shown = bordered(shown, border, repeat_edge=repeat_edge)
     rows, cols, found = [], [], []
     for window in tiles(height, width, _WINDOW):
         wide = window.grow(margin).within(height, width)
@@ -106,12 +102,12 @@ def answer(
         row, col = np.nonzero(wanted[own])
         if not len(row):
             continue
-        bordered = wide.shift(border, border).grow(border)
+        around_it = wide.shift(border, border).grow(border)
         here = Pixels(
-            shown.ms[:, *bordered.slices],
-            shown.pan[:, *bordered.scale(ratio).slices],
-            shown.ms_valid[bordered.slices],
-            shown.pan_valid[bordered.scale(ratio).slices],
+            shown.ms[:, *around_it.slices],
+            shown.pan[:, *around_it.scale(ratio).slices],
+            shown.ms_valid[around_it.slices],
+            shown.pan_valid[around_it.scale(ratio).slices],
         )
         look = looks(*statistics.standardise(*here.inner(border)), step, sensors=members[0].sensors)
         said = likelihoods(
