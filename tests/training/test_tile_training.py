@@ -26,7 +26,8 @@ from conftest import PIXEL, LabelledPair, write_tif_file
 
 QUICK = {
     "network": {"detail": 3, "stream": 5, "widths": [5, 6], "token_dims": [4, 4], "hidden": 5},
-    "split": {"block": 16},
+    "members": ["adcdnet"],
+    "split": {"block": 16, "folds": 1},
     "stage1": {"steps": 3, "tiles": 4, "targets": 32},
     "stage2": {"steps": 24, "tiles": 4, "tile": 16, "learning_rate": 0.01},
     "plain_if_few": False,
