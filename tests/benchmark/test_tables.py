@@ -327,9 +327,10 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(scene,
 
 
 def test_every_named_method_has_settings_that_differ():
-    default = TrainConfig()
+    default = TrainConfig().model_dump()
+    del default["members"], default["split"]["folds"]  # a network trained by itself knows nothing of these
     for name in ABLATIONS:
-        assert (rules_of(name, 0) == default.model_dump()) == (name == "adcdnet"), name
+        assert (rules_of(name, 0) == default) == (name == "adcdnet"), name
     assert OTHER_PROFILES == ("plain", "patch", "paper")
     for name in OTHER_PROFILES:
         assert settings_of(name, 3) == TrainConfig.of_profile(name).replace({"seed": 3})

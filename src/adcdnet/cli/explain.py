@@ -52,7 +52,7 @@ def explain_command(
     from adcdnet.geo.labels import read_labels
     from adcdnet.geo.scene import Scene
     from adcdnet.mapping.model import Model
-    from adcdnet.report.explain import check_outputs, explain, write_explanation
+    from adcdnet.report.explain import check_outputs, explain, held_out_labels, write_explanation
 
     outputs = [out, out.with_suffix(".csv"), *([json_path] if json_path else [])]
     check_outputs(outputs, [p for p in (ms, pan, labels, classes, split) if p is not None])
@@ -61,6 +61,9 @@ def explain_command(
     with Scene.open(ms, pan) as scene:
         read = read_labels(labels, scene.grid, classes=table, column=column, layer=layer)
         say((*scene.notes, *read.notes))
+        if split is None and (tested := held_out_labels(model, read, scene.grid)) is not None:
+            loaded, read = loaded.of_first_network(), tested
+            say(["of a run of several folds, its first network is explained on the first fold, where it did not train"])
         with progress_bars() as report:
             explanation = explain(
                 loaded,

@@ -24,14 +24,15 @@ def demo_figure(
     pan: NDArray[np.float32],
     labels: NDArray[np.integer],
     mapped: NDArray[np.integer],
-    part: NDArray[np.uint8],
+    held_out: NDArray[np.integer],
     classes: ClassTable,
     lines: list[tuple[str, float, float]],
 ) -> None:
-    """Two rows: MS, PAN, labels; map, its errors on the test part, and accuracy by what the network was given.
+    """Two rows: MS, PAN, labels; map, errors on held-out ground, and accuracy by what the members were given.
 
-    ms (3, h, w) and pan (1, h', w') are stretched for display; labels, mapped and part (h, w). lines: name, mean and
-    standard deviation of overall accuracy.
+    ms (3, h, w) and pan (1, h', w') are stretched for display; labels, mapped and held_out (h, w): class indices, the
+    last what members said of ground that they had not seen, −1 for none. lines: name, mean and standard deviation of
+    overall accuracy.
     """
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     axes = figure.subplots(2, 3)
@@ -39,19 +40,17 @@ def demo_figure(
     _show(axes[0, 1], pan[0], "PAN")
     _show(axes[0, 2], colour(labels, classes), "labels")
     _show(axes[1, 0], colour(mapped, classes), "map")
-    test = part == 3
     right = np.ones((*labels.shape, 3), np.float32)
-    right[test] = 0.9
-    judged = test & (labels >= 0)
-    right[judged & (mapped == labels)] = to_rgb("#0072b2")
-    right[judged & (mapped != labels)] = to_rgb("#d55e00")
-    _show(axes[1, 1], right, "test part: right blue, wrong orange")
+    judged = (held_out >= 0) & (labels >= 0)
+    right[judged & (held_out == labels)] = to_rgb("#0072b2")
+    right[judged & (held_out != labels)] = to_rgb("#d55e00")
+    _show(axes[1, 1], right, "held-out ground: right blue, wrong orange")
     bars = axes[1, 2]
     names, means, deviations = zip(*lines, strict=True)
     bars.barh(names, means, xerr=deviations, color="#0072b2")
     bars.set_xlim(0, 1)
     bars.invert_yaxis()
-    bars.set_title("overall accuracy on the test part", fontsize=10)
+    bars.set_title("overall accuracy on held-out ground", fontsize=10)
     for y, mean in enumerate(means):
         bars.text(0.02, y, f"{mean:.3f}", va="center", color="white")
     figure.legend(

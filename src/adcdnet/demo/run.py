@@ -22,17 +22,21 @@ from adcdnet.geo.labels import read_labels
 from adcdnet.geo.raster import read_band
 from adcdnet.geo.raster_writer import write_raster
 from adcdnet.geo.scene import Scene
+from adcdnet.mapping.model import held_out_name
 from adcdnet.mapping.predict import predict
 from adcdnet.mapping.progress import Progress, silent
 from adcdnet.training.run import train
 
 SCENE = "ms.tif", "pan.tif", "labels.tif"
-SETTINGS = TrainConfig().replace({"stage1": {"steps": 30}, "stage2": {"steps": 300}, "validations": 5})
+SETTINGS = TrainConfig().replace(
+    {"split": {"folds": 3}, "stage1": {"steps": 30}, "stage2": {"steps": 300}, "validations": 5}
+)
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """evaluation: of the map on the test part. accuracies: overall accuracy with both sensors, and with each alone."""
+    """evaluation: of the answers to held-out ground. accuracies: overall accuracy on it with both sensors, and each
+    alone."""
 
     evaluation: Evaluation
     accuracies: list[tuple[str, float]]
@@ -58,9 +62,17 @@ def write_scene(out: Path, *, seed: int, size: int, ratio: int) -> SimulatedScen
 
 
 def run_demo(
-    out: Path, *, seed: int, size: int, ratio: int, progress: Progress = silent, config: TrainConfig = SETTINGS
+    out: Path,
+    *,
+    seed: int,
+    size: int,
+    ratio: int,
+    jobs: int | None = None,
+    progress: Progress = silent,
+    config: TrainConfig = SETTINGS,
 ) -> DemoResult:
-    """Leave scene, run, map.tif, metrics.json and figure.png in `out`. Three trainings with equal settings."""
+    """Leave scene, run, map.tif, metrics.json and figure.png in `out`. Three trainings with equal settings, of several
+    folds. jobs: as of `train`."""
     config = config.replace({"seed": seed})
     landscape = write_scene(out, seed=seed, size=size, ratio=ratio)
     ms, pan, truth = (out / name for name in SCENE)
@@ -76,15 +88,18 @@ def run_demo(
             def tell(stage: str, step: int, steps: int, figures: Mapping[str, float], name: str = name) -> None:
                 progress(f"{name}, {stage}", step, steps, figures)
 
-            run = train(
-                scene, labels, out=folder, config=config.replace({"network": {"sensors": sensors}}), progress=tell
-            )
+            own = config.replace({"network": {"sensors": sensors}})
+            run = train(scene, labels, out=folder, config=own, jobs=jobs, progress=tell)
             predict(run, scene, out=folder / "map.tif")
-        judged = evaluate(folder / "map.tif", truth, split=folder / "split.tif", part="test")
+        judged = evaluate(folder / held_out_name(), truth)
         accuracies.append((name, judged.scores.oa))
         if sensors == "both":
             evaluation = judged
-    content = {**json.loads((out / "metrics.json").read_text()), "test": evaluation.to_dict(), "oa": dict(accuracies)}
+    content = {
+        **json.loads((out / "metrics.json").read_text()),
+        "held_out": evaluation.to_dict(),
+        "oa": dict(accuracies),
+    }
     write_whole(out / "metrics.json", as_json(content))
     everywhere = np.ones((size, size), bool)
     demo_figure(
@@ -93,7 +108,7 @@ def run_demo(
         pan=stretch(landscape.pan.astype(np.float32), np.ones(landscape.pan.shape[1:], bool)),
         labels=landscape.labels.astype(np.int64) - 1,
         mapped=read_band(out / "map.tif")[0].astype(np.int64) - 1,
-        part=read_band(out / "split.tif")[0],
+        held_out=read_band(out / held_out_name())[0].astype(np.int64) - 1,
         classes=landscape.class_table,
         lines=[(name, oa, 0.0) for name, oa in accuracies],
     )

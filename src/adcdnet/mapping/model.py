@@ -191,11 +191,11 @@ class Model:
         layout = _LAYOUT.validate_python(header["layout"])
         if not 0 < len(header["members"]) <= MOST_MEMBERS:
             raise ValueError(f"it has {len(header['members'])} members, need 1 to {MOST_MEMBERS}")
-        own: list[dict[str, Tensor]] = [{} for _ in header["members"]]
+        own: dict[str, dict[str, Tensor]] = {str(number): {} for number in range(len(header["members"]))}
         for name, value in arrays.items():
             number, _, inner = name.partition(".")
-            own[int(number)][inner] = value
-        members = tuple(_member_of(*each, layout) for each in zip(header["members"], own, strict=True))
+            own[number][inner] = value
+        members = tuple(_member_of(*each, layout) for each in zip(header["members"], own.values(), strict=True))
         if header["weights_sha256"] != digest_of(arrays):
             raise ValueError("its weights are not those that were saved (their checksum differs)")
         statistics = _statistics_of(header, layout)

@@ -38,11 +38,12 @@ from adcdnet.assess.evaluate import labels_in_part
 from adcdnet.errors import InputError
 from adcdnet.files import write_whole
 from adcdnet.geo.classes import ClassTable
-from adcdnet.geo.grid import tiles
+from adcdnet.geo.grid import Grid, tiles
 from adcdnet.geo.labels import Labels
+from adcdnet.geo.raster import read_band
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.engine import check_scene, cut_patches, default_engine, logits_of, read_window, tensors_of
-from adcdnet.mapping.model import Model
+from adcdnet.mapping.model import Model, folds_name
 from adcdnet.mapping.progress import Progress, silent
 from adcdnet.nn.adcdnet import ADCDNet, Outputs, Shared
 from adcdnet.nn.dtm import DeepTemporalMamba, Explanation
@@ -167,6 +168,18 @@ def explain(
     return SceneExplanation(
         labels.classes, part, pixels, means[0][:, -1], tuple(h.summary(m) for h, m in zip(heads, means, strict=True))
     )
+
+
+def held_out_labels(run: Path, labels: Labels, grid: Grid) -> Labels | None:
+    """Those of the first fold of a run of several folds, where its first network did not train; None for other runs,
+    and for a scene on another grid."""
+    file = run / folds_name()
+    if not file.exists():
+        return None
+    folds, own, _ = read_band(file)
+    if (own.shape, own.transform) != (grid.shape, grid.transform):
+        return None
+    return replace(labels, index=np.where(folds == 1, labels.index, np.int16(-1)))
 
 
 def token_evidence(
