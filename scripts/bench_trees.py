@@ -1,4 +1,4 @@
-"""How fast boosted trees answer: ours as arrays, and scikit-learn's own, on one thread. python scripts/bench_trees.py"""
+"""How fast boosted trees answer, ours as arrays and scikit-learn's own: python scripts/bench_trees.py"""
 
 from __future__ import annotations
 

@@ -160,6 +160,7 @@ def _options(command: Any) -> Iterator[str]:
 WORDS = {  # of settings whose comment in the source is for those who read the source
     "profile": "Where these settings began: values that a file does not name are this profile's.",
     "seed": "Of the split, the first weights and all random draws.",
+    "members": "What answers together in the map, each with a weight of its own.",
     "passes": "Stage II ends when it has seen each label this often on average. 0: it ends by `steps` alone.",
     "initialisation": "First weights: PyTorch's own, or Xavier-uniform on convolutions and linear layers.",
     "sampling": "What a training step draws: tiles, single patches, or whichever suits the labels.",
@@ -205,6 +206,7 @@ WORDS = {  # of settings whose comment in the source is for those who read the s
     "smooth": "Standard deviation, in pixels of the map, of the Gaussian that averages neighbours' logits. 0: none.",
     "likeness": "How alike averaged neighbours must look, in standard deviations of training. 0: looks do not count.",
     "local_priors": "Weight of the local class priors. 0: none.",
+    "folds": "Parts of the ground that test in turn. 1: a single split, by the shares below.",
     "unit": "What stays in one part of the split.",
     "block": "MS pixels per side of a block. Left out: chosen from the scene.",
     "validation": "Share of the labels that validates.",
