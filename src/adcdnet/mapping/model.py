@@ -358,7 +358,10 @@ class Run:
         """What a notebook shows of it."""
         record = self.model.record
         facts = {"classes": ", ".join(self.model.classes.names), "scene": record.scene}
-        seen = record.validation or {}
-        facts |= {f"validation {name}": f"{seen[name]:.3f}" for name in ("oa", "kappa") if seen.get(name) is not None}
+        seen, where = record.validation, "validation"
+        if record.cross_validation is not None:
+            seen, where = record.cross_validation, f"{record.folds} folds"
+        scores = {name: (seen or {}).get(name) for name in ("oa", "kappa")}
+        facts |= {f"{where} {name}": f"{value:.3f}" for name, value in scores.items() if value is not None}
         rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(fact))}</td></tr>" for name, fact in facts.items())
         return f"<table><caption>run {escape(str(self.folder))}</caption>{rows}</table>"
