@@ -18,6 +18,7 @@ from conftest import QUICK
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
 COMMANDS = re.findall(r"^ {4}(adcdnet .+)$", TUTORIAL.read_text("utf-8"), re.MULTILINE)
 SHORTER = {"train": ["--config", "quick.toml"], "sample": ["--n", "40"]}  # the only changes; a later option counts
+FOLDS = {"split": {"folds": 2}, "members": ["adcdnet", "boosting"]}
 NAMES = {1: "meadow", 2: "rock", 4: "water"}
 pytestmark = pytest.mark.usefixtures("few_trials")
 
@@ -27,7 +28,7 @@ def folder(labelled_pair, tmp_path, monkeypatch):
     """What a user has at the start: two images and polygons of every field."""
     (tmp_path / "ms.tif").write_bytes(labelled_pair.ms.read_bytes())
     (tmp_path / "pan.tif").write_bytes(labelled_pair.pan.read_bytes())
-    (tmp_path / "quick.toml").write_text(TrainConfig.of_profile("patch").replace(QUICK).to_toml())
+    (tmp_path / "quick.toml").write_text(TrainConfig.of_profile("patch").replace(QUICK).replace(FOLDS).to_toml())
     with rasterio.open(labelled_pair.ms) as dataset:
         fields = [(shape(s), NAMES[int(v)]) for s, v in shapes(labelled_pair.truth, transform=dataset.transform)]
         crs = dataset.crs
@@ -61,7 +62,7 @@ def test_its_commands_run_as_they_stand(folder, labelled_pair, monkeypatch, caps
         assert ended.value.code in (0, None), line
     assert "correction of PAN" in printed[0]  # what the text says to look at
     assert "verdict: " in printed[0]
-    assert "validation: OA" in printed[2]
+    assert "2 folds: OA" in printed[2]
     assert "test part: OA" in printed[4]
     assert "adjusted" in printed[6]
     assert (folder / "map.qml").exists()

@@ -294,21 +294,26 @@ def test_notes_go_to_stderr(call, labelled_pair, quick_run, tmp_path, monkeypatc
 
 def test_demo_leaves_what_it_promises(call, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        "adcdnet.demo.run.run_demo", functools.partial(run_demo, config=TrainConfig.of_profile("patch").replace(QUICK))
+        "adcdnet.demo.run.run_demo",
+        functools.partial(
+            run_demo,
+            config=TrainConfig.of_profile("patch").replace(QUICK).replace({"split": {"folds": 2}}),
+            jobs=1,
+        ),
     )
     code, out, err = call("demo", "--out", tmp_path / "demo", "--size", 120, "--ratio", 2, "--seed", 1)
     assert (code, err) == (0, "")
     left = {p.name for p in (tmp_path / "demo").iterdir()}
-    run = {"config.toml", "history.csv", "metrics.json", "model.safetensors", "split.tif", "timing.json"}
+    run = {"config.toml", "history.csv", "metrics.json", "model.safetensors", "folds.tif", "timing.json"}
     assert run | {"figure.png", "map.tif", "ms.tif", "pan.tif", "labels.tif"} <= left
     content = json.loads((tmp_path / "demo" / "metrics.json").read_text())
     assert set(content["oa"]) == {"MS + PAN", "MS alone", "PAN alone"}
-    assert content["test"]["oa"] == content["oa"]["MS + PAN"]
+    assert content["held_out"]["oa"] == content["oa"]["MS + PAN"]
     best = max(content["oa"]["MS alone"], content["oa"]["PAN alone"])
     verdict = "beats" if content["oa"]["MS + PAN"] > best else "does NOT beat"
     assert f"MS + PAN {verdict} MS alone and PAN alone" in out
     assert (tmp_path / "demo" / "figure.png").read_bytes().startswith(b"\x89PNG")
-    for row in content["test"]["confusion"]:
+    for row in content["held_out"]["confusion"]:
         for count in row:
             assert f" {count}" in out
     for name in ("water", "forest", "bare soil", "settlement"):
