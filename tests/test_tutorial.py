@@ -63,7 +63,7 @@ def test_its_commands_run_as_they_stand(folder, labelled_pair, monkeypatch, caps
     assert "correction of PAN" in printed[0]  # what the text says to look at
     assert "verdict: " in printed[0]
     assert "2 folds: OA" in printed[2]
-    assert "test part: OA" in printed[4]
+    assert "held-out answers of 2 folds: OA" in printed[4]
     assert "adjusted" in printed[6]
     assert (folder / "map.qml").exists()
     report = (folder / "runs" / "first" / "report.html").read_text("utf-8")

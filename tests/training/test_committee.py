@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 
+from adcdnet.assess.evaluate import evaluate
 from adcdnet.config import AnswerConfig, TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
@@ -221,6 +223,13 @@ def test_a_run_of_folds_leaves_folds_and_answers_to_held_out_ground(labelled_pai
     assert record.cross_validation is not None
     assert confusion.tolist() == record.cross_validation["confusion"]
     assert scores(confusion).kappa == pytest.approx(record.cross_validation["kappa"])
+    judged = evaluate(tmp_path / "run" / held_out_name(), labelled_pair.labels)
+    assert judged.scores.kappa == pytest.approx(record.cross_validation["kappa"])
+    assert (judged.folds, judged.areas) == (3, None)  # a map of labelled ground says nothing of areas
+    with rasterio.open(tmp_path / "run" / held_out_name(soft=True)) as dataset:
+        p = dataset.read()
+    assert np.array_equal(np.isfinite(p[0]), mapped > 0)
+    assert np.array_equal(p.argmax(0)[mapped > 0], index[mapped][mapped > 0])
     assert set(record.members) == {"boosting", "perceptron"}
     assert record.leakage["holding"] == 0
     assert not (tmp_path / "run" / "split.tif").exists()
@@ -232,7 +241,9 @@ def test_how_many_folds_run_at_once_changes_nothing(labelled_pair, tmp_path, mon
         config = TrainConfig.of_profile("patch").replace({**CHEAP, "members": ["boosting"]})
         # processes of their own know nothing of what this file shortens
         monkeypatch.setattr(classifiers, "_ROUNDS", 100)
-        runs = [train(scene, labels, out=tmp_path / str(n) / "run", config=config, jobs=n, device="cpu") for n in (1, 2)]
+        runs = [
+            train(scene, labels, out=tmp_path / str(n) / "run", config=config, jobs=n, device="cpu") for n in (1, 2)
+        ]
     files = [(run.folder / "held-out-probabilities.tif").read_bytes() for run in runs]
     assert files[0] == files[1]
     one, two = (run.model.members[0] for run in runs)

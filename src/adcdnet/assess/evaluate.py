@@ -65,7 +65,8 @@ class Evaluation:
     blocks, block: how many blocks hold labels, and their side in map pixels, or 0 for a probability sample, whose
     scores are estimates for the whole map. intervals: at 95 %, None where the labels lie in too few blocks.
     training_ground: of the split, whether the network saw it while it made the map: the map has classes there, or has
-    none because a mask hid it. None without a split.
+    none because a mask hid it. None without a split. folds: of a map of held-out answers, how many there were; such a
+    map shows labelled ground alone, so that nothing is said of areas.
     """
 
     classes: ClassTable
@@ -79,6 +80,7 @@ class Evaluation:
     leakage: Leakage | None = None
     areas: ClassAreas | None = None
     training_ground: Literal["seen", "hidden"] | None = None
+    folds: int | None = None
 
     @property
     def of_sample(self) -> bool:
@@ -99,6 +101,7 @@ class Evaluation:
             "block": self.block,
             "leakage": self.leakage and self.leakage.to_dict(),
             "training_ground": self.training_ground,
+            "folds": self.folds,
             "areas": self.areas and self.areas.to_dict(self.classes),
         }
 
@@ -146,6 +149,8 @@ def evaluate(
     truth = labels.index if cut is None else np.where(cut.part == PART_NAMES.index(part), labels.index, np.int16(-1))
     if not (truth >= 0).any():
         raise InputError(f"no labelled pixel in the {part or 'map'}{' part' if part else ''}; nothing to evaluate")
+    with RasterReader(map_path) as file:
+        folds = file.tags.get("ADCDNET_FOLDS")
     side = block or (cut and cut.block) or block_side(*grid.shape, reach=TrainConfig().guard)
     by_block = _by_block(truth, mapped, len(labels.classes), side)
     confusion = by_block.sum(axis=0)
@@ -159,8 +164,9 @@ def evaluate(
         blocks=len(by_block),
         block=side,
         leakage=leakage(cut.part, truth >= 0, reach=cut.reach) if cut and cut.reach else None,
-        areas=areas,
+        areas=None if folds else areas,
         training_ground=None if cut is None else "seen" if values[cut.part == TRAIN].any() else "hidden",
+        folds=int(folds) if folds else None,
     )
 
 

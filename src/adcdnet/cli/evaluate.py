@@ -63,6 +63,8 @@ def evaluate_command(
 def print_evaluation(evaluation: Evaluation) -> None:
     s, sure = evaluation.scores, evaluation.intervals
     part = f"{evaluation.part} part" if evaluation.part else "all labels"
+    if evaluation.folds:
+        part = f"held-out answers of {evaluation.folds} folds"
     where = "whole map, estimated" if evaluation.of_sample else part
     means = []
     for name, label in (("oa", "OA"), ("aa", "AA"), ("kappa", "kappa"), ("macro_f1", "macro F1")):
