@@ -147,10 +147,12 @@ def evaluate(
         return _on_sample(mapped, labels, drawn, places(drawn, grid, place), Path(labels_path).name, areas)
     cut = None if split is None else _read_split(split, grid, place)
     truth = labels.index if cut is None else np.where(cut.part == PART_NAMES.index(part), labels.index, np.int16(-1))
-    if not (truth >= 0).any():
-        raise InputError(f"no labelled pixel in the {part or 'map'}{' part' if part else ''}; nothing to evaluate")
     with RasterReader(map_path) as file:
         folds = file.tags.get("ADCDNET_FOLDS")
+    if folds:  # what no fold could answer, for want of valid pixels, judges none
+        truth = np.where(values > 0, truth, np.int16(-1))
+    if not (truth >= 0).any():
+        raise InputError(f"no labelled pixel in the {part or 'map'}{' part' if part else ''}; nothing to evaluate")
     side = block or (cut and cut.block) or block_side(*grid.shape, reach=TrainConfig().guard)
     by_block = _by_block(truth, mapped, len(labels.classes), side)
     confusion = by_block.sum(axis=0)
