@@ -22,7 +22,7 @@ from adcdnet.nn.architecture import Layout
 from adcdnet.split.folds import polygon_folds
 from adcdnet.split.parts import TEST, TRAIN, Split, near
 from adcdnet.training.committee import classifiers, held_out
-from adcdnet.training.committee.cross_fit import cross_fit, members_of
+from adcdnet.training.committee.cross_fit import cross_fit, members_of, weighed
 from adcdnet.training.committee.folds import Ground
 from adcdnet.training.committee.weights import fit_weights
 from adcdnet.training.run import train
@@ -326,6 +326,26 @@ def test_neighbours_and_local_priors_count_in_held_out_answers(labelled_pair):
     one = b.probabilities(np.array([0.5, 0.5]), 1.0, AnswerConfig(local_priors=0.0))
     other = b.probabilities(np.array([0.5, 0.5]), 1.0, AnswerConfig(local_priors=0.75))
     assert np.abs(one - other).max() > 0.01
+
+
+def held_of(truth, likelihood) -> held_out.HeldOut:
+    """One member's answers to a scene of two classes. truth (h, w); likelihood (h, w): of class 1 over class 0."""
+    row, col = np.indices(truth.shape).reshape(2, -1)
+    both = np.stack([np.zeros(truth.size), likelihood.ravel()]).astype(np.float32)[None]
+    return held_out.HeldOut(truth.shape, 1, row, col, truth.ravel().astype(np.int64), both, (0.5, 0.5))
+
+
+def test_held_out_answers_decide_whether_local_priors_count():
+    rng = np.random.default_rng(0)
+    choices = [AnswerConfig(local_priors=weight) for weight in (0.0, 0.75)]
+    classes = np.repeat([[0, 1]], 96, axis=0).repeat(64, axis=1)  # the west is of class 0, the east of class 1
+    weak = (2.0 * classes - 1) + rng.normal(0, 2, classes.shape)
+    assert weighed([held_of(classes, weak)], choices).answers.local_priors == 0.75
+    # labelled are the few of class 1 in the west and of class 0 in the east: what lies around misleads
+    few = rng.random(classes.shape) < 0.02
+    truth = np.where(few, 1 - classes, -1)
+    strong = np.where(few, 1 - 2.0 * classes, 4 * (2.0 * classes - 1)) + rng.normal(0, 0.5, classes.shape)
+    assert weighed([held_of(truth, strong)], choices).answers.local_priors == 0.0
 
 
 def test_training_ground_is_hidden_from_networks_while_they_answer(labelled_pair):

@@ -157,7 +157,9 @@ def compute_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
             sensors = "both" if settings is None else config.network.sensors
             look = looks(*area.statistics.standardise(*pixels), 1, sensors=sensors)
             own = smooth(own, look, config.answers.smooth, config.answers.likeness)
-        weight = 0.0 if raw else config.answers.local_priors
+        weight = (
+            0.0 if raw else answers.local_priors if answers.local_priors is not None else config.answers.local_priors
+        )
         what = {k: v for k, v in asdict(cell).items() if k != "scene"}
         counted = _count(replace(answers, logits=own), area, truth, ground, weight)
         results.append({"fingerprint": cell.fingerprint(), **what, **common, **counted})
@@ -177,6 +179,7 @@ class _Trained:
     parameters: int
     training_seconds: float
     pixels_per_second: float
+    local_priors: float | None = None  # that it chose itself
 
 
 def _of_baseline(cell: Cell, area: TrainingArea, pixels: Pixels, scene: Scene, ground: NDArray[np.bool_]) -> _Trained:
@@ -244,7 +247,9 @@ def _of_committee(
     speed = int(ground.sum()) / (time.perf_counter() - trained)
     parameters = sum(member.parameters for member in fitted.members)
     alike = (1.0,) * layout.classes  # log likelihoods have no shares in them
-    return _Trained(logits, None, alike, fitted.temperature, parameters, trained - started, speed)
+    return _Trained(
+        logits, None, alike, fitted.temperature, parameters, trained - started, speed, fitted.answers.local_priors
+    )
 
 
 def logits_of_test(

@@ -107,7 +107,7 @@ def rules_of_network(method: str, settings: TrainConfig) -> dict[str, Any]:
     exchanged = _substitute(method)
     rules = settings.model_dump()
     if trained_as(method) not in COMMITTEES:  # a network trained by itself knows nothing of these
-        del rules["members"], rules["split"]["folds"]
+        del rules["members"], rules["local_priors"], rules["split"]["folds"]
     return rules | ({"parts": exchanged} if exchanged else {})
 
 

@@ -16,9 +16,9 @@ class RunRecord:
     name: of the run. scene: of the scene, or of all, separated by commas. settings: as in config.toml.
     chosen_bands: those asked for, of "ms" and "pan". pan_shift: rows and columns that PAN was moved by.
     folds: that tested in turn; 1: a single split. members: weight of each, and OA, AA and kappa of it alone at tau 1.
-    labelled_pixels: by part of the split, or by fold. cross_validation: scores of all folds at tau 1; validation: of
-    the validation part of a single split. block: side in MS pixels. guard: MS pixels between training and test
-    ground. leakage: shares of the test pixels.
+    local_priors: their weight, where folds chose it. labelled_pixels: by part of the split, or by fold.
+    cross_validation: scores of all folds at tau 1; validation: of the validation part of a single split.
+    block: side in MS pixels. guard: MS pixels between training and test ground. leakage: shares of the test pixels.
     effective_rank: of stage I's features. effective_radius: see `training.stages.radius`, in MS pixels.
     scenes: of each of several, labelled_pixels, block, part and pan_shift.
     """
@@ -35,6 +35,7 @@ class RunRecord:
     pan_shift: tuple[int, int] = (0, 0)
     folds: int = 1
     members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    local_priors: float | None = None
     labelled_pixels: Mapping[str, int] = field(default_factory=dict)
     block: int | None = None
     guard: int | None = None

@@ -211,13 +211,17 @@ def of_folds(record: RunRecord) -> str:
     leaked = (
         "" if near is None else f" {near:.1%} of the labelled pixels have a training pixel of their fold within it."
     )
+    chosen = ""
+    if record.local_priors is not None:
+        chosen = " Held-out answers were likelier " + ("with" if record.local_priors else "without")
+        chosen += " local class priors, so these count in the map." if record.local_priors else " local class priors."
     units = {"blocks": "blocks of ground", "polygons": "whole polygons", "random": "single pixels"}
     unit = "whole scenes" if len(record.scenes) >= 3 else units[record.settings["split"]["unit"]]
     return (
         f"The labelled ground was dealt to {record.folds} folds of {unit}. Each fold was answered by members trained "
         f"on the others, with a guard band of {record.guard} MS pixels around it and their training ground hidden."
-        f"{leaked} The map is made by all folds together, so its accuracy is rather understated. The figures hold for "
-        "ground like this, not for other places or dates."
+        f"{leaked}{chosen} The map is made by all folds together, so its accuracy is rather understated. The figures "
+        "hold for ground like this, not for other places or dates."
     )
 
 

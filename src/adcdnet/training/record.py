@@ -50,6 +50,7 @@ def record_of(
         pan_shift=first.pan_shift,
         folds=len(folds),
         members=_members(fitted),
+        local_priors=None if single else fitted.answers.local_priors,
         labelled_pixels={part: sum(count[part] for count in counts) for part in counts[0]},
         block=folds[0][0].block,
         guard=prepared.guard,

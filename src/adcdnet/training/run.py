@@ -171,7 +171,7 @@ def _model(
     init: Model | None,
     notes: Sequence[str],
 ) -> Model:
-    config, single = prepared.config, len(prepared.splits) == 1
+    single = len(prepared.splits) == 1
     shares = fitted.results[0].label_shares if single else prepared.label_shares
     return Model(
         fitted.members,
@@ -181,7 +181,7 @@ def _model(
         shares,
         record_of(name, scenes, prepared, fitted, notes),
         fitted.temperature,
-        config.answers,
+        fitted.answers,
         prepared.ground.phase,
     )
 

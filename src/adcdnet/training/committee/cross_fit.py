@@ -31,6 +31,8 @@ from adcdnet.training.committee.held_out import HeldOut
 from adcdnet.training.committee.pool import train_folds
 from adcdnet.training.committee.weights import fit_weights
 
+_LEAST = 1e-12  # probability that a label is given at least, so that none decides alone
+
 
 class Answered(NamedTuple):
     """What all members together say of targets at rows and columns (n,): probabilities (K, n)."""
@@ -58,12 +60,14 @@ class Judgement:
 
 @dataclass(frozen=True)
 class CrossFit:
-    """results: of each fold. members: of the map, with their weights. judgement: None where nothing was held out."""
+    """results: of each fold. members: of the map, with their weights. answers: with the weight of local priors that
+    was chosen. judgement: None where nothing was held out."""
 
     results: tuple[FoldResult, ...]
     members: tuple[Member, ...]
     weights: Mapping[str, float]
     temperature: float
+    answers: AnswerConfig
     judgement: Judgement | None
 
 
@@ -78,10 +82,15 @@ def cross_fit(
     init: Model | None = None,
 ) -> CrossFit:
     """splits: of each fold, of each scene. Of a single one the validation part weighs the members, if there is one; of
-    several, the test parts."""
+    several, the test parts; these also choose how much local class priors count."""
     names = members_of(config)
     single, step = len(splits) == 1, config.network.targets_per_pixel(ground.layout.ratio)
     part = VALIDATION if single else TEST
+    choices = [config.answers]
+    if not single and config.local_priors:
+        choices = [config.answers.model_copy(update={"local_priors": weight}) for weight in config.local_priors]
+    # what is held out is answered as far around labels as the largest weight asks for
+    config = config.replace({"answers": {"local_priors": max(choice.local_priors for choice in choices)}})
     folds = [
         Fold(
             splits=of_fold,
@@ -100,12 +109,12 @@ def cross_fit(
     tested = results[: len(splits)]
     held = [[scene for scene in result.held_out if (scene.truth >= 0).any()] for result in tested]
     if not any(held):
-        weights, temperature, judgement = np.full(len(names), 1 / len(names)), 1.0, None
+        fitted, judgement = Fitted(np.full(len(names), 1 / len(names)), 1.0, choices[0]), None
     else:
-        weights, temperature = weighed([scene for of_fold in held for scene in of_fold], config.answers)
-        judgement = _judge(ground, names, tested, config.answers, splits[0][0].block * step)
+        fitted = weighed([scene for of_fold in held for scene in of_fold], choices)
+        judgement = _judge(ground, names, tested, choices, splits[0][0].block * step)
     members = []
-    for name, weight in zip(names, weights.tolist(), strict=True):
+    for name, weight in zip(names, fitted.weights.tolist(), strict=True):
         if not weight:
             continue
         from_folds = results[len(splits) :] if name in cheap and not single else tested
@@ -114,8 +123,9 @@ def cross_fit(
     return CrossFit(
         tuple(tested),
         tuple(members),
-        dict(zip(names, weights.tolist(), strict=True)),
-        temperature,
+        dict(zip(names, fitted.weights.tolist(), strict=True)),
+        fitted.temperature,
+        fitted.answers,
         judgement,
     )
 
@@ -135,30 +145,48 @@ def members_of(config: TrainConfig) -> list[MemberName]:
     return names
 
 
-def weighed(held: Sequence[HeldOut], answers: AnswerConfig) -> tuple[NDArray[np.float64], float]:
-    """Weights (M,) and temperature by the labelled targets of held-out ground."""
+class Fitted(NamedTuple):
+    """What held-out answers say: weights (M,) of the members, the temperature, how answers are read."""
+
+    weights: NDArray[np.float64]
+    temperature: float
+    answers: AnswerConfig
+
+    def probabilities(self, scene: HeldOut) -> NDArray[np.float32]:
+        """(K, n), at tau 1."""
+        return scene.probabilities(self.weights, self.temperature, self.answers)
+
+
+def weighed(held: Sequence[HeldOut], choices: Sequence[AnswerConfig]) -> Fitted:
+    """By the labelled targets of held-out ground, each scene of which has some. Of several ways to read answers the one
+    is chosen by which the labels are likeliest."""
     parts = [scene.log_posteriors() for scene in held]
     weights, temperature = fit_weights(
         np.concatenate([z for z, _ in parts], axis=2), np.concatenate([truth for _, truth in parts])
     )
-    if answers.local_priors:  # they make answers surer
-        p, truth = (
-            np.concatenate(x, axis=-1) for x in zip(*(_labelled(s, weights, 1.0, answers) for s in held), strict=True)
-        )
-        temperature = fit_temperature(p, truth)
-    return weights, temperature
+    best, lowest = None, np.inf
+    for answers in choices:
+        fitted = Fitted(weights, temperature, answers)
+        if answers.local_priors:  # they make answers surer
+            fitted = fitted._replace(temperature=fit_temperature(*_labelled(held, fitted._replace(temperature=1.0))))
+        if len(choices) == 1:
+            return fitted
+        p, truth = _labelled(held, fitted)
+        surprise = -float(np.log(np.maximum(p[truth, np.arange(truth.size)], _LEAST)).mean())
+        if surprise < lowest:
+            best, lowest = fitted, surprise
+    assert best is not None
+    return best
 
 
-def _labelled(
-    held: HeldOut, weights: NDArray[np.float64], temperature: float, answers: AnswerConfig
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _labelled(held: Sequence[HeldOut], fitted: Fitted) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Probabilities (K, n) of the labelled targets, and their truth (n,)."""
-    known = held.truth >= 0
-    return held.probabilities(weights, temperature, answers)[:, known], held.truth[known]
+    p = [fitted.probabilities(scene)[:, scene.truth >= 0] for scene in held]
+    return np.concatenate(p, axis=1), np.concatenate([scene.truth[scene.truth >= 0] for scene in held])
 
 
 def _judge(
-    ground: Ground, names: Sequence[str], results: Sequence[FoldResult], answers: AnswerConfig, block: int
+    ground: Ground, names: Sequence[str], results: Sequence[FoldResult], choices: Sequence[AnswerConfig], block: int
 ) -> Judgement:
     """block: targets per side of the blocks of ground that intervals come from."""
     classes = len(ground.classes)
@@ -171,9 +199,9 @@ def _judge(
     for number, result in enumerate(results):
         others = [r for k, r in enumerate(results) if k != number] or results
         elsewhere = [scene for r in others for scene in r.held_out if (scene.truth >= 0).any()]
-        weights, temperature = weighed(elsewhere, answers)
+        fitted = weighed(elsewhere, choices)
         for scene, index, true, said in zip(result.held_out, mapped, truth, answered, strict=True):
-            p = scene.probabilities(weights, temperature, answers)
+            p = fitted.probabilities(scene)
             said.append(Answered(scene.row, scene.col, p))
             index[scene.row, scene.col] = p.argmax(0)
             true[scene.row, scene.col] = scene.truth
@@ -182,10 +210,8 @@ def _judge(
             sure.append(p[:, known])
             right.append(scene.truth[known])
             for k, name in enumerate(names):
-                single = np.eye(len(names))[k]
-                alone[name] += confusion_matrix(
-                    scene.truth, scene.probabilities(single, 1.0, answers).argmax(0), classes
-                )
+                single = fitted._replace(weights=np.eye(len(names))[k], temperature=1.0)
+                alone[name] += confusion_matrix(scene.truth, single.probabilities(scene).argmax(0), classes)
     error = expected_calibration_error(np.concatenate(sure, axis=1).T, np.concatenate(right))
     by_block = []
     for labels, true, index in zip(ground.labels, truth, mapped, strict=True):
