@@ -160,7 +160,7 @@ def _options(command: Any) -> Iterator[str]:
 WORDS = {  # of settings whose comment in the source is for those who read the source
     "profile": "Where these settings began: values that a file does not name are this profile's.",
     "seed": "Of the split, the first weights and all random draws.",
-    "local_priors": "Weights of local class priors that several folds choose among. Empty: as `answers` says.",
+    "local_priors_tried": "Weights of local class priors that several folds choose among. Empty: as `answers` says.",
     "members": "What answers together in the map, each with a weight of its own.",
     "passes": "Stage II ends when it has seen each label this often on average. 0: it ends by `steps` alone.",
     "initialisation": "First weights: PyTorch's own, or Xavier-uniform on convolutions and linear layers.",

@@ -38,9 +38,9 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
 }
 COMMITTEES: dict[str, dict[str, Any]] = {  # cross-fitted on the training ground of a cell: which members
     "committee": {},
-    "committee-plain": {"members": ["plain", "boosting", "forest", "perceptron"]},
-    "committee-adcdnet": {"members": ["adcdnet", "boosting", "forest", "perceptron"]},
-    "committee-no-network": {"members": ["boosting", "forest", "perceptron"]},
+    "committee-plain": {"members": ["plain", "boosting", "perceptron"]},
+    "committee-forest": {"members": ["adcdnet", "boosting", "forest", "perceptron"]},
+    "committee-no-network": {"members": ["boosting", "perceptron"]},
     "committee-no-trees": {"members": ["plain", "perceptron"]},
     "committee-of-plain": {"members": ["plain"]},
     "committee-of-boosting": {"members": ["boosting"]},
@@ -107,7 +107,7 @@ def rules_of_network(method: str, settings: TrainConfig) -> dict[str, Any]:
     exchanged = _substitute(method)
     rules = settings.model_dump()
     if trained_as(method) not in COMMITTEES:  # a network trained by itself knows nothing of these
-        del rules["members"], rules["local_priors"], rules["split"]["folds"]
+        del rules["members"], rules["local_priors_tried"], rules["split"]["folds"]
     return rules | ({"parts": exchanged} if exchanged else {})
 
 

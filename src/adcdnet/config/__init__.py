@@ -79,8 +79,8 @@ class TrainConfig(_Settings):
 
     profile: str = "default"  # the name of the profile these settings began with, for the record
     seed: int = Field(0, ge=0)
-    members: tuple[MemberName, ...] = Field(("adcdnet", "boosting", "forest", "perceptron"), min_length=1)
-    local_priors: tuple[float, ...] = (0.0, 0.75)  # weights that several folds choose among for `answers`; (): its own
+    members: tuple[MemberName, ...] = Field(("adcdnet", "boosting", "perceptron"), min_length=1)
+    local_priors_tried: tuple[float, ...] = (0.0, 0.75)  # weights that several folds choose among; (): none
     network: Annotated[Architecture, Field(discriminator="form")] = TileArchitecture()
     answers: AnswerConfig = AnswerConfig()
     split: SplitConfig = SplitConfig()

@@ -86,9 +86,7 @@ def cross_fit(
     names = members_of(config)
     single, step = len(splits) == 1, config.network.targets_per_pixel(ground.layout.ratio)
     part = VALIDATION if single else TEST
-    choices = [config.answers]
-    if not single and config.local_priors:
-        choices = [config.answers.model_copy(update={"local_priors": weight}) for weight in config.local_priors]
+    choices = [config.answers] if single else choices_of(config)
     # what is held out is answered as far around labels as the largest weight asks for
     config = config.replace({"answers": {"local_priors": max(choice.local_priors for choice in choices)}})
     folds = [
@@ -128,6 +126,12 @@ def cross_fit(
         fitted.answers,
         judgement,
     )
+
+
+def choices_of(config: TrainConfig) -> list[AnswerConfig]:
+    """How several folds may read answers: with each weight of local class priors that the settings name."""
+    weights = config.local_priors_tried or (config.answers.local_priors,)
+    return [config.answers.model_copy(update={"local_priors": weight}) for weight in weights]
 
 
 def members_of(config: TrainConfig) -> list[MemberName]:
