@@ -39,7 +39,7 @@ from adcdnet.training.scenes import LabelledScene
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "evidence" / "committees.csv"
 DOCUMENT = ROOT / "docs" / "evidence.md"
-BEGIN, END = "<!-- committees -->", "<!-- end -->"
+BEGIN, END = "<!-- committees -->", "<!-- committees end -->"
 TAUS = (0.5, 1.0)
 COLUMNS = ("scene", "seed", "folds", "members", "tau", "oa", "aa", "kappa", "weights", "local_priors", "seconds")
 
@@ -54,13 +54,19 @@ def main() -> None:
     parser.add_argument("--members", nargs="+", default=["plain", "boosting", "forest", "perceptron"])
     parser.add_argument("--jobs", type=int, default=1)
     given = parser.parse_args()
-    lines = list(csv.DictReader(TABLE.open(newline=""))) if TABLE.exists() else []
+    lines = read() if TABLE.exists() else []
     groups = [given.folders] if given.together else [[folder] for folder in given.folders]
     for folders in groups:
         for seed in range(given.seeds) if folders else ():
             lines += trained(folders, given.name or folders[0].name, seed, given.members, given.jobs)
             kept(lines)
-    fill_in(lines)
+    write_whole(DOCUMENT, with_table(DOCUMENT.read_text("utf-8"), lines).encode())
+
+
+def read() -> list[dict[str, str]]:
+    """The lines that are kept."""
+    with TABLE.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def trained(folders: Sequence[Path], name: str, seed: int, members: Sequence[str], jobs: int) -> list[dict[str, str]]:
@@ -131,8 +137,9 @@ def kept(lines: Sequence[dict[str, str]]) -> None:
     write_whole(TABLE, ("\n".join(text) + os.linesep).encode())
 
 
-def fill_in(lines: Sequence[dict[str, str]]) -> None:
-    """The table between its marks in docs/evidence.md: kappa and AA at tau 1, mean ± sd over seeds."""
+def with_table(text: str, lines: Sequence[dict[str, str]]) -> str:
+    """The document with its table written anew: kappa and AA, mean ± sd over seeds, of all members, of each alone, and
+    of all that are no networks."""
     found: dict[tuple[str, str, str], list[dict[str, str]]] = defaultdict(list)
     for line in lines:
         found[line["scene"], line["members"], line["tau"]].append(line)
@@ -140,17 +147,16 @@ def fill_in(lines: Sequence[dict[str, str]]) -> None:
         "| scene | members | kappa; AA (tau 0.5) | kappa; AA (tau 1) | weights | seeds |",
         "|---|---|---|---|---|---|",
     ]
+    most = {scene: max(m.count("+") for s, m, _ in found if s == scene) for scene, *_ in found}
     for (scene, members, tau), some in found.items():
-        if tau == "0.5":
+        networks = {"adcdnet", "plain"} & set(members.split("+"))
+        if tau == "0.5" and (members.count("+") in (0, most[scene]) or not networks):
             later = found[scene, members, "1"]
-            cells = scene, members, _figures(some), _figures(later), some[0]["weights"], str(len(some))
+            weights = some[0]["weights"] if "+" in members else ""
+            cells = scene, members.replace("+", ", "), _figures(some), _figures(later), weights, str(len(some))
             rows.append("| " + " | ".join(cells) + " |")
-    text = DOCUMENT.read_text("utf-8")
     before, _, after = text.partition(BEGIN)
-    if after:
-        write_whole(
-            DOCUMENT, (before + BEGIN + "\n\n" + "\n".join(rows) + "\n\n" + END + after.partition(END)[2]).encode()
-        )
+    return before + BEGIN + "\n\n" + "\n".join(rows) + "\n\n" + END + after.partition(END)[2]
 
 
 def _figures(lines: Sequence[dict[str, str]]) -> str:

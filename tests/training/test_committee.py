@@ -1,11 +1,13 @@
 """Folds, members and weights: what is judged was not seen, weights say what members are worth, the map is their sum."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import rasterio
 import torch
+from affine import Affine
 
 from adcdnet.assess.evaluate import evaluate
 from adcdnet.config import AnswerConfig, TrainConfig
@@ -255,7 +257,7 @@ def test_fewer_folds_where_the_ground_allows_no_more(labelled_pair):
     config = TrainConfig().replace({"split": {"folds": 20, "block": 14}}).split
     splits, notes = folds_of([labelled], [ground.pixels[0].valid], reach=6, config=config, seed=0)
     assert 1 < len(splits) < 20
-    assert f"{len(splits)} folds in place of 20" in notes[0]
+    assert notes[0].startswith(f"{len(splits)} folds: ")
 
 
 def test_a_class_in_one_place_only_leaves_a_single_split(labelled_pair):
@@ -374,3 +376,43 @@ def test_training_ground_is_hidden_from_networks_while_they_answer(labelled_pair
     ]
     assert said[0].shape[2] > 100
     assert np.array_equal(said[0], said[1])
+
+
+def of_scenes(*indices) -> tuple[list[LabelledScene], list[np.ndarray]]:
+    """Scenes without images, whose labels are these."""
+    table = ClassTable.of([1, 2, 3], ["a", "b", "c"])
+    scenes = [
+        LabelledScene(
+            SimpleNamespace(placed=False, grid=SimpleNamespace(transform=Affine.identity(), **size(i))),
+            Labels(i, table),
+            n,
+        )
+        for n, i in zip("pqrs", indices, strict=False)
+    ]
+    return scenes, [np.ones(i.shape, bool) for i in indices]
+
+
+def size(index) -> dict[str, int]:
+    return {"height": index.shape[0], "width": index.shape[1], "crs": None}
+
+
+def test_three_scenes_are_folds_and_two_are_divided():
+    rng = np.random.default_rng(0)
+    three = [rng.integers(3, size=(80, 80)).astype(np.int16) for _ in range(3)]
+    config = TrainConfig().split
+    splits, notes = folds_of(*of_scenes(*three), reach=4, config=config, seed=0)
+    assert notes == ("3 folds: there are 3 scenes, each wholly in one fold",)
+    tested = [[bool((split.part == TEST).all()) for split in of_fold] for of_fold in splits]
+    assert np.array_equal(np.sum(tested, axis=0), [1, 1, 1])  # each scene wholly, in one fold
+    splits, notes = folds_of(*of_scenes(*three[:2]), reach=4, config=config, seed=0)
+    assert (len(splits), notes) == (5, ())
+    assert all((split.part == TRAIN).any() and (split.part == TEST).any() for split in splits[0])
+
+
+def test_scenes_are_divided_where_one_alone_has_a_class():
+    rng = np.random.default_rng(0)
+    three = [rng.integers(2, size=(80, 80)).astype(np.int16) for _ in range(3)]
+    three[0][rng.random((80, 80)) < 0.3] = 2
+    splits, notes = folds_of(*of_scenes(*three), reach=4, config=TrainConfig().split, seed=0)
+    assert len(splits) == 5
+    assert notes[0].startswith("5 folds, each of all scenes: class 'c' lies in one of 2 folds of scenes only")

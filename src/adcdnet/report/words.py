@@ -215,8 +215,10 @@ def of_folds(record: RunRecord) -> str:
     if record.local_priors is not None:
         chosen = " Held-out answers were likelier " + ("with" if record.local_priors else "without")
         chosen += " local class priors, so these count in the map." if record.local_priors else " local class priors."
+    scenes, unit = record.scenes.values(), record.settings["split"]["unit"]
     units = {"blocks": "blocks of ground", "polygons": "whole polygons", "random": "single pixels"}
-    unit = "whole scenes" if len(record.scenes) >= 3 else units[record.settings["split"]["unit"]]
+    in_folds = [[n for fold, n in scene["labelled_pixels"].items() if n and "fold" in fold] for scene in scenes]
+    unit = "whole scenes" if in_folds and all(len(n) == 1 for n in in_folds) else units[unit]
     return (
         f"The labelled ground was dealt to {record.folds} folds of {unit}. Each fold was answered by members trained "
         f"on the others, with a guard band of {record.guard} MS pixels around it and their training ground hidden."

@@ -164,26 +164,32 @@ def folds_of(
 ) -> tuple[list[list[Split]], tuple[str, ...]]:
     """For each fold one split per scene, and what to say of all; a single one where the scenes say what tests.
 
-    Of `SCENES_AS_FOLDS` scenes or more, each is wholly in one fold; of fewer, each is divided. Folds are fewer than
-    asked for where classes or ground do not allow so many. Raises InputError where not even a single split can be made.
+    Of `SCENES_AS_FOLDS` scenes or more, each is wholly in one fold, unless a class lies in one fold only; of fewer,
+    each is divided. Folds are fewer than asked for where classes or ground do not allow so many. Raises InputError
+    where not even a single split can be made.
     """
     if config.folds > 1 and any(labelled.part or labelled.split for labelled in scenes):
         splits, notes = divide(scenes, valid, reach=reach, config=config, seed=seed)
         return [splits], (*notes, "the scenes say what tests: one training in place of folds")
     why = ""
-    for folds in range(config.folds, 1, -1):
-        try:
-            made = _dealt(scenes, valid, reach=reach, config=config, folds=folds, seed=seed)
-        except InputError as error:
-            why = str(error)
-            continue
-        fewer = f"{folds} folds in place of {config.folds}: {why}"
-        return made, (*([fewer] if why else []), *_same_ground(scenes))
+    for whole in (True, False) if len(scenes) >= SCENES_AS_FOLDS else (False,):
+        for folds in range(config.folds, 1, -1):
+            try:
+                if whole:
+                    made = _whole_scenes(scenes, valid, reach=reach, folds=folds, seed=seed)
+                else:
+                    made = _divided_scenes(scenes, valid, reach=reach, config=config, folds=folds, seed=seed)
+            except InputError as error:
+                why = str(error)
+                continue
+            few = folds < config.folds or (not whole and len(scenes) >= SCENES_AS_FOLDS)
+            said = f"{folds} folds{'' if whole or len(scenes) == 1 else ', each of all scenes'}: {why}"
+            return made, (*([said] if few else []), *_same_ground(scenes))
     splits, notes = divide(scenes, valid, reach=reach, config=config, seed=seed)
     return [splits], (*notes, *([f"one training in place of folds: {why}"] if why else []))
 
 
-def _dealt(
+def _divided_scenes(
     scenes: Sequence[LabelledScene],
     valid: Sequence[NDArray[np.bool_]],
     *,
@@ -192,11 +198,7 @@ def _dealt(
     folds: int,
     seed: int,
 ) -> list[list[Split]]:
-    """InputError where so many folds cannot be made."""
-    if len(scenes) >= SCENES_AS_FOLDS:
-        if folds > len(scenes):
-            raise InputError(f"there are {len(scenes)} scenes, each wholly in one fold")
-        return _whole_scenes(scenes, valid, reach=reach, folds=folds, seed=seed)
+    """Each scene in folds of its own. InputError where so many cannot be made."""
     of_scene = []
     for labelled, usable in zip(scenes, valid, strict=True):
         labels = labelled.labels if len(scenes) == 1 else _learnable(labelled.labels, usable)
@@ -213,7 +215,10 @@ def _dealt(
 def _whole_scenes(
     scenes: Sequence[LabelledScene], valid: Sequence[NDArray[np.bool_]], *, reach: int, folds: int, seed: int
 ) -> list[list[Split]]:
-    """Scenes dealt to folds, from that with most labels to that with fewest, each to the fold that has fewest."""
+    """Scenes dealt to folds, from that with most labels to that with fewest, each to the fold that has fewest.
+    InputError where so many folds cannot be made."""
+    if folds > len(scenes):
+        raise InputError(f"there are {len(scenes)} scenes, each wholly in one fold")
     classes = scenes[0].labels.classes
     counts = np.stack(
         [
