@@ -13,6 +13,7 @@ from adcdnet.cli.demo import demo_command
 from adcdnet.config import TrainConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+import committees
 import evidence
 
 TEXT = evidence.DOCUMENT.read_text(encoding="utf-8")
@@ -97,3 +98,9 @@ def test_a_run_is_kept_as_a_table_of_its_own(tmp_path, monkeypatch):
     rows = evidence.read_rows("short")
     assert list(rows) == [(method, tau) for tau in ("0", "0.5", "1") for method in ("mlp", "mlp-alike")]
     assert float(rows["mlp-alike", "1"]["kappa"]) > 0.8
+
+
+def test_the_table_of_members_is_that_of_its_results():
+    assert committees.with_table(TEXT, committees.read()) == TEXT
+    changed = [{**line, "kappa": "0.123"} for line in committees.read()]
+    assert "0.123; " in committees.with_table(TEXT, changed)

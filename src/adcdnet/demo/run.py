@@ -29,7 +29,7 @@ from adcdnet.training.run import train
 
 SCENE = "ms.tif", "pan.tif", "labels.tif"
 SETTINGS = TrainConfig().replace(
-    {"split": {"folds": 3}, "stage1": {"steps": 30}, "stage2": {"steps": 300}, "validations": 5}
+    {"split": {"folds": 2}, "stage1": {"steps": 20}, "stage2": {"steps": 150}, "validations": 5}
 )
 
 
