@@ -1,9 +1,15 @@
 """Folds, members and weights: what is judged was not seen, weights say what members are worth, the map is their sum."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import rasterio
 import torch
@@ -416,3 +422,40 @@ def test_scenes_are_divided_where_one_alone_has_a_class():
     splits, notes = folds_of(*of_scenes(*three), reach=4, config=TrainConfig().split, seed=0)
     assert len(splits) == 5
     assert notes[0].startswith("5 folds, each of all scenes: class 'c' lies in one of 2 folds of scenes only")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a process group")
+def test_ctrl_c_ends_all_folds_and_leaves_nothing(labelled_pair, tmp_path):
+    out = tmp_path / "runs" / "run"
+    command = [sys.executable, "-m", "adcdnet.cli", "train", "--ms", labelled_pair.ms, "--pan", labelled_pair.pan]
+    command += [
+        "--labels",
+        labelled_pair.labels,
+        "--out",
+        out,
+        "--members",
+        "plain",
+        "--steps",
+        "100000",
+        "--jobs",
+        "2",
+    ]
+    with subprocess.Popen(list(map(str, command)), start_new_session=True, stderr=subprocess.PIPE) as process:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and len(working(process.pid)) < 2:
+            time.sleep(0.5)
+        assert len(working(process.pid)) == 2
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not out.parent.exists()
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or ())]
+
+
+def working(pid: int) -> list[psutil.Process]:
+    """Processes of folds that have computed for some seconds."""
+    try:
+        children = psutil.Process(pid).children()
+        return [p for p in children if "spawn_main" in " ".join(p.cmdline()) and p.cpu_times().user > 4]
+    except psutil.Error:
+        return []

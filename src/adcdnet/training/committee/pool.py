@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing.queues import SimpleQueue
+from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from threading import Thread
 from typing import Any
@@ -43,9 +45,9 @@ def train_folds(
                 results.append(_uninterrupted(train_fold(ground, fold, config, device, together.of_fold(number))))
         return results
     context = multiprocessing.get_context("spawn")
-    told: SimpleQueue[Any] = context.SimpleQueue()
-    stop = context.Event()
-    listener = Thread(target=together.listen, args=(told,), daemon=True)
+    told: Queue[Any] = context.Queue()
+    stop, done = context.Event(), threading.Event()
+    listener = Thread(target=together.listen, args=(told, done), daemon=True)
     listener.start()
     pool = ProcessPoolExecutor(
         min(jobs, len(folds)), mp_context=context, initializer=_begin, initargs=(ground, config, device, told, stop)
@@ -53,14 +55,17 @@ def train_folds(
     try:
         return list(pool.map(_train, range(len(folds)), folds))
     except BrokenProcessPool as error:
+        stop.set()
         raise InputError(
             "the training of a fold was killed, most likely for want of memory; train with fewer --jobs"
         ) from error
-    finally:
+    except BaseException:
         stop.set()
+        raise
+    finally:
         pool.shutdown(cancel_futures=True)
-        told.put(None)
-        listener.join()
+        done.set()
+        listener.join(timeout=2)
 
 
 class _Together:
@@ -78,9 +83,11 @@ class _Together:
     def of_fold(self, fold: int) -> Progress:
         return lambda *told: self.tell(fold, *told)
 
-    def listen(self, told: SimpleQueue[Any]) -> None:
-        while (heard := told.get()) is not None:
-            self.tell(*heard)
+    def listen(self, told: Queue[Any], done: threading.Event) -> None:
+        """Tell what the processes say, until there is nothing more to say."""
+        while not done.is_set():
+            with suppress(queue.Empty):
+                self.tell(*told.get(timeout=0.2))
 
 
 @contextmanager
@@ -101,13 +108,13 @@ class _Work:
     ground: Ground
     config: TrainConfig
     device: torch.device
-    told: SimpleQueue[Any]
+    told: Queue[Any]
 
 
 _work: list[_Work] = []  # one, in a process of the pool
 
 
-def _begin(ground: Ground, config: TrainConfig, device: torch.device, told: SimpleQueue[Any], stop: Event) -> None:
+def _begin(ground: Ground, config: TrainConfig, device: torch.device, told: Queue[Any], stop: Event) -> None:
     """A process ends with the training that wants it, also where that is killed and can tell nobody."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first of them decides
     torch.set_num_threads(1)
