@@ -425,7 +425,8 @@ def test_scenes_are_divided_where_one_alone_has_a_class():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a process group")
-def test_ctrl_c_ends_all_folds_and_leaves_nothing(labelled_pair, tmp_path):
+@pytest.mark.parametrize("how", ["Ctrl-C", "killed"])
+def test_ctrl_c_or_a_killed_fold_end_all_and_leave_nothing(labelled_pair, tmp_path, how):
     out = tmp_path / "runs" / "run"
     command = [sys.executable, "-m", "adcdnet.cli", "train", "--ms", labelled_pair.ms, "--pan", labelled_pair.pan]
     command += [
@@ -445,9 +446,14 @@ def test_ctrl_c_ends_all_folds_and_leaves_nothing(labelled_pair, tmp_path):
         while time.monotonic() < until and len(working(process.pid)) < 2:
             time.sleep(0.5)
         assert len(working(process.pid)) == 2
-        os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
+        if how == "killed":
+            working(process.pid)[0].kill()
+        else:
+            os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=60)[1].decode()
     assert process.returncode != 0
+    assert ("train with fewer --jobs" in said) == (how == "killed")
+    assert "Traceback" not in said
     assert not out.parent.exists()
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or ())]
 

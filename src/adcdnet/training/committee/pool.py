@@ -13,8 +13,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
 from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Event
 from threading import Thread
 from typing import Any
 
@@ -46,24 +47,28 @@ def train_folds(
         return results
     context = multiprocessing.get_context("spawn")
     told: Queue[Any] = context.Queue()
-    stop, done = context.Event(), threading.Event()
+    # a pipe that is closed reaches every process; an event would wait for those that are gone to wake
+    wait, stop = context.Pipe(duplex=False)
+    done = threading.Event()
     listener = Thread(target=together.listen, args=(told, done), daemon=True)
     listener.start()
     pool = ProcessPoolExecutor(
-        min(jobs, len(folds)), mp_context=context, initializer=_begin, initargs=(ground, config, device, told, stop)
+        min(jobs, len(folds)), mp_context=context, initializer=_begin, initargs=(ground, config, device, told, wait)
     )
     try:
         return list(pool.map(_train, range(len(folds)), folds))
     except BrokenProcessPool as error:
-        stop.set()
+        stop.close()
         raise InputError(
             "the training of a fold was killed, most likely for want of memory; train with fewer --jobs"
         ) from error
     except BaseException:
-        stop.set()
+        stop.close()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+        stop.close()
+        wait.close()
         done.set()
         listener.join(timeout=2)
 
@@ -114,7 +119,7 @@ class _Work:
 _work: list[_Work] = []  # one, in a process of the pool
 
 
-def _begin(ground: Ground, config: TrainConfig, device: torch.device, told: Queue[Any], stop: Event) -> None:
+def _begin(ground: Ground, config: TrainConfig, device: torch.device, told: Queue[Any], stop: Connection) -> None:
     """A process ends with the training that wants it, also where that is killed and can tell nobody."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first of them decides
     torch.set_num_threads(1)
@@ -122,7 +127,7 @@ def _begin(ground: Ground, config: TrainConfig, device: torch.device, told: Queu
     parent = multiprocessing.parent_process()
     assert parent is not None
     Thread(target=_end_after, args=(parent.join,), daemon=True).start()
-    Thread(target=_end_after, args=(stop.wait,), daemon=True).start()
+    Thread(target=_end_after, args=(partial(stop.poll, None),), daemon=True).start()
     _work.append(_Work(ground, config, device, told))
 
 
