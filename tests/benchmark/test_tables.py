@@ -328,7 +328,11 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(scene,
 
 def test_every_named_method_has_settings_that_differ():
     default = TrainConfig().model_dump()
-    del default["members"], default["split"]["folds"]  # a network trained by itself knows nothing of these
+    del (
+        default["members"],
+        default["local_priors_tried"],
+        default["split"]["folds"],
+    )  # a network trained by itself knows nothing of these
     for name in ABLATIONS:
         assert (rules_of(name, 0) == default) == (name == "adcdnet"), name
     assert OTHER_PROFILES == ("plain", "patch", "paper")
@@ -399,3 +403,33 @@ if __name__ == "__main__":
         assert parent.stdout.readline().split() == [b"training"]
         parent.kill()
         assert parent.communicate(timeout=60)[0] == b""  # whoever trains holds it open
+
+
+def test_a_committee_is_cross_fitted_without_the_ground_that_tests(scene, monkeypatch):
+    """Its cell tests the pixels of every other method; what trains never sees them, and answers are of its members."""
+    monkeypatch.setattr("adcdnet.training.committee.classifiers._ROUNDS", 5)
+    seen = []
+    real = cells.cross_fit
+
+    def spy(ground, splits, *rest, **more):
+        seen.append((ground, splits))
+        return real(ground, splits, *rest, **more)
+
+    monkeypatch.setattr(cells, "cross_fit", spy)
+    monkeypatch.setitem(
+        methods_by_name.COMMITTEES,
+        "committee-of-boosting",
+        {"members": ["boosting"], "split": {"folds": 2, "block": 12}},
+    )
+    cell = Cell(scene, "committee-of-boosting", 0, 0, 0, folds=2)
+    found, other = cells.compute(cell), cells.compute(replace(cell, method="boosting"))
+    tested = [np.asarray(each["confusions"]["1.0"]).sum(2) for each in (found, other)]
+    assert np.array_equal(*tested)
+    ground, splits = seen[0]
+    assert len(splits) == 2
+    unseen = ~ground.pixels[0].valid
+    assert ground.labels[0].index[unseen].max() == -1
+    assert unseen.sum() > tested[0].sum()  # the test ground, its guard band and the invalid corner
+    assert all((of_fold[0].part[unseen] == 0).all() for of_fold in splits)
+    confusion = np.asarray(found["confusions"]["1.0"]).sum(0)
+    assert np.trace(confusion) / confusion.sum() > 0.8  # the classes differ in colour
