@@ -69,6 +69,19 @@ def test_forests_and_boosting_agree_with_scikit_learn(table, monkeypatch):
     np.testing.assert_allclose(logits[:, 1] - logits[:, 0], raw, atol=1e-4)
 
 
+def test_values_right_beside_a_threshold_go_where_scikit_learn_sends_them(monkeypatch):
+    """Thresholds are float64 there: half way between two float32 numbers, of which the upper one goes to the right."""
+    monkeypatch.setattr(classifiers, "_TREES", 3)
+    monkeypatch.setattr(classifiers, "_LEAF", 1)
+    for start in (
+        2.0**20,
+        2.0**20 + 0.125,
+    ):  # half way is rounded to the even one: down from the first, up to the other
+        pair = np.array([start, np.nextafter(np.float32(start), np.float32(np.inf))], np.float32)
+        x, y = np.tile(pair, 20)[:, None], np.tile([0, 1], 20)
+        assert fit_forest(x, y, np.ones(40), 0).logits(x).argmax(1).tolist() == y.tolist()
+
+
 def test_a_pixel_gets_the_same_answer_in_any_company(table, monkeypatch):
     x, y = table
     monkeypatch.setattr(classifiers, "_TREES", 10)

@@ -73,6 +73,16 @@ def test_weights_favour_who_knows_more_and_leave_out_who_knows_nothing():
     assert temperature == pytest.approx(1 / 3, rel=0.1)
 
 
+def test_a_member_worth_next_to_nothing_is_left_out_and_the_others_are_weighed_again():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(3, size=40_000)
+    z = np.stack([answers(rng, truth, s) for s in (2.0, 2.0, 0.05)])  # worth 0.05 of 4.05
+    weights, _ = fit_weights(z, truth)
+    assert weights[2] == 0
+    assert weights[:2].sum() == pytest.approx(1)
+    assert fit_weights(z[:2], truth)[0] == pytest.approx(weights[:2])
+
+
 def test_one_member_gets_the_temperature_that_fits_it():
     rng = np.random.default_rng(1)
     truth = rng.integers(3, size=4000)
