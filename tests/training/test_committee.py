@@ -475,3 +475,12 @@ def working(pid: int) -> list[psutil.Process]:
         return [p for p in children if "spawn_main" in " ".join(p.cmdline()) and p.cpu_times().user > 4]
     except psutil.Error:
         return []
+
+
+def test_without_held_out_ground_the_first_member_answers_alone(labelled_pair, tmp_path):
+    run = labelled_pair.train(
+        tmp_path / "run", members=["perceptron", "boosting"], split={"folds": 1, "validation": 0.0, "block": 14}
+    )
+    assert [(member.name, member.weight) for member in run.model.members] == [("perceptron", 1.0)]
+    assert "no ground is held out to weigh members by: perceptron answers alone" in run.model.record.notes
+    assert run.model.temperature == 1

@@ -30,7 +30,7 @@ from adcdnet.mapping.model import Model, Run, folds_name, held_out_name, split_n
 from adcdnet.mapping.progress import Progress, silent
 from adcdnet.split.parts import PART_NAMES
 from adcdnet.training import provenance
-from adcdnet.training.committee.cross_fit import CrossFit, cross_fit
+from adcdnet.training.committee.cross_fit import CrossFit, cross_fit, members_of
 from adcdnet.training.folder import whole_run
 from adcdnet.training.prepare import Prepared, folds_raster, prepare
 from adcdnet.training.record import record_of
@@ -89,6 +89,8 @@ def train(
             init=init,
         )
         notes = prepared.notes
+        if len(fitted.weights) < len(members_of(prepared.config)):
+            notes += (f"no ground is held out to weigh members by: {next(iter(fitted.weights))} answers alone",)
         if init is not None:
             measured = fitted.results[0].statistics
             notes += tuple(notes_of(init, measured, fitted.results[0].new_classes))

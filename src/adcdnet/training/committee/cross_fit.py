@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from adcdnet.config import AnswerConfig, MemberName, TrainConfig
 from adcdnet.errors import InputError
+from adcdnet.geo.labels import Labels
 from adcdnet.mapping.members import Member
 from adcdnet.mapping.model import Model
 from adcdnet.mapping.posterior import fit_temperature
@@ -25,6 +26,7 @@ from adcdnet.metrics import confusion_matrix, expected_calibration_error
 from adcdnet.metrics.intervals import Intervals, block_bootstrap, confusion_by_block
 from adcdnet.split.blocks import block_numbers
 from adcdnet.split.parts import TEST, TRAIN, UNUSED, VALIDATION, Split
+from adcdnet.training.borders import refine
 from adcdnet.training.committee.classifiers import FITS
 from adcdnet.training.committee.folds import Fold, FoldResult, Ground
 from adcdnet.training.committee.held_out import HeldOut
@@ -82,10 +84,15 @@ def cross_fit(
     init: Model | None = None,
 ) -> CrossFit:
     """splits: of each fold, of each scene. Of a single one the validation part weighs the members, if there is one; of
-    several, the test parts; these also choose how much local class priors count."""
+    several, the test parts; these also choose how much local class priors count. Without any such ground the first
+    member answers alone: all with equal weights were worse than that (docs/notes/trials.md)."""
     names = members_of(config)
     single, step = len(splits) == 1, config.network.targets_per_pixel(ground.layout.ratio)
     part = VALIDATION if single else TEST
+    if not any(
+        _labelled_in(split, part, labels) for s in splits for split, labels in zip(s, ground.labels, strict=True)
+    ):
+        names = names[:1]
     choices = [config.answers] if single else choices_of(config)
     # what is held out is answered as far around labels as the largest weight asks for
     config = config.replace({"answers": {"local_priors": max(choice.local_priors for choice in choices)}})
@@ -126,6 +133,11 @@ def cross_fit(
         fitted.answers,
         judgement,
     )
+
+
+def _labelled_in(split: Split, part: int, labels: Labels) -> bool:
+    step = labels.index.shape[0] // split.part.shape[0]
+    return bool((refine(split.part == part, step) & (labels.index >= 0)).any())
 
 
 def choices_of(config: TrainConfig) -> list[AnswerConfig]:

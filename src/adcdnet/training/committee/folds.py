@@ -134,6 +134,9 @@ def train_fold(ground: Ground, fold: Fold, config: TrainConfig, device: torch.de
             for scene in zip(ground.pixels, ground.labels, fold.splits, strict=True)
         )
         seconds["answers"] = time.perf_counter() - started
+    for member in members:
+        if member.network is not None:
+            member.network.cpu()
     return FoldResult(
         members=tuple(members),
         statistics=measured,
