@@ -484,3 +484,12 @@ def test_without_held_out_ground_the_first_member_answers_alone(labelled_pair, t
     assert [(member.name, member.weight) for member in run.model.members] == [("perceptron", 1.0)]
     assert "no ground is held out to weigh members by: perceptron answers alone" in run.model.record.notes
     assert run.model.temperature == 1
+
+
+def test_blocks_are_smaller_where_usual_ones_leave_a_class_in_one_place():
+    index = np.random.default_rng(0).integers(2, size=(160, 160)).astype(np.int16)
+    index[:36, :36] = 2  # within one block of 40, and in several of 20
+    splits, notes = folds_of(*of_scenes(index), reach=4, config=TrainConfig().split, seed=0)
+    assert (len(splits) > 1, splits[0][0].block < 40) == (True, True), notes
+    for of_fold in splits:
+        assert set(index[of_fold[0].part == TRAIN]) == {0, 1, 2}

@@ -207,9 +207,25 @@ def _divided_scenes(
         elif config.unit == "polygons":
             of_scene.append(polygon_folds(labels, usable, reach=reach, folds=folds, seed=seed))
         else:
-            whole = config.model_copy(update={"validation": 0.0})
-            of_scene.append(block_folds(labels, usable, reach=reach, folds=folds, config=whole, seed=seed))
+            of_scene.append(_blocks_in_folds(labels, usable, reach=reach, folds=folds, config=config, seed=seed))
     return [list(of_fold) for of_fold in zip(*of_scene, strict=True)]
+
+
+def _blocks_in_folds(
+    labels: Labels, valid: NDArray[np.bool_], *, reach: int, folds: int, config: SplitConfig, seed: int
+) -> list[Split]:
+    """By blocks of the usual size or, where these leave a class in one place only, by smaller ones."""
+    usual = config.block or block_side(*valid.shape, reach=reach)
+    sides = [usual] if config.block else [usual, usual * 2 // 3, usual // 2]
+    error: InputError | None = None
+    for side in dict.fromkeys(max(side, min(usual, 2 * reach)) for side in sides):
+        own = config.model_copy(update={"validation": 0.0, "block": side})
+        try:
+            return block_folds(labels, valid, reach=reach, folds=folds, config=own, seed=seed)
+        except InputError as why:
+            error = error or why
+    assert error is not None
+    raise error
 
 
 def _whole_scenes(
