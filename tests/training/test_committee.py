@@ -276,16 +276,29 @@ def test_fewer_folds_where_the_ground_allows_no_more(labelled_pair):
     assert notes[0].startswith(f"{len(splits)} folds: ")
 
 
-def test_a_class_in_one_place_only_leaves_a_single_split(labelled_pair):
+def test_a_class_in_one_place_only_trains_in_every_fold_and_is_judged_in_none(labelled_pair):
     ground, labelled = ground_of(labelled_pair)
     index = np.where(ground.labels[0].index == 2, -1, ground.labels[0].index)
     index[30:36, 30:36] = 2
     labelled = replace(labelled, labels=replace(labelled.labels, index=index))
     config = TrainConfig().replace({"split": {"block": 14}}).split
     splits, notes = folds_of([labelled], [ground.pixels[0].valid], reach=6, config=config, seed=0)
+    assert len(splits) > 2
+    assert notes[-1].startswith("in one place only, so trained in every fold and judged in none: water;")
+    for of_fold in splits:
+        part = of_fold[0].part
+        assert (part[index == 2] == TRAIN).all()
+        assert set(index[part == TRAIN]) >= {0, 1, 2}
+        assert set(index[part == TEST]) >= {0, 1}
+        assert not (near(part == TRAIN, 6) & (part == TEST)).any()
+
+
+def test_where_all_classes_but_one_lie_in_one_place_there_is_a_single_split():
+    index = np.zeros((80, 80), np.int16)
+    index[8:12, 8:12], index[60:64, 60:64] = 1, 2
+    splits, notes = folds_of(*of_scenes(index), reach=8, config=TrainConfig().split, seed=0)
     assert len(splits) == 1
-    assert "one training in place of folds" in notes[-1]
-    assert "class 'water'" in notes[-1]
+    assert notes[-1].startswith("one training in place of folds: fold ")
 
 
 def polygons_of(shape=(60, 60), each=4):

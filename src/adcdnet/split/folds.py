@@ -23,6 +23,14 @@ from adcdnet.split.parts import FEWEST_TO_VALIDATE, TEST, TRAIN, UNUSED, VALIDAT
 _TRIALS = 600
 
 
+class ClassInOnePlace(InputError):
+    """A fold leaves no training pixel of a class. name: of the class."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
 def block_folds(
     labels: Labels,
     valid: NDArray[np.bool_],
@@ -77,9 +85,11 @@ def block_folds(
         parts = add_guard(part[block], valid, reach)
         present = [((index == k) & (parts == TRAIN)).any() for k in range(len(totals))]
         if not all(present):
-            raise InputError(
-                f"fold {number + 1} of {folds} leaves no training pixel of class "
-                f"'{labels.classes.names[present.index(False)]}'; ask for fewer folds or smaller blocks"
+            name = labels.classes.names[present.index(False)]
+            raise ClassInOnePlace(
+                f"fold {number + 1} of {folds} leaves no training pixel of class '{name}'; ask for fewer folds or "
+                "smaller blocks",
+                name,
             )
         splits.append(Split(parts, side, ()))
     return splits

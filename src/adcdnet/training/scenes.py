@@ -18,7 +18,7 @@ from adcdnet.geo.grid import phase_words, same_phase
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.split.blocks import block_side, split_blocks
-from adcdnet.split.folds import block_folds, polygon_folds, random_folds
+from adcdnet.split.folds import ClassInOnePlace, block_folds, polygon_folds, random_folds
 from adcdnet.split.parts import (
     FEWEST_LABELS,
     PART_NAMES,
@@ -28,8 +28,10 @@ from adcdnet.split.parts import (
     VALIDATION,
     Leakage,
     Split,
+    add_guard,
     check_counts,
     leakage,
+    near,
 )
 from adcdnet.split.polygons import split_given, split_polygons, split_random
 from adcdnet.training.area import TrainingArea, training_statistics
@@ -183,10 +185,28 @@ def folds_of(
                 why = str(error)
                 continue
             few = folds < config.folds or (not whole and len(scenes) >= SCENES_AS_FOLDS)
+            judged = _judged_nowhere(scenes, valid, made)
             said = f"{folds} folds{'' if whole or len(scenes) == 1 else ', each of all scenes'}: {why}"
-            return made, (*([said] if few else []), *_same_ground(scenes))
+            return made, (*([said] if few else []), *judged, *_same_ground(scenes))
     splits, notes = divide(scenes, valid, reach=reach, config=config, seed=seed)
     return [splits], (*notes, *([f"one training in place of folds: {why}"] if why else []))
+
+
+def _judged_nowhere(
+    scenes: Sequence[LabelledScene], valid: Sequence[NDArray[np.bool_]], folds: Sequence[Sequence[Split]]
+) -> list[str]:
+    """A note on classes that no fold tests."""
+    tested = [np.any([of_fold[k].part == TEST for of_fold in folds], axis=0) for k in range(len(scenes))]
+    names = scenes[0].labels.classes.names
+    judged = {
+        names[k]
+        for labelled, usable, where in zip(scenes, valid, tested, strict=True)
+        for k in np.unique(labelled.labels.index[usable & where & (labelled.labels.index >= 0)])
+    }
+    alone = [name for name in names if name not in judged]
+    if not alone:
+        return []
+    return [f"in one place only, so trained in every fold and judged in none: {', '.join(alone)}; label more places"]
 
 
 def _divided_scenes(
@@ -214,18 +234,37 @@ def _divided_scenes(
 def _blocks_in_folds(
     labels: Labels, valid: NDArray[np.bool_], *, reach: int, folds: int, config: SplitConfig, seed: int
 ) -> list[Split]:
-    """By blocks of the usual size or, where these leave a class in one place only, by smaller ones."""
+    """By blocks of the usual size or, where these leave a class in one place only, by smaller ones. What lies in one
+    place even so trains in every fold and is judged in none, with all ground within twice the guard band of it."""
     usual = config.block or block_side(*valid.shape, reach=reach)
-    sides = [usual] if config.block else [usual, usual * 2 // 3, usual // 2]
-    error: InputError | None = None
-    for side in dict.fromkeys(max(side, min(usual, 2 * reach)) for side in sides):
-        own = config.model_copy(update={"validation": 0.0, "block": side})
-        try:
-            return block_folds(labels, valid, reach=reach, folds=folds, config=own, seed=seed)
-        except InputError as why:
-            error = error or why
-    assert error is not None
-    raise error
+    smallest = min(usual, 2 * reach)
+    sides = [usual] if config.block else [usual, max(smallest, usual * 2 // 3), max(smallest, usual // 2)]
+    dealt, names = labels, labels.classes.names
+    zone, alone = np.zeros_like(valid), list[str]()
+    while True:
+        for side in dict.fromkeys(sides):
+            own = config.model_copy(update={"validation": 0.0, "block": side})
+            try:
+                splits = block_folds(dealt, valid, reach=reach, folds=folds, config=own, seed=seed)
+            except ClassInOnePlace as error:
+                scarce = error
+                continue
+            return [_always_trained(split, zone, valid, alone, reach) for split in splits]
+        alone.append(scarce.name)
+        if len(alone) > len(names) - 2:
+            raise scarce
+        zone = near(np.isin(labels.index, [names.index(name) for name in alone]), 2 * reach)
+        dealt = _learnable(replace(labels, index=np.where(zone, np.int16(-1), labels.index)), valid)
+
+
+def _always_trained(
+    split: Split, zone: NDArray[np.bool_], valid: NDArray[np.bool_], alone: Sequence[str], reach: int
+) -> Split:
+    """The split with ground that is never tested; nothing changes where there is none."""
+    if not alone:
+        return split
+    tested = np.where((split.part == TEST) & ~zone, TEST, TRAIN).astype(np.uint8)
+    return replace(split, part=add_guard(tested, valid, reach))
 
 
 def _whole_scenes(
