@@ -213,9 +213,9 @@ def _judge(
     truth = [np.full(labels.index.shape, -1, np.int16) for labels in ground.labels]
     sure, right = [], []
     for number, result in enumerate(results):
-        others = [r for k, r in enumerate(results) if k != number] or results
-        elsewhere = [scene for r in others for scene in r.held_out if (scene.truth >= 0).any()]
-        fitted = weighed(elsewhere, choices)
+        everywhere = [(k, scene) for k, r in enumerate(results) for scene in r.held_out if (scene.truth >= 0).any()]
+        elsewhere = [scene for k, scene in everywhere if k != number]
+        fitted = weighed(elsewhere or [scene for _, scene in everywhere], choices)
         for scene, index, true, said in zip(result.held_out, mapped, truth, answered, strict=True):
             p = fitted.probabilities(scene)
             said.append(Answered(scene.row, scene.col, p))
