@@ -40,7 +40,7 @@ from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.geo.scene_files import SceneFiles
 from adcdnet.mapping import memory
 from adcdnet.mapping.answers import Answers
-from adcdnet.mapping.engine import default_engine, likelihoods, window_logits
+from adcdnet.mapping.engine import default_engine, together, window_logits
 from adcdnet.mapping.model import Model
 from adcdnet.mapping.progress import silent
 from adcdnet.mapping.smoothing import looks, smooth
@@ -52,7 +52,7 @@ from adcdnet.split.blocks import block_numbers
 from adcdnet.split.folds import block_folds, random_folds
 from adcdnet.split.parts import TEST, TRAIN, VALIDATION, Split, leakage
 from adcdnet.training.area import TrainingArea
-from adcdnet.training.borders import bordered, refine, with_border
+from adcdnet.training.borders import bordered, with_border, without
 from adcdnet.training.committee.cross_fit import cross_fit
 from adcdnet.training.committee.folds import Ground
 from adcdnet.training.scenes import LabelledScene, folds_of
@@ -228,7 +228,7 @@ def _of_committee(
     all meanwhile."""
     started, device = time.perf_counter(), torch.device(cell.device)
     known = np.isin(split.part, (TRAIN, VALIDATION))
-    seen = pixels._replace(ms_valid=pixels.ms_valid & known, pan_valid=pixels.pan_valid & refine(known, scene.ratio))
+    seen = without(pixels, ~known)
     labelled = LabelledScene(scene, replace(labels, index=np.where(known, labels.index, -1).astype(np.int16)))
     splits, _ = folds_of([labelled], [seen.valid], reach=config.guard, config=config.split, seed=cell.seed)
     layout = Layout(ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes))
@@ -236,14 +236,8 @@ def _of_committee(
     fitted = cross_fit(ground_of_cell, splits, config, device, jobs=1, progress=silent)
     trained = time.perf_counter()
     border = max(member.reach for member in fitted.members)
-    hidden = pixels._replace(
-        ms_valid=pixels.ms_valid & ~known, pan_valid=pixels.pan_valid & ~refine(known, scene.ratio)
-    )
-    logits = np.zeros((layout.classes, *ground.shape), np.float32)
-    for member, own in likelihoods(
-        fitted.members, bordered(hidden, border), border=border, origin=(-border, -border), wanted=ground, device=device
-    ):
-        logits += np.float32(member.weight) * own
+    shown = bordered(without(pixels, known), border)
+    logits = together(fitted.members, shown, border=border, origin=(-border, -border), wanted=ground, device=device)
     speed = int(ground.sum()) / (time.perf_counter() - trained)
     parameters = sum(member.parameters for member in fitted.members)
     alike = (1.0,) * layout.classes  # log likelihoods have no shares in them
@@ -265,8 +259,7 @@ def logits_of_test(
     hidden (H, W): ground in whose place the network sees the training mean.
     """
     network, ratio = model.network, pixels.pan.shape[1] // pixels.ms.shape[1]
-    shown, shown_fine = pixels.ms_valid & ~hidden, pixels.pan_valid & ~refine(hidden, ratio)
-    ms, pan = model.statistics.standardise(pixels.ms, pixels.pan, shown, shown_fine)
+    ms, pan = model.statistics.standardise(*without(pixels, hidden))
     reach, repeat_edge = network.config.reach, network.config.repeat_edge
     return window_logits(
         network.to(device),

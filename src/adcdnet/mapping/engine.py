@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -80,10 +80,8 @@ def logits_of(
     margin, step, border = model.answers.margin, model.step, model.border
     own, inside = (without_border(width * step) for width in (border, margin))
     look = looks(*model.statistics.standardise(*pixels), step, sensors=model.members[0].sensors)[:, *own]
-    weighed = [member for member in model.members if member.weight]
-    total: NDArray[np.float32] | float = 0.0
-    for member, own_logits in likelihoods(
-        weighed,
+    total = together(
+        model.members,
         pixels,
         border=border,
         origin=(corner[0] - model.reach, corner[1] - model.reach),
@@ -92,9 +90,16 @@ def logits_of(
         batch=batch,
         device=device,
         precision=precision,
-    ):
-        total = total + np.float32(member.weight) * own_logits
-    return smooth(np.asarray(total), look, model.answers.smooth, model.answers.likeness)[:, *inside]
+    )
+    return smooth(total, look, model.answers.smooth, model.answers.likeness)[:, *inside]
+
+
+def together(members: Sequence[Member], pixels: Pixels, **how: Any) -> NDArray[np.float32]:
+    """Log likelihoods (K, h, w) of all members that weigh anything, each times its weight. how: see `likelihoods`."""
+    total: NDArray[np.float32] | float = 0.0
+    for member, own in likelihoods([member for member in members if member.weight], pixels, **how):
+        total = total + np.float32(member.weight) * own
+    return np.asarray(total)
 
 
 def likelihoods(

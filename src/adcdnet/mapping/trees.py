@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 DEEPEST = 64  # steps from root to leaf
 _ROWS = 4096  # pixels that go through a tree together: what they need fits a second-level cache
 _BITS = 16  # leaves of a tree that are marked in one number
-_LEFTMOST = np.array([(~n & (n + 1)).bit_length() - 1 for n in range(2**_BITS)], np.uint8)  # the lowest bit that is 0
+_NUMBERS = np.arange(2**_BITS)
+_LEFTMOST: NDArray[np.uint8] = np.log2(~_NUMBERS & (_NUMBERS + 1)).astype(np.uint8)  # the lowest bit that is 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from adcdnet.geo.scene import Pixels
 from adcdnet.mapping.smoothing import looks
 from adcdnet.nn.architecture import Architecture, PatchArchitecture
 from adcdnet.split.parts import TEST, TRAIN, UNUSED, VALIDATION, Split
-from adcdnet.training.borders import refine, stack, with_border
+from adcdnet.training.borders import refine, stack, with_border, without
 from adcdnet.training.turning import Turning, turned
 
 
@@ -95,9 +95,7 @@ class TrainingArea:
         reach = config.reach + any(phase)  # a flip may want the PAN pixel before those that the network sees
         train, test = split.part == TRAIN, (split.part == TEST) & split.hides_test
         statistics = statistics or training_statistics([(pixels, split)])
-        ms, pan = statistics.standardise(
-            pixels.ms, pixels.pan, pixels.ms_valid & ~test, pixels.pan_valid & ~refine(test, ratio)
-        )
+        ms, pan = statistics.standardise(*without(pixels, test))
         repeat_edge = network.repeat_edge
         shown = ((split.part != VALIDATION) | (not split.hides_test)).astype(np.float32)[None]
         shown = with_border(shown, reach, repeat_edge=repeat_edge)

@@ -31,6 +31,12 @@ def bordered(pixels: Pixels, border: int, *, repeat_edge: bool = False) -> Pixel
     )
 
 
+def without(pixels: Pixels, ground: NDArray[np.bool_]) -> Pixels:
+    """The same with ground (h, w), in MS pixels, that counts as invalid: members see the training mean there."""
+    ratio = pixels.pan_valid.shape[0] // pixels.ms_valid.shape[0]
+    return pixels._replace(ms_valid=pixels.ms_valid & ~ground, pan_valid=pixels.pan_valid & ~refine(ground, ratio))
+
+
 def refine(x: NDArray[Any], ratio: int) -> NDArray[Any]:
     """Every coarse value (..., h, w) repeated over its fine pixels."""
     return x.repeat(ratio, -2).repeat(ratio, -1)

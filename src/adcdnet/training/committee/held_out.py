@@ -23,7 +23,7 @@ from adcdnet.mapping.local_priors import SCALE
 from adcdnet.mapping.members import Member
 from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.split.parts import TRAIN, Split, near
-from adcdnet.training.borders import bordered, refine
+from adcdnet.training.borders import bordered, refine, without
 
 _WINDOW = 128  # MS pixels per side that are answered at once
 
@@ -91,9 +91,7 @@ def answer(
     repeat_edge = any(m.network is not None and m.network.config.repeat_edge for m in members)
     judged = refine(split.part == part, step) & pixels.valid_targets(step)
     around = near((labels.index >= 0) & judged, (round(SCALE) if answers.local_priors else margin) * step) & judged
-    hidden = split.part == TRAIN
-    shown = pixels._replace(ms_valid=pixels.ms_valid & ~hidden, pan_valid=pixels.pan_valid & ~refine(hidden, ratio))
-    shown = bordered(shown, border, repeat_edge=repeat_edge)
+    shown = bordered(without(pixels, split.part == TRAIN), border, repeat_edge=repeat_edge)
     rows, cols, found = [], [], []
     for window in tiles(height, width, _WINDOW):
         wide = window.grow(margin).within(height, width)

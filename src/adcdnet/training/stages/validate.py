@@ -15,8 +15,8 @@ from adcdnet.config import AnswerConfig
 from adcdnet.geo.grid import tiles
 from adcdnet.mapping.answers import Answers
 from adcdnet.mapping.engine import default_engine, valid_targets, window_logits
-from adcdnet.mapping.posterior import fit_temperature, posterior
-from adcdnet.metrics import Scores, confusion_matrix, expected_calibration_error, scores
+from adcdnet.mapping.posterior import fit_temperature
+from adcdnet.metrics import Scores, confusion_matrix, scores
 from adcdnet.nn.networks import Network
 from adcdnet.training.area import TrainingArea
 from adcdnet.training.stages.schedule import Schedule
@@ -26,17 +26,10 @@ WINDOW = 64  # MS pixels per side that are classified at once
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores of the validation part at tau 1, the temperature that fits it, and calibration errors by that."""
+    """Scores of the validation part at tau 1, and the temperature that fits it."""
 
     scores: Scores
     temperature: float
-    error_before: float
-    error_after: float
-
-    def calibration(self) -> dict[str, float]:
-        """Plain values for JSON."""
-        errors = {"error_before": self.error_before, "error_after": self.error_after}
-        return {"temperature": self.temperature, **errors}
 
 
 def logits_on(
@@ -77,15 +70,7 @@ def validate(network: Network, answers: AnswerConfig, area: TrainingArea, schedu
     lie closer together than a window is wide.
     """
     truth, p = _posterior(network, answers, area, schedule)
-    temperature = fit_temperature(p, truth)
-    alike = (1.0,) * len(p)  # p has the shares in it
-    tempered = posterior(np.log(np.maximum(p, np.finfo(p.dtype).tiny)), alike, alike, 1.0, temperature)
-    return Validation(
-        scores(confusion_matrix(truth, p.argmax(0), len(p))),
-        temperature,
-        expected_calibration_error(p.T, truth),
-        expected_calibration_error(tempered.T, truth),
-    )
+    return Validation(scores(confusion_matrix(truth, p.argmax(0), len(p))), fit_temperature(p, truth))
 
 
 def _posterior(
