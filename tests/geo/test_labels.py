@@ -7,6 +7,7 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
+import pyproj
 import pytest
 from scipy.io import netcdf_file
 from shapely.geometry import GeometryCollection, LineString, MultiPoint, Point, Polygon, box
@@ -15,6 +16,7 @@ from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.labels import read_labels
 from adcdnet.geo.scene import Scene
+from adcdnet.geo.shares import overlaps
 from conftest import CORNER, PIXEL, UTM, UTM_SPELT, write_vrt_file
 
 TABLE = ClassTable((1, 3, 7), ("forest", "rock", "water"), ("#00ff00", "#808080", "#0000ff"))
@@ -88,13 +90,79 @@ def test_without_a_table_the_values_found_are_the_classes(scene, codes, write_ti
     assert labels.classes == ClassTable.of((1, 3, 7), ("1", "3", "7"))
 
 
-def test_a_coarse_pixel_counts_when_all_fine_pixels_on_it_agree(scene, codes, write_tif):
-    fine = codes.repeat(2, axis=0).repeat(2, axis=1)
-    fine[7, 4] = 1 if fine[7, 4] != 1 else 3  # one pixel of another class, on MS pixel (3, 2)
-    fine[20:22, 6] = 0  # half of MS pixel (10, 3) without a label
-    labels = read_labels(write_tif("labels.tif", fine, pixel=PIXEL / 2), scene.grid, classes=TABLE)
-    codes[3, 2] = codes[10, 3] = 0
-    assert np.array_equal(labels.index, np.select([codes == 1, codes == 3, codes == 7], [0, 1, 2], -1))
+@pytest.mark.parametrize(("min_share", "labelled"), [(None, (1, 1, 0, 0)), (0.75, (1, 0, 0, 0)), (0.2, (1, 1, 0, 1))])
+def test_a_pixel_has_the_class_that_covers_most_of_it(scene, write_tif, min_share, labelled):
+    """Fine pixels on four MS pixels: three of class 1; two of it and two unlabelled; two against two; one alone."""
+    fine = np.full((26, 22), 3, np.uint8)
+    cells = [[[1, 1], [1, 3]], [[1, 1], [0, 0]], [[1, 1], [3, 3]], [[1, 0], [0, 0]]]
+    for col, cell in enumerate(cells):
+        fine[6:8, 2 * col : 2 * col + 2] = cell
+    path = write_tif("labels.tif", fine, pixel=PIXEL / 2)
+    labels = read_labels(path, scene.grid, classes=TABLE, min_share=min_share)
+    expected = np.ones((13, 11))
+    expected[3, :4] = np.array(labelled) - 1
+    assert np.array_equal(labels.index, expected)
+
+
+def test_a_raster_whose_edges_miss_labels_by_the_ground_it_covers(scene, write_tif):
+    """0.4 of a pixel further right and down: an MS pixel lies on 0.36, 0.24 and 0.16 of others."""
+    codes = np.random.default_rng(3).choice([1, 3, 7], (13, 11)).astype(np.uint8)
+    path = write_tif("labels.tif", codes, corner=at(0.4, 0.4))
+    labels = read_labels(path, scene.grid, classes=TABLE, min_share=0.5)
+    expected = np.full((13, 11), -1)
+    for row, col in np.ndindex(13, 11):
+        share = dict.fromkeys((1, 3, 7), 0.0)
+        for down, right in np.ndindex(2, 2):
+            if row >= down and col >= right:
+                share[codes[row - down, col - right]] += (0.4 if down else 0.6) * (0.4 if right else 0.6)
+        best = max(share, key=share.get)
+        if share[best] >= 0.5:
+            expected[row, col] = (1, 3, 7).index(best)
+    assert (expected >= 0).any()
+    assert (expected < 0).any()
+    assert np.array_equal(labels.index, expected)
+    assert labels.notes[0] == (
+        "pixel edges of labels.tif do not meet those of the scene; a pixel is labelled by what covers it"
+    )
+
+
+@pytest.mark.parametrize("ratio", [1.5, 2.5])
+def test_a_ratio_that_is_not_whole_will_do(scene, write_tif, ratio):
+    size = (int(13 * ratio), int(11 * ratio))
+    codes = np.random.default_rng(4).choice([1, 3], size, p=[0.8, 0.2]).astype(np.uint8)
+    labels = read_labels(write_tif("labels.tif", codes, pixel=PIXEL / ratio), scene.grid, classes=TABLE)
+    fine = codes.repeat(20, axis=0).repeat(20, axis=1)  # an MS pixel is 20 · ratio of these
+    side = int(20 * ratio)
+    for row, col in np.ndindex(*(n * 20 // side for n in size)):
+        cell = fine[row * side : (row + 1) * side, col * side : (col + 1) * side]
+        share = (cell == 1).mean()
+        assert labels.index[row, col] == (-1 if share == 0.5 else 0 if share > 0.5 else 1)
+
+
+def test_coarse_labels_label_the_finer_pixels_in_them_and_that_is_said(scene, codes, write_tif):
+    path = write_tif("labels.tif", codes)
+    labels = read_labels(path, scene.fine_grid, classes=TABLE)
+    index = np.select([codes == 1, codes == 3, codes == 7], [0, 1, 2], -1)
+    assert np.array_equal(labels.index, index.repeat(2, axis=0).repeat(2, axis=1))
+    assert labels.notes == (
+        "pixels of labels.tif (12 wide) are larger than those that they label (6); classes end where its pixels end",
+    )
+
+
+def test_labels_in_another_coordinate_system_are_looked_up(scene, write_tif):
+    """One class north of a parallel that goes through MS row 6 and another south of it, in degrees."""
+    to_degrees = pyproj.Transformer.from_crs(UTM, "EPSG:4326", always_xy=True).transform
+    west, parallel = to_degrees(*at(6.5, -1))
+    codes = np.array([[1], [3]], np.uint8)
+    wide = {"crs": "EPSG:4326", "pixel": 0.01}
+    path = write_tif("labels.tif", codes, corner=(west, parallel + 0.01), **wide)
+    labels = read_labels(path, scene.grid, classes=TABLE)
+    assert (labels.index[:6] == 0).all()
+    assert (labels.index[7:] == 1).all()
+    assert labels.notes[0].startswith("labels.tif is in another coordinate system or turned")
+    beside = write_tif("west.tif", codes, corner=(west - 0.01, parallel + 0.01), **wide)
+    with pytest.raises(InputError, match="labels no pixel of the scene"):
+        read_labels(beside, scene.grid, classes=TABLE)
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 3, 4, 8])
@@ -178,12 +246,9 @@ def test_the_nodata_value_is_no_label_and_whole_numbers_may_be_floats(scene, cod
             "values from -1 to 6; class values must be whole numbers above 0; declare others as nodata",
         ),
         (lambda a: a.astype(np.complex64), {}, "not whole numbers"),
-        (lambda a: a, {"crs": "EPSG:32634"}, r"labels\.tif in WGS 84 / UTM zone 34N"),
+        (lambda a: a, {"crs": "EPSG:32634"}, "labels no pixel"),
         (lambda a: a, {"crs": None}, r"labels\.tif has none"),
-        (lambda a: a, {"corner": at(0.5, 0)}, r"miss labels\.tif pixel edges by -0\.50 rows"),
-        (lambda a: a, {"corner": at(50, 0)}, r"MS and labels\.tif have no ground in common"),
-        (lambda a: a[::2, ::2], {"pixel": PIXEL * 2}, "smaller than labels.tif pixels"),
-        (lambda a: a, {"pixel": PIXEL / 1.5}, "1.5 × 1.5 labels.tif pixels"),
+        (lambda a: a, {"corner": at(50, 0)}, r"the scene and labels\.tif have no ground in common"),
         (lambda a: np.stack([a, a]), {}, "has 2 bands"),
     ],
 )
@@ -488,7 +553,7 @@ def test_what_labels_nothing_says_why(scene, write_shapes, write_tif):
     with pytest.raises(InputError, match=r"20 lie in polygons of different classes; let these not overlap$"):
         read_labels(both, scene.grid)
     image = write_tif("image.tif", np.arange(26 * 22).reshape(26, 22).astype(np.uint8) % 250 + 1, pixel=PIXEL / 2)
-    with pytest.raises(InputError, match=r"labels no pixel .* of a finer raster all pixels on one must agree$"):
+    with pytest.raises(InputError, match=r"labels no pixel .* and that its values are classes$"):
         read_labels(image, scene.grid)
 
 
@@ -638,7 +703,8 @@ NORTH_CAROLINA = {
 def test_north_carolina_has_the_same_labels_on_both_grids(real_data, ratio, name):
     folder = real_data / f"nc_landsat7_x{ratio}"
     with Scene.open(folder / "ms.tif", folder / "pan.tif") as scene:
-        labels = read_labels(folder / name, scene.grid, classes=ClassTable.read(folder / "classes.csv"))
+        table = ClassTable.read(folder / "classes.csv")
+        labels = read_labels(folder / name, scene.grid, classes=table, min_share=1)
         other = read_labels(folder / "labels.tif", scene.grid, classes=labels.classes)
     counts = np.bincount(labels.index[labels.index >= 0], minlength=5).tolist()
     assert dict(zip(labels.classes.names, counts, strict=True)) == NORTH_CAROLINA[ratio]
@@ -656,3 +722,110 @@ def test_red_clover_valley_polygons(real_data):
     assert (labels.polygons >= 0).sum() == 227
     assert np.unique(labels.polygons[labels.polygons >= 0]).size == 45
     assert labels.notes[1].startswith("10 shapes of polygons.gpkg hold no pixel's centre")
+
+
+# ---- shares of pixels, and several files
+
+
+def test_a_class_labels_the_pixels_that_its_polygons_cover_enough_of(scene, write_shapes):
+    """Of MS pixel (0, 0) forest covers 0.6, of (0, 1) two polygons of it 0.3 and 0.25, of (0, 2) 0.4 and water 0.5."""
+    rows = [
+        ("forest", block(0, 0, 0.6, 1)),
+        ("forest", block(0, 1, 0.3, 1)),
+        ("forest", block(0.5, 1, 0.25, 1)),
+        ("forest", block(0, 2, 0.4, 1)),
+        ("water", block(0.5, 2, 0.5, 1)),
+        ("water", block(4, 4, 2, 2)),
+        ("forest", block(8, 4, 2, 2)),
+    ]
+    path = write_shapes(rows)
+
+    def labelled(min_share):
+        labels = read_labels(path, scene.grid, min_share=min_share)
+        return labels.index[0, :4].tolist(), labels.polygons[0, :4].tolist()
+
+    assert labelled(0.5) == ([0, 0, 1, -1], [0, 1, 4, -1])
+    assert labelled(0.56) == ([0, -1, -1, -1], [0, -1, -1, -1])
+    assert labelled(0.05) == ([0, 0, 1, -1], [0, 1, 4, -1])
+    assert read_labels(path, scene.grid, min_share=1).notes[-1] == (
+        "5 of 7 shapes of shapes.gpkg label no pixel: they lie elsewhere, under others, or cover less than 1 of any"
+    )
+
+
+def test_a_pixel_on_which_polygons_of_two_classes_lie_on_each_other_is_contested(scene, write_shapes):
+    rows = [FOREST, WATER, ("water", block(0, 0, 1, 1)), ("forest", block(1, 1, 1, 1))]
+    labels = read_labels(write_shapes(rows), scene.grid, min_share=0.5)
+    expected = INDEX.copy()
+    expected[0, 0] = -1
+    assert np.array_equal(labels.index, expected)
+    assert labels.contested == 1
+
+
+@pytest.mark.parametrize("min_share", [0.01, 0.5, 1])
+def test_points_cover_the_pixel_they_lie_in(scene, write_shapes, min_share):
+    rows = [("a", Point(at(2.01, 3.99))), ("b", MultiPoint([at(5.5, 6.5), at(12.99, 0.01)])), ("b", Point(at(20, 20)))]
+    labels = read_labels(write_shapes(rows), scene.grid, min_share=min_share)
+    assert np.argwhere(labels.index == 0).tolist() == [[2, 3]]
+    assert np.argwhere(labels.index == 1).tolist() == [[5, 6], [12, 0]]
+
+
+@pytest.mark.parametrize("min_share", [0, -0.5, 1.01, float("nan")])
+def test_a_share_that_is_none_is_refused(scene, write_shapes, min_share):
+    with pytest.raises(InputError, match="it must lie above 0 and at most at 1"):
+        read_labels(write_shapes([FOREST, WATER]), scene.grid, min_share=min_share)
+
+
+def test_overlaps_are_the_shares_that_lie_on_each_other():
+    """Pixels of 1.5 others that begin 0.5 before them: [−0.5, 1), [1, 2.5), [2.5, 4), of which there are three."""
+    assert np.allclose(
+        overlaps(-0.5, 1.5, 3, 3).toarray(), np.array([[1, 0, 0], [0, 1, 0.5], [0, 0, 0.5]]) / 1.5, atol=1e-6
+    )
+    assert np.array_equal(overlaps(0.004, 0.999, 4, 4).toarray(), np.eye(4))  # edges that meet but for rounding
+
+
+def test_several_files_label_together_and_differ_in_silence_nowhere(scene, write_shapes, write_tif):
+    first = write_shapes([FOREST, WATER], "2019.gpkg")
+    later = write_shapes([("water", block(2, 0, 3, 2)), ("lava", block(10, 0, 2, 3)), WATER], "2020.gpkg")
+    labels = read_labels([first, later], scene.grid)
+    expected = np.where(INDEX == 1, 2, INDEX)  # forest, lava, water
+    expected[2:4, 0:2] = -1  # forest in one year, water in the next
+    expected[4, 0:2] = 2
+    expected[10:12, 0:3] = 1
+    assert labels.classes == ClassTable.numbered(["forest", "lava", "water"])
+    assert np.array_equal(labels.index, expected)
+    assert labels.notes[-1] == "4 pixels that 2019.gpkg, 2020.gpkg label differently stay unlabelled"
+    assert labels.paths == (first, later)
+    numbers = [np.unique(labels.polygons[expected == k]).tolist() for k in range(3)]
+    assert numbers == [[0], [3], [2, 4]]  # the polygons of the second file come after those of the first
+    codes = np.where(expected == 1, 3, 0).astype(np.uint8)  # rock, of TABLE
+    with_raster = read_labels([first, write_tif("labels.tif", codes)], scene.grid, classes=TABLE)
+    assert with_raster.polygons is None
+    assert np.array_equal(with_raster.index, np.select([INDEX == 0, INDEX == 1, expected == 1], [0, 2, 1], -1))
+
+
+def test_numbers_of_several_files_are_one_table_and_do_not_mix_with_names(scene, write_shapes):
+    numbers = write_shapes([(1, FOREST[1]), (7, WATER[1])], "numbers.gpkg")
+    more = write_shapes([(3, block(10, 0, 2, 3)), (7, WATER[1])], "more.gpkg")
+    together = read_labels([numbers, more], scene.grid)
+    assert together.classes == ClassTable.of((1, 3, 7), ("1", "3", "7"))
+    assert together.index[11, 0] == 1
+    names = write_shapes([FOREST, WATER], "names.gpkg")
+    with pytest.raises(InputError, match=r"^names\.gpkg names its classes and numbers\.gpkg has numbers; say"):
+        read_labels([numbers, names], scene.grid)
+    with pytest.raises(InputError, match="no file of labels is named"):
+        read_labels([], scene.grid)
+
+
+def test_shapes_beyond_180_degrees_label_a_scene_that_reaches_there(write_tif, write_shapes):
+    """MS from 179.9° to 180.12° east; the second polygon is given in western longitudes."""
+    degrees = {"crs": "EPSG:4326", "corner": (179.9, 10.0)}
+    ms = write_tif("ms.tif", np.ones((13, 11), np.uint8), pixel=0.02, **degrees)
+    pan = write_tif("pan.tif", np.ones((26, 22), np.uint8), pixel=0.01, **degrees)
+    rows = [("forest", box(179.9, 9.92, 180.0, 10.0)), ("water", box(-179.94, 9.82, -179.88, 9.88))]
+    path = write_shapes(rows, crs="EPSG:4326")
+    expected = np.full((13, 11), -1)
+    expected[0:4, 0:5], expected[6:9, 8:11] = 0, 1
+    with Scene.open(ms, pan) as scene:
+        labels = read_labels(path, scene.grid)
+    assert np.array_equal(labels.index, expected)
+    assert labels.notes[0] == "1 shapes of shapes.gpkg lie beyond 180°; 360° were added or taken off"

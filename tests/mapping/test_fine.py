@@ -261,12 +261,6 @@ def test_predict_counts_the_pixels_of_the_map(call, tiny_scene, tmp_path):
         assert f"map.tif ({said} in" in out
 
 
-def test_labels_coarser_than_the_pixels_to_be_labelled_are_refused(checkered, tiny_scene, write_tif):
-    codes = write_tif("labels.tif", np.full((29, 37), 1, np.uint8))
-    with pytest.raises(InputError, match=r"smaller than labels.tif pixels \(12\); .* a coarser grid$"):
-        read_labels(codes, tiny_scene.fine_grid)
-
-
 def test_the_published_network_has_no_fine_grid():
     with pytest.raises(InputError, match="grid 'fine' needs padding 'valid'"):
         TrainConfig.of_profile("paper").replace({"network": {"grid": "fine"}})

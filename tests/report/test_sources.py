@@ -147,7 +147,7 @@ def test_labels_of_a_layer_by_codes_are_read_again_for_the_page(labelled_pair, c
     assert code == 0, err
     assert "1 for 231 meadow, 2 for 332 rock, 3 for 512 water" in err
     files = read_run(tmp_path / "run", {})
-    assert (files.layer, files.column) == ("train", None)
+    assert files.reading == {"layer": "train"}
     assert (files.model.classes.names, files.model.classes.codes) == (("meadow", "rock", "water"), (231, 332, 512))
     code, _, err = call("report", tmp_path / "run")
     assert code == 0, err

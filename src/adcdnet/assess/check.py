@@ -110,11 +110,12 @@ class CheckReport:
 def check(
     ms: Files,
     pan: Files,
-    labels: Path | str | None = None,
+    labels: Path | str | Sequence[Path | str] | None = None,
     *,
     classes: ClassTable | None = None,
     column: str | None = None,
     layer: str | None = None,
+    min_share: float | None = None,
     mask: Path | str | None = None,
     mask_values: Sequence[int] | None = None,
     mask_bits: Sequence[int] | None = None,
@@ -123,8 +124,8 @@ def check(
 ) -> CheckReport:
     """What two images and their labels are, how they lie on each other, and what stands in the way of their use.
 
-    classes, column, layer: as for `read_labels`; the others: as for `Scene.open`. InputError where the images do not
-    make a scene at all; labels that cannot be used are a finding.
+    classes, column, layer, min_share: as for `read_labels`; the others: as for `Scene.open`. InputError where the
+    images do not make a scene at all; labels that cannot be used are a finding.
     """
     masked: dict[str, Any] = {"mask": mask, "mask_values": mask_values, "mask_bits": mask_bits}
     with Scene.open(ms, pan, **masked, ms_bands=ms_bands, pan_bands=pan_bands) as scene:
@@ -135,9 +136,11 @@ def check(
         registration = measure(scene.read, *scene.grid.shape, phase=scene.phase)
         findings += _about_registration(registration, scene.ratio)
         notes, labelled, contested = scene.notes, None, 0
-        if labels is not None:
+        if labels:
             try:
-                found = read_labels(labels, scene.grid, classes=classes, column=column, layer=layer)
+                found = read_labels(
+                    labels, scene.grid, classes=classes, column=column, layer=layer, min_share=min_share
+                )
             except InputError as error:
                 findings.append(Finding(str(error), "", fatal=True))
             else:

@@ -25,8 +25,8 @@ PYTHONS = (3, 11), (3, 13)  # the first and the last that are supported
 # fmt: off
 PACKAGES = (  # as pip calls them
     "adcdnet", "torch", "numpy", "scipy", "scikit-learn", "rasterio", "pyogrio", "geopandas", "pyproj", "shapely",
-    "affine", "matplotlib", "pillow", "jinja2", "pydantic", "safetensors", "tomli-w", "filelock", "psutil", "typer",
-    "rich", "threadpoolctl",
+    "affine", "exactextract", "matplotlib", "pillow", "jinja2", "pydantic", "safetensors", "tomli-w", "filelock",
+    "psutil", "typer", "rich", "threadpoolctl",
 )
 # fmt: on
 MODULES = ("numpy", "scipy", "sklearn", "rasterio", "pyogrio", "geopandas", "pyproj", "shapely", "safetensors")

@@ -6,6 +6,7 @@ judges the whole map.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -108,21 +109,22 @@ class Evaluation:
 
 def evaluate(
     map_path: Path | str,
-    labels_path: Path | str,
+    labels: Path | str | Sequence[Path | str],
     *,
     split: Path | str | None = None,
     part: str | None = None,
     classes: ClassTable | None = None,
     column: str | None = None,
     layer: str | None = None,
+    min_share: float | None = None,
     block: int | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Scores of a map over the labelled pixels of one part of a split, or over all of them.
 
-    labels_path: labels as for training, or the file of `sample` with classes filled in. block: map pixels per side of
-    the blocks that intervals are made from; those of the split if there is one, otherwise chosen from the map's size.
-    seed: of their resamples.
+    labels: files as for training, or the file of `sample` with classes filled in; column, layer, min_share: as of
+    `read_labels`. block: map pixels per side of the blocks that intervals are made from; those of the split if there
+    is one, otherwise chosen from the map's size. seed: of their resamples.
     Raises InputError if labels or split do not lie on the map, if they hold classes the map does not know, or if no
     labelled pixel is left. Names match names and numbers match values. classes: which value of a map without class
     names is which class; needed where the labels have names.
@@ -131,22 +133,32 @@ def evaluate(
     values, grid = read_map(map_path)
     place = f"the map {map_path}"
     table = _names_of_map(map_path, classes)
-    labels = read_labels(
-        labels_path, grid, classes=table, column=column, layer=layer, nameless=None if table else place
+    read = read_labels(
+        labels,
+        grid,
+        classes=table,
+        column=column,
+        layer=layer,
+        min_share=min_share,
+        nameless=None if table else place,
     )
-    labels = replace(labels, notes=labels.notes + _strange(values, labels.classes))
+    read = replace(read, notes=read.notes + _strange(values, read.classes))
     value_to_index = np.full(256, -1, np.int16)
-    value_to_index[list(labels.classes.values)] = np.arange(len(labels.classes))
+    value_to_index[list(read.classes.values)] = np.arange(len(read.classes))
     mapped = value_to_index[values]
-    counts = [int((values == value).sum()) for value in labels.classes.values]
+    counts = [int((values == value).sum()) for value in read.classes.values]
     areas = ClassAreas(tuple(counts), None, pixel_area(grid))
-    drawn = read_sample(labels_path)
-    if drawn is not None:
+    for path in read.paths:
+        drawn = read_sample(path)
+        if drawn is None:
+            continue
         if split is not None:
-            raise InputError(f"{labels_path} is a probability sample, which judges the whole map; leave --split out")
-        return _on_sample(mapped, labels, drawn, places(drawn, grid, place), Path(labels_path).name, areas)
+            raise InputError(f"{path} is a probability sample, which judges the whole map; leave --split out")
+        if len(read.paths) > 1:
+            raise InputError(f"{path} is a probability sample, which judges alone; leave the other --labels out")
+        return _on_sample(mapped, read, drawn, places(drawn, grid, place), path.name, areas)
     cut = None if split is None else _read_split(split, grid, place)
-    truth = labels.index if cut is None else np.where(cut.part == PART_NAMES.index(part), labels.index, np.int16(-1))
+    truth = read.index if cut is None else np.where(cut.part == PART_NAMES.index(part), read.index, np.int16(-1))
     with RasterReader(map_path) as file:
         folds = file.tags.get("ADCDNET_FOLDS")
     if folds:  # what no fold could answer, for want of valid pixels, judges none
@@ -154,14 +166,14 @@ def evaluate(
     if not (truth >= 0).any():
         raise InputError(f"no labelled pixel in the {part or 'map'}{' part' if part else ''}; nothing to evaluate")
     side = block or (cut and cut.block) or block_side(*grid.shape, reach=TrainConfig().guard)
-    by_block = _by_block(truth, mapped, len(labels.classes), side)
+    by_block = _by_block(truth, mapped, len(read.classes), side)
     confusion = by_block.sum(axis=0)
     return Evaluation(
-        labels.classes,
+        read.classes,
         confusion,
         scores(confusion),
         part,
-        labels.notes,
+        read.notes,
         block_bootstrap(by_block, rng=np.random.default_rng(seed)),
         blocks=len(by_block),
         block=side,

@@ -11,10 +11,12 @@ import typer
 from adcdnet.cli.console import (
     ColumnOption,
     JsonOption,
+    LabelsOption,
     LayerOption,
     MaskBitsOption,
     MaskOption,
     MaskValuesOption,
+    MinShareOption,
     MsBandsOption,
     MsFilesOption,
     PanBandsOption,
@@ -35,10 +37,11 @@ if TYPE_CHECKING:
 def check_command(
     ms: MsFilesOption = None,
     pan: PanFilesOption = None,
-    labels: Annotated[Path | None, typer.Option(help="Raster or polygons, if you have some.")] = None,
+    labels: LabelsOption = None,
     classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
     column: ColumnOption = None,
     layer: LayerOption = None,
+    min_share: MinShareOption = None,
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
@@ -56,7 +59,7 @@ def check_command(
 
     if not ms or not pan:
         raise typer.BadParameter("both --ms and --pan are needed", param_hint="--ms")
-    refuse_overwriting(json_path, (*ms, *pan, labels, classes, mask))
+    refuse_overwriting(json_path, (*ms, *pan, *(labels or ()), classes, mask))
     table = ClassTable.read(classes) if classes else None
     report = check(
         ms,
@@ -65,6 +68,7 @@ def check_command(
         classes=table,
         column=column,
         layer=layer,
+        min_share=min_share,
         mask=mask,
         **mask_rule(mask, mask_values, mask_bits),
         ms_bands=bands_of(ms_bands),

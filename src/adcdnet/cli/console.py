@@ -60,8 +60,18 @@ MsBandsOption = Annotated[
 ]
 PanBandsOption = Annotated[str | None, typer.Option("--pan-bands", help="PAN bands to use, as --ms-bands.")]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
+LabelsOption = Annotated[
+    list[Path] | None,
+    typer.Option("--labels", help="Polygons, points or a raster of classes (0: none); or --labels for each file."),
+]
 ColumnOption = Annotated[str | None, typer.Option(help="Column of a polygon file that holds the class.")]
 LayerOption = Annotated[str | None, typer.Option(help="Layer of a file of polygons or points that has several.")]
+MinShareOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, max=1.0, help="Share of a pixel that its class must cover, above 0; see the how-to on labels."
+    ),
+]
 FixShiftOption = Annotated[
     bool, typer.Option("--fix-shift", help="Measure the shift of PAN against MS and correct its whole pixels.")
 ]

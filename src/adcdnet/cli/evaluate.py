@@ -12,6 +12,7 @@ from adcdnet.cli.console import (
     ColumnOption,
     JsonOption,
     LayerOption,
+    MinShareOption,
     out_console,
     print_table,
     refuse_overwriting,
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 def evaluate_command(
     map_path: Annotated[Path, typer.Option("--map", help="Map to judge.")],
     labels: Annotated[
-        Path, typer.Option(help="Raster, polygons, or points of `adcdnet sample` with classes filled in.")
+        list[Path],
+        typer.Option(
+            help="Raster, polygons, or points of `adcdnet sample` with classes filled in; or --labels for each file."
+        ),
     ],
     split: Annotated[Path | None, typer.Option(help="split.tif of a run.")] = None,
     part: Annotated[str | None, typer.Option(help="train, validation, test or guard.")] = None,
@@ -36,6 +40,7 @@ def evaluate_command(
     ] = None,
     column: ColumnOption = None,
     layer: LayerOption = None,
+    min_share: MinShareOption = None,
     block: Annotated[
         int | None, typer.Option(min=1, help="Map pixels per side of the blocks that intervals come from.")
     ] = None,
@@ -49,10 +54,18 @@ def evaluate_command(
     from adcdnet.files import as_json, write_whole
     from adcdnet.geo.classes import ClassTable
 
-    refuse_overwriting(json_path, (map_path, labels, split, classes))
+    refuse_overwriting(json_path, (map_path, *labels, split, classes))
     table = ClassTable.read(classes) if classes else None
     evaluation = evaluate(
-        map_path, labels, split=split, part=part, classes=table, column=column, layer=layer, block=block
+        map_path,
+        labels,
+        split=split,
+        part=part,
+        classes=table,
+        column=column,
+        layer=layer,
+        min_share=min_share,
+        block=block,
     )
     if json_path is not None:
         write_whole(json_path, as_json(evaluation.to_dict()))

@@ -12,6 +12,7 @@ from adcdnet.cli.console import (
     ColumnOption,
     JsonOption,
     LayerOption,
+    MinShareOption,
     MsOption,
     PanOption,
     file_to_write,
@@ -29,7 +30,9 @@ def explain_command(
     model: Annotated[Path, typer.Argument(help="Run folder or model file.")],
     ms: MsOption,
     pan: PanOption,
-    labels: Annotated[Path, typer.Option(help="Raster or polygons: the pixels to explain, by class.")],
+    labels: Annotated[
+        list[Path], typer.Option(help="Raster or polygons: the pixels to explain, by class; or --labels for each file.")
+    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -39,6 +42,7 @@ def explain_command(
     classes: Annotated[Path | None, typer.Option(help="CSV with other names for the model's classes.")] = None,
     column: ColumnOption = None,
     layer: LayerOption = None,
+    min_share: MinShareOption = None,
     split: Annotated[Path | None, typer.Option(help="split.tif of a run.")] = None,
     part: Annotated[str | None, typer.Option(help="train, validation, test or guard.")] = None,
     json_path: JsonOption = None,
@@ -55,11 +59,11 @@ def explain_command(
     from adcdnet.report.explain import check_outputs, explain, held_out_labels, write_explanation
 
     outputs = [out, out.with_suffix(".csv"), *([json_path] if json_path else [])]
-    check_outputs(outputs, [p for p in (ms, pan, labels, classes, split) if p is not None])
+    check_outputs(outputs, [p for p in (ms, pan, *labels, classes, split) if p is not None])
     loaded = Model.load(model)
     table = ClassTable.read(classes) if classes else loaded.classes
     with Scene.open(ms, pan) as scene:
-        read = read_labels(labels, scene.grid, classes=table, column=column, layer=layer)
+        read = read_labels(labels, scene.grid, classes=table, column=column, layer=layer, min_share=min_share)
         say((*scene.notes, *read.notes))
         if split is None and (tested := held_out_labels(model, read, scene.grid)) is not None:
             loaded, read = loaded.of_first_network(), tested

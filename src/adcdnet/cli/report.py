@@ -10,10 +10,12 @@ import typer
 from adcdnet.cli.console import (
     ColumnOption,
     FixShiftOption,
+    LabelsOption,
     LayerOption,
     MaskBitsOption,
     MaskOption,
     MaskValuesOption,
+    MinShareOption,
     MsBandsOption,
     MsFilesOption,
     PanBandsOption,
@@ -40,9 +42,10 @@ def report_command(
     mask_bits: MaskBitsOption = None,
     ms_bands: MsBandsOption = None,
     pan_bands: PanBandsOption = None,
-    labels: Annotated[Path | None, typer.Option(help="Raster or polygons, if not those of training.")] = None,
+    labels: LabelsOption = None,
     column: ColumnOption = None,
     layer: LayerOption = None,
+    min_share: MinShareOption = None,
     scene: Annotated[
         str | None, typer.Option(help="Which scene of a run that was trained on several. Default: the first.")
     ] = None,
@@ -76,6 +79,7 @@ def report_command(
             labels=labels,
             column=column,
             layer=layer,
+            min_share=min_share,
             scene=scene,
             fix_shift=fix_shift,
             sample=sample,

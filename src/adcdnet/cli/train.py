@@ -15,10 +15,12 @@ from adcdnet.cli.console import (
     ColumnOption,
     DeviceOption,
     FixShiftOption,
+    LabelsOption,
     LayerOption,
     MaskBitsOption,
     MaskOption,
     MaskValuesOption,
+    MinShareOption,
     MsBandsOption,
     MsFilesOption,
     PanBandsOption,
@@ -50,9 +52,7 @@ def train_command(
     ] = None,
     ms: MsFilesOption = None,
     pan: PanFilesOption = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="Raster on the MS or PAN grid (0: unlabelled), or polygons.")
-    ] = None,
+    labels: LabelsOption = None,
     mask: MaskOption = None,
     mask_values: MaskValuesOption = None,
     mask_bits: MaskBitsOption = None,
@@ -61,6 +61,7 @@ def train_command(
     classes: Annotated[Path | None, typer.Option(help="CSV with the columns value, name, color.")] = None,
     column: ColumnOption = None,
     layer: LayerOption = None,
+    min_share: MinShareOption = None,
     profile: Annotated[
         Profile | None,
         typer.Option(
@@ -157,19 +158,27 @@ def train_command(
         raise typer.BadParameter("it compares single splits; add --folds 1", param_hint="--compare-random")
     if compare_random and settings.split.unit == "random":
         raise typer.BadParameter("the split is of random pixels already", param_hint="--compare-random")
-    if (scenes is None) == (not ms and not pan and labels is None):
+    if (scenes is None) == (not ms and not pan and not labels):
         raise typer.BadParameter("name a file of scenes, or --ms, --pan and --labels of one", param_hint="SCENES")
     if scenes is not None:
-        if classes or column or layer or split_raster or mask or mask_values or mask_bits:
+        if classes or column or layer or min_share or split_raster or mask or mask_values or mask_bits:
             raise typer.BadParameter(
                 "classes, columns, layers, masks and splits stand in the file of scenes", param_hint="SCENES"
             )
         wanted = read_scenes(scenes)
-    elif not ms or not pan or labels is None:
+    elif not ms or not pan or not labels:
         raise typer.BadParameter("a scene needs all of --ms, --pan and --labels", param_hint="--ms")
     else:
         rule = mask_rule(mask, mask_values, mask_bits)
-        files = SceneFiles(ms=tuple(ms), pan=tuple(pan), labels=labels, classes=classes, column=column, layer=layer)
+        files = SceneFiles(
+            ms=tuple(ms),
+            pan=tuple(pan),
+            labels=tuple(labels),
+            classes=classes,
+            column=column,
+            layer=layer,
+            min_share=min_share,
+        )
         wanted = [files.model_copy(update={"mask": mask, "split": split_raster, **rule})]
     trained = {} if model is None else model.record.chosen_bands
     chosen = {

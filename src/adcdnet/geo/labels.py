@@ -1,8 +1,8 @@
-"""Labels of a scene, from a raster or from polygons, as one class index for each MS pixel of the common extent."""
+"""Labels of a scene, from rasters or from polygons, as one class index for each MS pixel of the common extent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adcdnet.errors import InputError
-from adcdnet.geo.class_lookup import look_up
 from adcdnet.geo.classes import ClassTable
-from adcdnet.geo.grid import Grid, Match, Window, match
+from adcdnet.geo.grid import Grid
+from adcdnet.geo.label_rasters import read_raster
 from adcdnet.geo.polygons import burn
-from adcdnet.geo.raster import UNPLACED, RasterReader, is_nodata, is_raster, same_crs
+from adcdnet.geo.raster import is_raster
 from adcdnet.geo.shapes import holds_points
-
-_STRIP = 2**24  # pixels of a raster read at once
-_NONE = -1  # in place of a value that is missing
 
 
 @dataclass(frozen=True)
@@ -27,19 +24,20 @@ class Labels:
     """What is known of a scene.
 
     index (h, w) int16 on the MS grid of the common extent: class index 0..K-1, −1 where unlabelled.
-    polygons (h, w) int32: which polygon of the file, counted from 0, a labelled pixel lies in; −1 in none; None where
-    the labels are a raster. notes: what a user should know, one sentence each. path, layer, column: where they were
-    read from. contested: pixels in polygons of different classes, which stay unlabelled.
+    polygons (h, w) int32: which polygon, counted from 0 over all files, a labelled pixel lies in; −1 in none; None
+    where some labels are a raster. notes: what a user should know, one sentence each. contested: pixels that different
+    classes claim, which stay unlabelled. paths, layer, column, min_share: where they were read from, and how.
     """
 
     index: NDArray[np.int16]
     classes: ClassTable
     notes: tuple[str, ...] = ()
     polygons: NDArray[np.int32] | None = None
-    path: Path | None = None
+    paths: tuple[Path, ...] = ()
     column: str | None = None
     contested: int = 0
     layer: str | None = None
+    min_share: float | None = None
 
     def coarsen(self, ratio: int) -> Labels:
         """On a grid `ratio` times coarser, each pixel as the one in it whose class is rarest, so that none is lost."""
@@ -58,118 +56,109 @@ class Labels:
 
 
 def read_labels(
-    path: Path | str,
+    paths: Path | str | Sequence[Path | str],
     grid: Grid,
     *,
     classes: ClassTable | None = None,
     column: str | None = None,
     layer: str | None = None,
+    min_share: float | None = None,
     nameless: str | None = None,
 ) -> Labels:
-    """Labels on a grid (of a scene's MS, its PAN or a map), from a raster on it or a finer one, or any polygon file.
+    """Labels on a grid (of a scene's MS, its PAN or a map), from a raster on any grid or from any polygon file.
 
+    paths: of one file, or of several, such as one for each year; a pixel that two label differently stays unlabelled.
     classes: without a table, the values of a raster or the names of polygons, in alphabetical order, are the classes;
     numbers outside 1..255 are numbered 1..K with the number as name. With one, names match names and numbers values.
     column: which column of a polygon file holds the class, chosen by its name where not given; layer: of several.
+    min_share: the share of a pixel that its class must cover, above 0 up to 1; if two cover as much there is no label.
+    None: half of it where labels are a raster; a polygon labels the pixels whose centre lies in it, and one between
+    centres the pixel in which most of it lies. A raster in another coordinate system is looked up at points.
     nameless: what the labels are for, where that has class values without names: then labels with names are refused.
-    A finer raster labels an MS pixel where all its pixels in it are of one class; a polygon labels the MS pixels
-    whose centre lies in it, and one between centres the pixel in which most of it lies. Raises InputError.
+    Raises InputError.
     """
-    path = Path(path)
-    if is_raster(path) and not holds_points(path):
-        labels = _from_raster(path, grid, classes, nameless)
-    else:
-        burnt = burn(path, grid, classes, column, layer, nameless)
-        labels = Labels(burnt.index, burnt.classes, burnt.notes, burnt.polygons, contested=burnt.contested)
+    if min_share is not None and not 0 < min_share <= 1:
+        raise InputError(f"the least share of a pixel is {min_share:g}; it must lie above 0 and at most at 1")
+    several = [Path(paths)] if isinstance(paths, Path | str) else [Path(path) for path in paths]
+    if not several:
+        raise InputError("no file of labels is named; at least one is needed")
+    read = [_read(path, grid, classes, column, layer, min_share, nameless) for path in several]
+    labels = read[0] if len(read) == 1 else _together(read, several)
+    name = ", ".join(str(path) for path in several)
     present = np.unique(labels.index[labels.index >= 0])
     if present.size == 0:
         why = "check that it lies on the same ground"
         if labels.contested:
             why = f"{labels.contested} lie in polygons of different classes; let these not overlap"
         elif labels.polygons is None:
-            why = f"{why}, and that its values are classes: of a finer raster all pixels on one must agree"
-        raise InputError(f"{path} labels no pixel of the scene; {why}")
+            why = f"{why}, and that its values are classes"
+        if min_share is not None:
+            why += f"; a class must cover {min_share:g} of a pixel (--min-share)"
+        raise InputError(f"{name} labels no pixel of the scene; {why}")
     if present.size == 1:
-        name = labels.classes.names[present[0]]
-        raise InputError(f"{path} labels only the class {name!r} in this scene; two classes at least are needed")
-    return replace(labels, path=path, column=column, layer=layer)
+        only = labels.classes.names[present[0]]
+        raise InputError(f"{name} labels only the class {only!r} in this scene; two classes at least are needed")
+    return replace(labels, paths=tuple(several), column=column, layer=layer, min_share=min_share)
 
 
-def _from_raster(path: Path, grid: Grid, classes: ClassTable | None, nameless: str | None) -> Labels:
-    with RasterReader(path) as raster:
-        if raster.count != 1:
-            raise InputError(f"{path} has {raster.count} bands; one is needed; extract it, e.g. with gdal_translate -b")
-        matched = _match(grid, raster.grid, path)
-        values = np.concatenate(
-            [
-                _coarsen(_whole_numbers(raster.read(rows)[0], raster.nodata, path), matched.ratio)
-                for rows in _strips(matched.pan, matched.ratio)
-            ]
-        )
-        declared = raster.nodata is not None and raster.nodata != 0
-    notes: tuple[str, ...] = ()
-    if matched.ms != grid.window:
-        notes = (f"{path.name} covers {values.shape[0]}×{values.shape[1]} of the scene's MS pixels",)
-    of_table = classes is not None and (0 in classes.codes or "0" in classes.names)
-    if not of_table and (classes is not None or nameless is not None or not declared):
-        zeros = int((values == 0).sum())
-        if zeros and declared:
-            notes += (f"{zeros} pixels of {path.name} have the value 0, which is no class here; they are unlabelled",)
-        values[values == 0] = _NONE
-    present = [int(value) for value in np.unique(values) if value != _NONE]
-    meant = look_up(map(str, present), classes, path.name, nameless=nameless)
-    index_of = np.array([meant.index_of[str(value)] for value in present] + [-1], np.int16)
-    place = np.searchsorted(np.array(present, np.int32), values)
-    index = np.full(grid.shape, -1, dtype=np.int16)
-    index[matched.ms.slices] = np.where(values == _NONE, np.int16(-1), index_of[place])
-    return Labels(index, meant.classes, notes + meant.notes)
+def _read(
+    path: Path,
+    grid: Grid,
+    classes: ClassTable | None,
+    column: str | None,
+    layer: str | None,
+    min_share: float | None,
+    nameless: str | None,
+) -> Labels:
+    """Of one file, which may label no pixel."""
+    if is_raster(path) and not holds_points(path):
+        return Labels(*read_raster(path, grid, classes, min_share, nameless))
+    burnt = burn(path, grid, classes, column, layer, min_share, nameless)
+    return Labels(burnt.index, burnt.classes, burnt.notes, burnt.polygons, contested=burnt.contested)
 
 
-def _match(grid: Grid, own: Grid, path: Path) -> Match:
-    """Where a raster of labels lies on the grid to be labelled. Raises InputError."""
-    if own.transform == UNPLACED:  # nothing but its size can say where it lies
-        refined = grid.refine(max(1, own.height // grid.height))
-        if own.shape != refined.shape:
-            raise InputError(
-                f"{path} does not say where it lies, and its {own.height}×{own.width} pixels are no whole "
-                f"multiple of the scene's {grid.height}×{grid.width}; give it a transform, e.g. with gdal_translate "
-                "-a_ullr"
-            )
-        own = replace(refined, crs=own.crs)
-    if grid.transform.a < 0.9 * own.transform.a:
+def _together(read: Sequence[Labels], paths: Sequence[Path]) -> Labels:
+    """The labels of several files; where two differ there is none."""
+    table = _one_table([labels.classes for labels in read], paths)
+    index = np.full(read[0].index.shape, -1, np.int16)
+    differ = np.zeros(index.shape, bool)
+    polygons: NDArray[np.int32] | None = np.full(index.shape, -1, np.int32)
+    before = 0
+    for labels in read:
+        place = np.array([table.names.index(name) for name in labels.classes.names] + [-1], np.int16)
+        own = place[labels.index]
+        known = own >= 0
+        differ |= known & (index >= 0) & (own != index)
+        if polygons is not None and labels.polygons is not None:
+            polygons = np.where(known, labels.polygons + before, polygons)
+            before += int(labels.polygons.max(initial=-1)) + 1
+        else:
+            polygons = None
+        index = np.where(known, own, index)
+    index[differ] = -1
+    notes = tuple(note for labels in read for note in labels.notes)
+    if differ.any():
+        names = ", ".join(path.name for path in paths)
+        notes += (f"{int(differ.sum())} pixels that {names} label differently stay unlabelled",)
+    if polygons is not None:
+        polygons = np.where(differ, np.int32(-1), polygons)
+    contested = sum(labels.contested for labels in read)
+    return Labels(index, table, tuple(dict.fromkeys(notes)), polygons, contested=contested)
+
+
+def _one_table(tables: Sequence[ClassTable], paths: Sequence[Path]) -> ClassTable:
+    """All classes of several files, by their names. InputError where some have names and others numbers only."""
+    if all(table == tables[0] for table in tables):
+        return tables[0]
+    numbered = [all(name == str(value) for value, name in zip(t.values, t.names, strict=True)) for t in tables]
+    if any(numbered) and not all(numbered):
+        with_names, without = (paths[numbered.index(kind)].name for kind in (False, True))
         raise InputError(
-            f"pixels to be labelled ({grid.transform.a:.6g} wide) are smaller than {path.name} pixels "
-            f"({own.transform.a:.6g}); labels must be as fine; use finer labels, polygons, or a coarser grid"
+            f"{with_names} names its classes and {without} has numbers; say with --classes which number is which class "
+            "(CSV: value,name)"
         )
-    return match(grid, replace(own, crs=same_crs(own.crs, grid.crs)), names=("MS", path.name), tool="gdalwarp")
-
-
-def _strips(extent: Window, ratio: int) -> Iterator[Window]:
-    """An extent in strips of whole MS rows, so that a large raster of fine labels is never held whole."""
-    height = ratio * max(1, _STRIP // (ratio * extent.width))
-    for row in range(0, extent.height, height):
-        yield Window(extent.row + row, extent.col, min(height, extent.height - row), extent.width)
-
-
-def _whole_numbers(values: NDArray[Any], nodata: float | None, path: Path) -> NDArray[np.int32]:
-    """Values as integers, −1 where nothing is."""
-    missing = is_nodata(values, nodata)
-    kept = np.where(missing, 0, values)
-    if kept.dtype.kind not in "iuf" or not np.array_equal(kept, np.trunc(kept)):
-        raise InputError(f"{path} holds values that are not whole numbers; class values from 1 on are needed")
-    if kept.min() < 0 or kept.max() >= 2**31:
-        raise InputError(
-            f"{path} holds values from {kept.min()} to {kept.max()}; class values must be whole numbers above 0; "
-            f"declare others as nodata, e.g. with gdal_edit -a_nodata {kept.min()}"
-        )
-    numbers: NDArray[np.int32] = np.where(missing, np.int32(_NONE), kept.astype(np.int32))
-    return numbers
-
-
-def _coarsen(values: NDArray[np.int32], ratio: int) -> NDArray[np.int32]:
-    """(h·ratio, w·ratio) → (h, w): the value where all fine pixels agree, otherwise −1."""
-    h, w = values.shape[0] // ratio, values.shape[1] // ratio
-    blocks = values.reshape(h, ratio, w, ratio)
-    first = blocks[:, 0, :, 0]
-    agree = (blocks == first[:, None, :, None]).all(axis=(1, 3))
-    return np.where(agree, first, np.int32(_NONE))
+    if all(numbered):
+        values = sorted({value for table in tables for value in table.values})
+        return ClassTable.of(values, [str(value) for value in values])
+    names = {name for table in tables for name in table.names}
+    return ClassTable.numbered(sorted(names))

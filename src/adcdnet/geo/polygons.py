@@ -19,6 +19,7 @@ from adcdnet.geo.classes import ClassTable, tidy
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.raster import same_crs
 from adcdnet.geo.shapes import numbered, polygons_of, read_shapes
+from adcdnet.geo.shares import Covered, covered_by
 
 _COLUMNS = (  # in order of preference
     *("class", "class_name", "classname", "label", "land_cover", "landcover"),
@@ -46,6 +47,7 @@ def burn(
     classes: ClassTable | None,
     column: str | None,
     layer: str | None = None,
+    min_share: float | None = None,
     nameless: str | None = None,
 ) -> Burnt:
     """The polygons or points of a file on a grid; arguments as of `read_labels`. Raises InputError."""
@@ -53,14 +55,42 @@ def burn(
     chosen = _class_column(frame, column, path)
     frame, left_out = _usable(frame, chosen, path)
     frame, reprojected = _on_crs(frame, grid.crs, path)
+    frame, turned = _on_this_side(frame, grid, path)
     keys = [tidy(str(key)) for key in frame["class"]]
     meant = look_up(keys, classes, path.name, nameless=nameless)
     class_of = np.array([meant.index_of[key] for key in keys], np.int32)
     present = [meant.classes.names[k] for k in np.unique(class_of)]
     said = f"classes of {path.name} stand in its column {chosen!r}: {listed(present)}"
-    notes += (*left_out, *reprojected, said, *meant.notes)
+    notes += (*left_out, *reprojected, *turned, said, *meant.notes)
     shapes = frame.geometry.to_numpy()
 
+    if min_share is None:
+        burnt, more = _by_centres(shapes, class_of, grid, path)
+        notes += more
+    else:
+        burnt = covered_by(shapes, class_of, grid, min_share)
+    index, contested = burnt.index, burnt.contested
+    polygons = np.where(index >= 0, frame.index.to_numpy(np.int32)[burnt.number], np.int32(-1))
+    if contested:
+        notes += (f"{contested} pixels lie in polygons of different classes and stay unlabelled",)
+    idle = len(set(frame.index) - set(np.unique(polygons).tolist()))
+    if idle:
+        little = "are long and hold no centre of one" if min_share is None else f"cover less than {min_share:g} of any"
+        notes += (
+            f"{idle} of {len(frame)} shapes of {path.name} label no pixel: they lie elsewhere, under others, or "
+            f"{little}",
+        )
+    missed = [meant.classes.names[k] for k in np.unique(class_of) if not (index == k).any()]
+    if missed:
+        notes += (f"no pixel is labelled by the shapes of {', '.join(missed)} alone",)
+    return Burnt(index, meant.classes, notes, polygons, contested)
+
+
+def _by_centres(
+    shapes: NDArray[Any], class_of: NDArray[np.int32], grid: Grid, path: Path
+) -> tuple[Covered, tuple[str, ...]]:
+    """Pixels whose centre lies in a shape or, of a shape between centres, the one in which most of it lies; notes."""
+    notes: tuple[str, ...] = ()
     shape_at, claims = np.full(grid.shape, -1, np.int32), np.zeros(grid.shape, np.int16)
     _claim(shapes, np.arange(len(shapes)), class_of, grid, shape_at, claims)
     small = _between_centres(shapes, np.setdiff1d(np.arange(len(shapes)), shape_at), grid)
@@ -70,24 +100,11 @@ def burn(
         points = np.full(len(shapes), None)
         points[numbers] = shapely.points(*(grid.transform @ (cols + 0.5, rows + 0.5)))
         _claim(points, numbers, class_of, grid, shape_at, claims)
-        notes += (
+        notes = (
             f"{len(free)} shapes of {path.name} hold no pixel's centre; each labels the pixel in which most of it lies",
         )
     index = np.where((shape_at >= 0) & (claims == 1), class_of.astype(np.int16)[shape_at], np.int16(-1))
-    polygons = np.where(index >= 0, frame.index.to_numpy(np.int32)[shape_at], np.int32(-1))
-    contested = int((claims > 1).sum())
-    if contested:
-        notes += (f"{contested} pixels lie in polygons of different classes and stay unlabelled",)
-    idle = len(set(frame.index) - set(np.unique(polygons).tolist()))
-    if idle:
-        notes += (
-            f"{idle} of {len(frame)} shapes of {path.name} label no pixel: they lie elsewhere, under others, or are "
-            "long and hold no centre of one",
-        )
-    missed = [meant.classes.names[k] for k in np.unique(class_of) if not (index == k).any()]
-    if missed:
-        notes += (f"no pixel is labelled by the shapes of {', '.join(missed)} alone",)
-    return Burnt(index, meant.classes, notes, polygons, contested)
+    return Covered(index, shape_at, int((claims > 1).sum())), notes
 
 
 def _claim(
@@ -227,6 +244,23 @@ def _on_crs(
         reason = " ".join(str(error).split())
         raise InputError(f"{path} cannot be reprojected to the scene's coordinate system: {reason}") from error
     return moved, (f"{path.name} was reprojected from {frame.crs.name} to the scene's coordinate system",)
+
+
+def _on_this_side(
+    frame: geopandas.GeoDataFrame, grid: Grid, path: Path
+) -> tuple[geopandas.GeoDataFrame, tuple[str, ...]]:
+    """Shapes in degrees whose longitudes differ by a whole turn from those of the scene, as at 180°, moved by it."""
+    if frame.crs is None or not frame.crs.is_geographic:
+        return frame, ()
+    west, east = grid.transform.c, grid.transform.c + grid.width * grid.transform.a
+    bounds = frame.bounds
+    elsewhere = (bounds.maxx < west) | (bounds.minx > east)
+    count = 0
+    for turn in (360, -360):
+        here = elsewhere & (bounds.maxx + turn > west) & (bounds.minx + turn < east)
+        frame.loc[here, "geometry"] = frame.geometry[here].translate(turn)
+        count += int(here.sum())
+    return frame, (f"{count} shapes of {path.name} lie beyond 180°; 360° were added or taken off",) if count else ()
 
 
 def _numbers_on(shapes: NDArray[Any], numbers: NDArray[Any], grid: Grid) -> NDArray[np.int32]:

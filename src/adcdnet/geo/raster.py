@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 from rasterio import features
 from rasterio.crs import CRS
+from rasterio.enums import Resampling
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
 from adcdnet.errors import InputError
@@ -52,6 +55,30 @@ class RasterReader:
         with reading(self.path):
             values = read_north_up(self._dataset, self._dataset.indexes, window)
         return values
+
+    @contextmanager
+    def looked_up(self, grid: Grid) -> Iterator[Self]:
+        """The same at the pixel centres of another grid in any coordinate system, as whole numbers; −1 where it is not.
+
+        InputError where the one system cannot be brought to the other.
+        """
+        with (
+            reading(self.path),
+            WarpedVRT(
+                self._dataset,
+                crs=grid.crs,
+                transform=grid.transform,
+                width=grid.width,
+                height=grid.height,
+                resampling=Resampling.nearest,
+                src_nodata=self.nodata,
+                nodata=-1,
+                dtype="float64",
+            ) as dataset,
+        ):
+            there = copy.copy(self)
+            there._dataset, there.grid, there.nodata = dataset, grid, -1
+            yield there
 
     def close(self) -> None:
         self._dataset.close()

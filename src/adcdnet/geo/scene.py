@@ -104,7 +104,7 @@ class Scene:
         self.ms_descriptions, self.pan_descriptions = ms.descriptions, pan.descriptions
         self.ms_types, self.pan_types = ms.types, pan.types
         self.name = f"{ms.path.resolve().parent.name}/{ms.path.name}"
-        self.files = {**_named("ms", ms.paths), **_named("pan", pan.paths), **({"mask": mask.path} if mask else {})}
+        self.files = {**named("ms", ms.paths), **named("pan", pan.paths), **({"mask": mask.path} if mask else {})}
         self.chosen = {image: list(bands) for image, bands in (chosen or {}).items()}
         self.pan_shift = (0, 0)
         self._ms, self._pan, self._match = ms, pan, matched
@@ -284,7 +284,7 @@ def _some(values: NDArray[np.float32]) -> str:
     return ", ".join(f"{value:g}" for value in different[:9]) + (", ..." if len(different) > 9 else "")
 
 
-def _named(what: str, paths: Sequence[Path]) -> dict[str, Path]:
+def named(what: str, paths: Sequence[Path]) -> dict[str, Path]:
     """Paths by what they are, numbered where there are several."""
     return {what: paths[0]} if len(paths) == 1 else {f"{what} {k}": path for k, path in enumerate(paths, 1)}
 

@@ -9,9 +9,10 @@ pan = "valley/pan.tif"               # either may be a list of files on one grid
 mask = "valley/clouds.tif"           # optional, on the grid of MS or PAN: invalid where it is not 0,
 mask_values = [3, 8, 9, 10]          # or only where it has one of these values,
 mask_bits = [1, 3, 4]                # or any of these bits
-labels = "valley/labels.gpkg"
+labels = "valley/labels.gpkg"         # or a list of files, such as one for each year
 column = "class"                     # optional, of a polygon file
 layer = "train"                      # optional, of a file with several
+min_share = 0.5                      # optional, the share of a pixel that its class must cover
 part = "test"                        # optional: all of it trains, validates or tests; otherwise it is divided,
 split = "split.tif"                  # or as this raster says, values as in a run's split.tif
 """
@@ -43,17 +44,18 @@ class SceneFiles(BaseModel):
     mask: Path | None = None
     mask_values: tuple[int, ...] = ()
     mask_bits: tuple[int, ...] = ()
-    labels: Path | None = None
+    labels: Path | Annotated[tuple[Path, ...], Field(min_length=1)] | None = None
     classes: Path | None = None
     column: str | None = None
     layer: str | None = None
+    min_share: float | None = None
     part: Literal["train", "validation", "test"] | None = None
     split: Path | None = None
 
     def files(self) -> list[Path]:
         """All files that say what the scene is."""
-        named = (*_several(self.ms), *_several(self.pan), self.labels, self.mask)
-        return [path for path in named if path is not None]
+        masks = () if self.mask is None else (self.mask,)
+        return [*_several(self.ms), *_several(self.pan), *_several(self.labels or ()), *masks]
 
     def open(self, *, ms_bands: Sequence[str] | None = None, pan_bands: Sequence[str] | None = None) -> Scene:
         """Both images, open for reading; arguments as of `Scene.open`. Raises InputError."""
@@ -72,7 +74,14 @@ class SceneFiles(BaseModel):
         if self.labels is None:
             raise InputError(f'scene {self.name!r} names no labels; add labels = "..." to it')
         table = None if self.classes is None else ClassTable.read(self.classes)
-        return read_labels(self.labels, grid, classes=table, column=self.column, layer=self.layer)
+        return read_labels(
+            _several(self.labels),
+            grid,
+            classes=table,
+            column=self.column,
+            layer=self.layer,
+            min_share=self.min_share,
+        )
 
 
 class _File(BaseModel):
@@ -113,10 +122,11 @@ def read_scenes(path: Path | str, *, labelled: bool = True) -> list[SceneFiles]:
 
 
 def _absolute(scene: SceneFiles, folder: Path, classes: Path | None) -> SceneFiles:
-    files = {"labels": scene.labels, "mask": scene.mask, "split": scene.split, "classes": scene.classes or classes}
+    files = {"mask": scene.mask, "split": scene.split, "classes": scene.classes or classes}
     images = {
         what: folder / given if isinstance(given, Path) else tuple(folder / path for path in given)
-        for what, given in (("ms", scene.ms), ("pan", scene.pan))
+        for what, given in (("ms", scene.ms), ("pan", scene.pan), ("labels", scene.labels))
+        if given is not None
     }
     placed = {name: None if file is None else folder / file for name, file in files.items()}
     name = scene.name or (folder / _several(scene.ms)[0]).parent.name

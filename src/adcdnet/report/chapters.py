@@ -61,7 +61,7 @@ def warnings(findings: Findings) -> list[str]:
             notes.append(f"{source.path.name} is not the file that the run was trained with: its SHA-256 differs")
     if record.interrupted:
         notes.append(f"training was stopped by hand at step {record.interrupted_at_step}")
-    if "labels" not in findings.files.sources:
+    if not findings.files.labels:
         notes.append("no labels were at hand, so nothing is said of accuracy")
     elif findings.split is None and findings.folds is None:
         notes.append("the split is of another scene: all labels judge the map; make sure that none of them trained")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +113,7 @@ def find_product(
 
 
 def look(
-    files: RunFiles, scene: Scene, product: Product, *, column: str | None, layer: str | None, sample: Path | None
+    files: RunFiles, scene: Scene, product: Product, *, reading: Mapping[str, Any], sample: Path | None
 ) -> Findings:
     """Judge the map by the labels of the test part; by all labels where the run's split is of another scene. Of several
     folds judge what members said of ground they had not seen."""
@@ -121,12 +122,11 @@ def look(
     notes = scene.notes + _which(files)
     split, folds = (_of_scene(path, scene) for path in (files.split, files.folds))
     judged, judged_by = (product.map, None) if folds is None else files.held_out
-    source = files.sources.get("labels")
     own = read_classes(product.map)
     table = files.model.classes if own is None or own.names == files.model.classes.names else None  # with its codes
-    if source is not None:
+    if files.labels:
         cut, part = (None, None) if split is None else (files.split, "test")
-        labels = read_labels(source.path, grid, classes=files.model.classes, column=column, layer=layer)
+        labels = read_labels(files.labels, grid, classes=files.model.classes, **reading)
         notes += labels.notes
         judging = labels_in_part(labels, grid, f"the scene {scene.name}", cut, part)
         if folds is not None:
@@ -137,9 +137,7 @@ def look(
         if (judging >= 0).any():
             truth, evaluation = (
                 judging,
-                evaluate(
-                    judged, source.path, split=cut, part=part, classes=table, column=column, layer=layer, block=block
-                ),
+                evaluate(judged, files.labels, split=cut, part=part, classes=table, **reading, block=block),
             )
         else:
             notes += ("no labelled pixel of this scene is in the test part, so nothing is said of accuracy",)

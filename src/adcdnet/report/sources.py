@@ -42,7 +42,8 @@ class RunFiles:
     """A run folder, read. history: rows of history.csv as they are; timing: seconds by stage, and memory.
 
     scene: the name of the one that is looked at in a run of several, "" where there is one only.
-    column, layer: which of a polygon file held the class. command: the words that made the run, none where not known.
+    reading: of the labels: column, layer and min_share, where these were given.
+    command: the words that made the run, none where not known.
     bands: to use of "ms" and "pan", as `Scene.open` takes them, of an image that is missing here all.
     others: files that the run's other scenes were trained with, as "SCENE: role".
     mask_rule: which values of the mask hide.
@@ -57,8 +58,7 @@ class RunFiles:
     bands: Mapping[str, Sequence[str]]
     mask_rule: MaskRule
     pan_shift: tuple[int, int]
-    column: str | None
-    layer: str | None
+    reading: Mapping[str, Any]
     command: tuple[str, ...]
     history: tuple[dict[str, str], ...]
     timing: Mapping[str, float]
@@ -79,6 +79,11 @@ class RunFiles:
     def held_out(self) -> tuple[Path, Path]:
         """The map of labelled ground by members that did not train there, and its probabilities; of such a run."""
         return self.folder / held_out_name(self.scene), self.folder / held_out_name(self.scene, soft=True)
+
+    @property
+    def labels(self) -> list[Path]:
+        """The files of them; none where the page has no labels."""
+        return [self.sources[key].path for key in _files_of("labels", self.sources)]
 
     @property
     def divided(self) -> Mapping[str, Any]:
@@ -119,7 +124,7 @@ def read_run(
             f"{folder} is not a run: it has no model.safetensors; name a folder that `adcdnet train` wrote"
         )
     model = Model.load(folder)
-    recorded, column, layer, command = inputs.read(folder)
+    recorded, command = inputs.read(folder)
     names = list(model.record.scenes)
     name = _choose(names, scene, folder)
     before = f"{name}: " if name else ""
@@ -131,7 +136,8 @@ def read_run(
     if any(sources[key].changed for role in ("ms", "pan") for key in _files_of(role, sources)):
         for role in ("mask", "labels"):  # what lies on the scene of training does not lie on another
             if not given.get(role):
-                sources.pop(role, None)
+                for key in _files_of(role, sources):
+                    del sources[key]
         rows = cols = 0
     else:
         rows, cols = model.record.scenes[name]["pan_shift"] if name else model.record.pan_shift
@@ -144,8 +150,7 @@ def read_run(
         {**model.record.chosen_bands, **(bands or {})},
         recorded["mask"].rule if mask_rule.is_plain and "mask" in recorded and not given.get("mask") else mask_rule,
         (rows, cols),
-        column,
-        layer,
+        {} if given.get("labels") else _reading(recorded),
         command,
         tuple(_rows(folder / "history.csv")),
         _json(folder / "timing.json"),
@@ -189,6 +194,11 @@ def _found(role: str, folder: Path, recorded: Mapping[str, inputs.Input], given:
         where = "the run does not say which it was trained on"
         raise InputError(f"no {role.upper()} image for the report of {folder}: {where}; name it with --{role}")
     return sources
+
+
+def _reading(recorded: Mapping[str, inputs.Input]) -> Mapping[str, Any]:
+    """How the labels of training were read."""
+    return next((recorded[key].reading for key in _files_of("labels", recorded)), {})
 
 
 def _files_of(role: str, known: Iterable[str]) -> list[str]:

@@ -39,9 +39,10 @@ def write_report(
     mask_bits: Sequence[int] | None = None,
     ms_bands: Sequence[str] | None = None,
     pan_bands: Sequence[str] | None = None,
-    labels: Path | str | None = None,
+    labels: Files | None = None,
     column: str | None = None,
     layer: str | None = None,
+    min_share: float | None = None,
     scene: str | None = None,
     fix_shift: bool = False,
     sample: Path | str | None = None,
@@ -51,11 +52,11 @@ def write_report(
     """Write one self-contained HTML page of a run and a map, by default report.html in the run's folder; its path.
 
     map_path, probabilities: as `predict` wrote them; by default map.tif and probabilities.tif of the run's folder, and
-    where there are none the scene is mapped for the page. ms, pan, mask and bands as of `Scene.open`, labels
-    and their column and layer: by default what the run was trained on, with the correction of PAN that it had. scene:
-    which one of a run of several, by default the first; map and page are then by default called as it is, NAME.tif and
-    report-NAME.html. fix_shift: measure the correction of PAN in images that the run was not trained with. sample: a
-    probability sample of the map, for adjusted areas.
+    where there are none the scene is mapped for the page. ms, pan, mask and bands as of `Scene.open`, labels,
+    column, layer and min_share as of `read_labels`: by default what the run was trained on, with the correction of PAN
+    that it had. scene: which one of a run of several, by default the first; map and page are then by default called as
+    it is, NAME.tif and report-NAME.html. fix_shift: measure the correction of PAN in images that the run was not
+    trained with. sample: a probability sample of the map, for adjusted areas.
     The drawings also go, as SVG, and the pictures, as PNG or JPEG, into a folder of the page's name beside it.
     InputError where a file is lacking or does not fit the run, or the page cannot be written.
     """
@@ -72,9 +73,9 @@ def write_report(
         if fix_shift and files.pan_shift == (0, 0):
             opened = alignment.fix_shift(opened)
         product = find_product(files, opened, _path(map_path), _path(probabilities), temp=Path(temp), progress=progress)
-        if labels is None:
-            column, layer = column or files.column, layer or files.layer
-        findings = look(files, opened, product, column=column or files.column, layer=layer, sample=_path(sample))
+        given_reading = {"column": column, "layer": layer, "min_share": min_share}
+        reading = {**files.reading, **{name: value for name, value in given_reading.items() if value is not None}}
+        findings = look(files, opened, product, reading=reading, sample=_path(sample))
         drawings: dict[str, str] = {}
         content = _chapters(findings, drawings)
     beside = page.with_suffix("")

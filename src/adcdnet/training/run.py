@@ -23,7 +23,7 @@ from adcdnet.geo.grid import tiles
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.masks import PLAIN
 from adcdnet.geo.raster_writer import RasterWriter, write_raster
-from adcdnet.geo.scene import Scene
+from adcdnet.geo.scene import Scene, named
 from adcdnet.mapping import memory
 from adcdnet.mapping.device import pick_device
 from adcdnet.mapping.model import Model, Run, folds_name, held_out_name, split_name
@@ -126,7 +126,7 @@ def _write_inputs(folder: Path, scenes: Sequence[LabelledScene], prepared: Prepa
             file, values = folds_name(name), folds_raster(of_folds)
         write_raster(folder / file, values, labelled.scene.grid, nodata=0, tags=tags)
     write_whole(folder / "config.toml", prepared.config.to_toml().encode())
-    provenance.write(folder, _inputs(scenes), scenes[0].labels.column, scenes[0].labels.layer, command)
+    provenance.write(folder, _inputs(scenes), command)
 
 
 def _write_answers(
@@ -192,10 +192,13 @@ def _inputs(scenes: Sequence[LabelledScene]) -> dict[str, provenance.Input]:
     """The files of all scenes by what they are, those of several behind the name of their scene."""
     inputs: dict[str, provenance.Input] = {}
     for labelled in scenes:
-        files = {**labelled.scene.files, "labels": labelled.labels.path}
+        labels = labelled.labels
         before = "" if len(scenes) == 1 else f"{labelled.name}: "
-        for what, path in files.items():
-            if path is not None:
-                rule = labelled.scene.mask_rule if what == "mask" else PLAIN
-                inputs[before + what] = provenance.Input.of(path, rule)
+        for what, path in labelled.scene.files.items():
+            rule = labelled.scene.mask_rule if what == "mask" else PLAIN
+            inputs[before + what] = provenance.Input.of(path, rule)
+        for what, path in named("labels", labels.paths).items():
+            inputs[before + what] = provenance.Input.of(
+                path, column=labels.column, layer=labels.layer, min_share=labels.min_share
+            )
     return inputs
