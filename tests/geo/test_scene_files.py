@@ -48,6 +48,16 @@ def test_a_byte_order_mark_and_a_layer_are_read(tmp_path):
     assert (scene.column, scene.layer) == ("c", "train")
 
 
+def test_labels_may_be_several_files_and_say_how_they_are_read(tmp_path):
+    text = ONE.replace('"here/l.gpkg"', '["2019.gpkg", "2020.gpkg"]') + "min_share = 0.7\n"
+    (scene,) = read_scenes(write(tmp_path, text))
+    assert scene.labels == (tmp_path / "2019.gpkg", tmp_path / "2020.gpkg")
+    assert scene.min_share == 0.7
+    assert scene.files()[2:] == list(scene.labels)
+    with pytest.raises(InputError, match=r"scene\.0\.labels"):
+        read_scenes(write(tmp_path, ONE.replace('"here/l.gpkg"', "[]")))
+
+
 def test_no_file(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_scenes(tmp_path / "none.toml")

@@ -151,3 +151,27 @@ def test_labels_of_a_layer_by_codes_are_read_again_for_the_page(labelled_pair, c
     assert (files.model.classes.names, files.model.classes.codes) == (("meadow", "rock", "water"), (231, 332, 512))
     code, _, err = call("report", tmp_path / "run")
     assert code == 0, err
+
+
+def test_each_scene_keeps_how_its_labels_were_read(labelled_pair, tmp_path):
+    """One scene has labels of two files, of which one is cut in half, and the other those of one file."""
+    with rasterio.open(labelled_pair.labels) as raster:
+        profile, values = raster.profile, raster.read(1)
+    halves = []
+    for name, cut in (("west", np.s_[:, 20:]), ("east", np.s_[:, :20])):
+        half = values.copy()
+        half[cut] = 0
+        halves.append(tmp_path / f"{name}.tif")
+        with rasterio.open(halves[-1], "w", **profile) as raster:
+            raster.write(half, 1)
+    with labelled_pair.open() as here, labelled_pair.open() as there:
+        whole = labelled_pair.read_labels(here)
+        both = ad.read_labels(halves, there.grid, classes=whole.classes, min_share=0.9)
+        assert np.array_equal(both.index, whole.index)
+        config = ad.TrainConfig.of_profile("patch").replace(QUICK).replace({"stage2": {"steps": 3}})
+        scenes = [LabelledScene(here, whole, "here"), LabelledScene(there, both, "there", "test")]
+        run = ad.train(scenes, out=tmp_path / "run", config=config, device="cpu")
+    of_here, of_there = (read_run(run.folder, {}, name) for name in ("here", "there"))
+    assert (of_here.labels, of_here.reading) == ([labelled_pair.labels], {})
+    assert (of_there.labels, of_there.reading) == (halves, {"min_share": 0.9})
+    assert read_run(run.folder, {"labels": [halves[0]]}, "there").reading == {}  # other labels, read otherwise
