@@ -183,6 +183,7 @@ WORDS = {  # of settings whose comment in the source is for those who read the s
     "jitter": "Standard deviation of the gains and offsets by which training samples differ in light. 0: none.",
     "form": "Which kind of network: over tiles or over patches.",
     "backbone": "Convolutions of the encoders: plain ones, or MobileNetV3 units.",
+    "hard_swish": "For `mobilenetv3` only: h-swish between convolutions; otherwise ReLU.",
     "squeeze_excite": "For `mobilenetv3` only. It pools over the patch, so such a network runs patch by patch.",
     "widths": "Channels of the three depths, for both sensors.",
     "padding": "What convolutions see beyond the patch: real neighbours, or zeros as published.",

@@ -36,14 +36,15 @@ def test_the_guard_is_all_that_a_network_over_patches_sees_and_a_setting_of_one_
 
 def test_each_profile_is_a_network_of_its_form():
     forms = {name: TrainConfig.of_profile(name).network.form for name in get_args(Profile)}
-    assert forms == {"default": "tile", "plain": "tile", "patch": "patch", "paper": "patch"}
+    assert forms == {"default": "tile", "plain": "tile", "patch": "patch", "paper": "patch", "paper-code": "patch"}
     assert isinstance(TrainConfig.of_profile("patch").network, PatchArchitecture)
 
 
 def test_the_paper_profile_is_as_published():
     paper = TrainConfig.of_profile("paper")
     network = paper.network
-    assert (network.backbone, network.widths, network.patch, network.padding) == ("conv", (128, 256, 128), 16, "zeros")
+    assert (network.widths, network.patch, network.padding) == ((128, 256, 128), 16, "zeros")
+    assert (network.backbone, network.squeeze_excite, network.hard_swish) == ("mobilenetv3", True, True)
     assert (network.head, network.token, network.token_dims, network.dropout) == ("flatten", "flatten", (256, 512), 0.5)
     assert network.shared_decision
     assert not network.learn_prior_token
@@ -52,6 +53,14 @@ def test_the_paper_profile_is_as_published():
     for stage in (paper.stage1, paper.stage2):
         assert (stage.optimizer, stage.learning_rate, stage.weight_decay) == ("adam", 5e-4, 5e-4)
         assert (stage.schedule, stage.batch) == ("exponential", 32)
+
+
+def test_the_code_of_the_article_departs_from_it_in_its_backbone_alone():
+    paper, code = (TrainConfig.of_profile(name).model_dump() for name in ("paper", "paper-code"))
+    assert code == paper | {
+        "profile": "paper-code",
+        "network": paper["network"] | {"backbone": "conv", "squeeze_excite": False},
+    }
 
 
 def test_the_plain_profile_is_the_default_without_the_parts_of_the_paper():

@@ -335,7 +335,7 @@ def test_every_named_method_has_settings_that_differ():
     )  # a network trained by itself knows nothing of these
     for name in ABLATIONS:
         assert (rules_of(name, 0) == default) == (name == "adcdnet"), name
-    assert OTHER_PROFILES == ("plain", "patch", "paper")
+    assert OTHER_PROFILES == ("plain", "patch", "paper", "paper-code")
     for name in OTHER_PROFILES:
         assert settings_of(name, 3) == TrainConfig.of_profile(name).replace({"seed": 3})
     for profile, variants in (("patch", ABLATIONS_OF_PATCH), ("paper", ABLATIONS_OF_PAPER)):

@@ -28,7 +28,7 @@ def network_of(config: PatchArchitecture) -> ADCDNet:
 
 @pytest.fixture(scope="module")
 def paper() -> ADCDNet:
-    return network_of(TrainConfig.of_profile("paper").network)
+    return network_of(TrainConfig.of_profile("paper-code").network)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_patch_of_the_recommended_network_by_hand(default):
 
 
 @pytest.mark.parametrize("unit", ["conv", "mobilenetv3"])
-@pytest.mark.parametrize("profile", ["patch", "paper"])
+@pytest.mark.parametrize("profile", ["patch", "paper-code"])
 def test_maps_are_as_large_as_counted(profile, unit):
     config = replace(TrainConfig.of_profile(profile).network, backbone=unit, prior=False)
     network, side = network_of(config), config.before + 1 + config.after

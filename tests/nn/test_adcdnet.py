@@ -20,8 +20,9 @@ from adcdnet.nn.encoder import SensorMaps
 from adcdnet.nn.tile_sharing import Rectangle, Targets
 from conftest import SMALL, build_model, liven
 
-PAPER = TrainConfig.of_profile("paper").network
+PAPER = TrainConfig.of_profile("paper-code").network
 SMALL_PAPER = replace(PAPER, widths=(4, 5, 6), hidden=7, token_dims=(6, 8))
+SMALL_ARTICLE = replace(SMALL_PAPER, widths=(24, 24, 24), backbone="mobilenetv3", squeeze_excite=True)
 
 
 def build(config: PatchArchitecture, *, bands=3, pan_bands=1, ratio=2, classes=4, seed=0) -> ADCDNet:
@@ -274,7 +275,8 @@ NETWORKS = {
     "squeeze-excite": (small(backbone="mobilenetv3", squeeze_excite=True), 2),
     "no prior": (small(prior=False, attention="none"), 1),
     "zeros": (small(padding="zeros", patch=16, head="flatten"), 3),
-    "paper": (SMALL_PAPER, 4),
+    "paper": (SMALL_ARTICLE, 4),
+    "paper-code": (SMALL_PAPER, 4),
     "paper, mobilenetv3": (replace(SMALL_PAPER, **{"backbone": "mobilenetv3"}), 4),
 }
 

@@ -60,12 +60,38 @@ def test_a_stem_output_sees_its_own_coarse_pixel_and_no_other():
 
 def test_a_mobile_unit_adds_its_input_only_where_shapes_agree():
     for stride, c_out, residual in ((1, 4, True), (1, 5, False), (2, 4, False)):
-        unit = settled(MobileUnit(4, c_out, stride=stride, padding="valid", squeeze_excite=False))
+        unit = settled(MobileUnit(4, c_out, stride=stride, padding="valid", squeeze_excite=False, hard_swish=True))
         nn.init.zeros_(unit.project_norm.weight)
         nn.init.zeros_(unit.project_norm.bias)
         x = torch.randn(1, 4, 7, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
         y = unit(x)
         assert_close(y, x[:, :, 1:-1, 1:-1] if residual else torch.zeros_like(y))
+
+
+def test_a_mobile_unit_by_hand():
+    """One pixel of two bands, every convolution an identity or a sum: h-swish(x) = x · ReLU6(x + 3) / 6, or ReLU."""
+    x = torch.tensor([1.0, -2.0], dtype=torch.float64).view(1, 2, 1, 1)
+    swish = (1 * 4 / 6, -2 * 1 / 6)
+    twice = tuple(v * min(max(v + 3, 0), 6) / 6 for v in swish)
+    for hard_swish, inner in ((True, twice), (False, (1.0, 0.0))):
+        unit = MobileUnit(2, 3, stride=2, padding="zeros", squeeze_excite=False, hard_swish=hard_swish).double().eval()
+        assert unit.expand.weight.shape == (8, 2, 1, 1)
+        for norm in (unit.expand_norm, unit.depthwise_norm, unit.project_norm):
+            norm.eps = 0.0
+        with torch.no_grad():
+            unit.expand.weight.zero_()
+            unit.expand.weight[0, 0] = unit.expand.weight[1, 1] = 1
+            unit.depthwise.weight.zero_()
+            unit.depthwise.weight[:, 0, 1, 1] = 1
+            unit.project.weight.zero_()
+            unit.project.weight[2, :2] = 1
+        assert_close(unit(x).flatten(), torch.tensor([0, 0, sum(inner)], dtype=torch.float64))
+
+
+def test_one_band_is_expanded_to_as_many_channels_as_come_out():
+    unit = MobileUnit(1, 128, stride=2, padding="zeros", squeeze_excite=True, hard_swish=True)
+    assert unit.depthwise.weight.shape == (128, 1, 3, 3)
+    assert unit.squeeze.weight.shape == (32, 128)
 
 
 def test_squeeze_excite_sees_the_whole_patch_and_is_not_shared():
@@ -108,7 +134,7 @@ def by_formula(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     [
         ConvUnit(3, 4, stride=2, padding="valid"),
         ConvUnit(3, 4, stride=1, padding="zeros"),
-        MobileUnit(3, 4, stride=1, padding="valid", squeeze_excite=False),
+        MobileUnit(3, 4, stride=1, padding="valid", squeeze_excite=False, hard_swish=True),
         Stem(3, 4, 2),
     ],
 )

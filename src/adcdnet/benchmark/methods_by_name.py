@@ -75,7 +75,7 @@ OF_PATCHES: dict[str, dict[str, Any]] = {  # what is changed in a network over p
 }
 ABLATIONS_OF_PATCH = tuple(f"patch-{name}" for name in OF_PATCHES)
 ABLATIONS_OF_PAPER = tuple(f"paper-{name}" for name in (*PARTS[1:], "gate-fusion", "concat-fusion"))
-OTHER_PROFILES: tuple[Profile, ...] = ("plain", "patch", "paper")
+OTHER_PROFILES: tuple[Profile, ...] = ("plain", "patch", "paper", "paper-code")
 NETWORKS = (
     *ABLATIONS,
     *COMMITTEES,

@@ -5,7 +5,7 @@ They stand here once more because a command line that shows its help or complete
 
 from typing import Literal
 
-Profile = Literal["default", "plain", "patch", "paper"]
+Profile = Literal["default", "plain", "patch", "paper", "paper-code"]
 MemberName = Literal["adcdnet", "plain", "forest", "boosting", "perceptron"]
 SplitUnit = Literal["blocks", "polygons", "random"]
 TargetGrid = Literal["coarse", "fine"]
@@ -16,12 +16,12 @@ Protocol = Literal["blocks", "strips", "random"]
 NETWORKS = (  # names of methods of a benchmark
     "adcdnet, no-stage1, all-parts, random-prior, no-dtm, no-dia, cbam, gru, attention, no-context, "
     "tiles, tiles-plain, one-level, two-levels, four-levels, no-smooth, local-priors, ms-only, pan-only, "
-    "committee, committee-plain, committee-forest, committee-no-network, committee-no-trees, "
-    "committee-of-plain, committee-of-boosting, committee-of-forest, committee-of-perceptron, plain, "
-    "patch, paper, patch-all-parts, patch-no-stage1, patch-random-prior, patch-no-dtm, patch-no-dia, "
-    "patch-cbam, patch-gru, patch-attention, patch-ms-only, patch-pan-only, patch-no-context, "
-    "patch-no-smooth, patch-no-local-priors, patch-flatten-head, patch-gate-fusion, patch-concat-fusion, "
-    "patch-halo, patch-zeros, patch-plain, patch-no-mixup, patch-no-self-training, patch-patches, "
-    "patch-tiles, paper-no-stage1, paper-random-prior, paper-no-dtm, paper-no-dia, paper-cbam, paper-gru, "
-    "paper-attention, paper-ms-only, paper-pan-only, paper-gate-fusion, paper-concat-fusion"
+    "committee, committee-plain, committee-forest, committee-no-network, committee-no-trees, committee- "
+    "of-plain, committee-of-boosting, committee-of-forest, committee-of-perceptron, plain, patch, paper, "
+    "paper-code, patch-all-parts, patch-no-stage1, patch-random-prior, patch-no-dtm, patch-no-dia, patch- "
+    "cbam, patch-gru, patch-attention, patch-ms-only, patch-pan-only, patch-no-context, patch-no-smooth, "
+    "patch-no-local-priors, patch-flatten-head, patch-gate-fusion, patch-concat-fusion, patch-halo, "
+    "patch-zeros, patch-plain, patch-no-mixup, patch-no-self-training, patch-patches, patch-tiles, paper- "
+    "no-stage1, paper-random-prior, paper-no-dtm, paper-no-dia, paper-cbam, paper-gru, paper-attention, "
+    "paper-ms-only, paper-pan-only, paper-gate-fusion, paper-concat-fusion"
 )

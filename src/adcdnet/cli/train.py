@@ -66,7 +66,7 @@ def train_command(
         Profile | None,
         typer.Option(
             help="default; plain (without prior, DIA and DTM: trains in less than half the time, maps in half); "
-            "paper (as published; ratio 4 only). Not with --config."
+            "paper (as the article says), paper-code (as its code does; both ratio 4 only). Not with --config."
         ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML with settings, e.g. a run's config.toml.")] = None,

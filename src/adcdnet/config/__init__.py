@@ -1,4 +1,4 @@
-"""Every setting of a run, in frozen records that are validated once; profiles `default`, `plain`, `patch`, `paper`.
+"""Every setting of a run, in frozen records that are validated once; and the profiles they begin with.
 
 A run's folder keeps the resolved settings as config.toml, which can be edited and handed to `adcdnet train --config`.
 """
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from adcdnet.errors import InputError, one_line
 from adcdnet.nn.architecture import Architecture, TileArchitecture
 
-Profile = Literal["default", "plain", "patch", "paper"]
+Profile = Literal["default", "plain", "patch", "paper", "paper-code"]
 MemberName = Literal["adcdnet", "plain", "forest", "boosting", "perceptron"]
 
 
@@ -110,7 +110,8 @@ class TrainConfig(_Settings):
     def of_profile(cls, profile: Profile) -> TrainConfig:
         """`default`: ADCD-Net over whole tiles, with every departure that helps. `plain`: without prior, DIA and DTM.
 
-        `patch`: over patches of 9 MS pixels. `paper`: as published (ratio 4 only); protocol and split are always ours.
+        `patch`: over patches of 9 MS pixels. `paper`: as the article says, `paper-code`: as its authors' code does;
+        both at ratio 4 only, and protocol and split are always ours.
         """
         return cls(profile=profile).replace(_departures(profile))
 
@@ -183,7 +184,9 @@ def _departures(profile: Profile) -> dict[str, Any]:
     """What a profile changes of the default settings: its TOML file beside this one; nothing for `default`."""
     if profile == "default":
         return {}
-    return tomllib.loads((resources.files("adcdnet.config") / f"{profile}.toml").read_text("utf-8"))
+    own = tomllib.loads((resources.files("adcdnet.config") / f"{profile}.toml").read_text("utf-8"))
+    base = own.pop("base", "default")  # another profile, of which it changes the rest
+    return _merge(_departures(base), own)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class PatchArchitecture:
     form: Literal["patch"] = "patch"  # every target is classified from a patch of its own
     backbone: Literal["conv", "mobilenetv3"] = "conv"
     squeeze_excite: bool = False  # mobilenetv3 only; pools over the patch, so the network runs patch by patch only
+    hard_swish: bool = True  # mobilenetv3 only; False: ReLU
     widths: tuple[int, int, int] = (32, 64, 64)  # channels of the three depths, both sensors
     padding: Literal["valid", "zeros"] = "valid"
     patch: int = 9  # MS pixels per side, halo not counted

@@ -58,16 +58,21 @@ class ConvUnit(nn.Module):
 
 
 class MobileUnit(nn.Module):
-    """1×1 expansion, depthwise 3×3, 1×1 projection, h-swish between; residual where shapes agree.
+    """1×1 expansion, depthwise 3×3, 1×1 projection, h-swish or ReLU between; residual where shapes agree.
 
     squeeze_excite weighs channels by their mean over the patch; such a unit cannot be applied `shared`.
+    Deviation: expanded to 4·c_in channels, and to c_out at least. MobileNetV3 has a convolution of 16 channels before
+    its first unit; here that unit sees the bands, and of one band of PAN four filters would be left.
     """
 
     EXPANSION = 4
 
-    def __init__(self, c_in: int, c_out: int, *, stride: int, padding: Padding, squeeze_excite: bool) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, *, stride: int, padding: Padding, squeeze_excite: bool, hard_swish: bool
+    ) -> None:
         super().__init__()
-        wide = self.EXPANSION * c_in
+        self.activation = F.hardswish if hard_swish else F.relu
+        wide = max(self.EXPANSION * c_in, c_out)
         self.expand = nn.Conv2d(c_in, wide, 1, bias=False)
         self.expand_norm = nn.BatchNorm2d(wide)
         self.depthwise = nn.Conv2d(wide, wide, 3, stride, padding=int(padding == "zeros"), groups=wide, bias=False)
@@ -79,8 +84,8 @@ class MobileUnit(nn.Module):
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor, dilation: int | None = None) -> Tensor:
-        y = F.hardswish(normalised(self.expand, self.expand_norm, x))
-        y = F.hardswish(normalised(self.depthwise, self.depthwise_norm, y, dilation))
+        y = self.activation(normalised(self.expand, self.expand_norm, x))
+        y = self.activation(normalised(self.depthwise, self.depthwise_norm, y, dilation))
         if self.squeeze is not None and self.excite is not None:
             weight = F.hardsigmoid(self.excite(F.relu(self.squeeze(y.mean((2, 3))))))
             y = y * weight[:, :, None, None]
@@ -122,6 +127,7 @@ class Backbone(nn.Module):
         padding: Padding = "valid",
         ratio: int | None = None,
         squeeze_excite: bool = False,
+        hard_swish: bool = True,
     ) -> None:
         super().__init__()
         if len(widths) != len(strides):
@@ -139,7 +145,14 @@ class Backbone(nn.Module):
                 self.units.append(ConvUnit(c_in, c_out, stride=stride, padding=padding))
             elif unit == "mobilenetv3":
                 self.units.append(
-                    MobileUnit(c_in, c_out, stride=stride, padding=padding, squeeze_excite=squeeze_excite)
+                    MobileUnit(
+                        c_in,
+                        c_out,
+                        stride=stride,
+                        padding=padding,
+                        squeeze_excite=squeeze_excite,
+                        hard_swish=hard_swish,
+                    )
                 )
             else:
                 raise ValueError(f"unit is {unit!r}, must be 'conv' or 'mobilenetv3'")

@@ -54,6 +54,7 @@ class Encoder(nn.Module):
             padding=config.padding,
             ratio=ratio,
             squeeze_excite=config.squeeze_excite,
+            hard_swish=config.hard_swish,
         )
         self.attention: Attention | None = parts.attention(*scales) if config.attention == "dia" else None
         self.config, self.cells = config, config.cells
