@@ -179,7 +179,7 @@ def test_a_tile_gives_the_numbers_and_gradients_of_its_patches(name):
 
 @pytest.mark.parametrize("name", SUBSTITUTES)
 def test_every_part_learns_in_the_published_network(name):
-    paper = replace(TrainConfig.of_profile("paper").network, widths=(4, 5, 6), hidden=7, token_dims=(6, 8))
+    paper = replace(TrainConfig.of_profile("paper").network, widths=(24, 24, 24), hidden=7, token_dims=(6, 8))
     found = network(name, paper, 4).train()
     outputs = found(torch.randn(24, 3, 16, 16), torch.randn(24, 1, 64, 64), branches=True)
     sum(F.cross_entropy(logits, torch.arange(24) % 4) for logits in outputs).backward()
