@@ -9,7 +9,16 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from adcdnet.benchmark.comparisons import SUBSTITUTES, Concatenation, Gate, Recurrent, SelfAttention, SpatialAttention
+from adcdnet.benchmark.comparisons import (
+    SUBSTITUTES,
+    Concatenation,
+    Gate,
+    InitialState,
+    LearntToken,
+    Recurrent,
+    SelfAttention,
+    SpatialAttention,
+)
 from adcdnet.config import TrainConfig
 from adcdnet.nn import DeepTemporalMamba
 from adcdnet.nn.adcdnet import ADCDNet
@@ -99,7 +108,39 @@ def test_a_gru_step_by_hand():
     assert_close(reader(x).flatten(), torch.tensor(expected))
 
 
-@pytest.mark.parametrize("reader", [Recurrent, SelfAttention])
+def test_a_learnt_token_begins_as_the_mean_semantic_sequence_and_is_the_same_for_all():
+    torch.manual_seed(0)
+    reader, first, second = LearntToken(6, 4), torch.randn(5, 3, 6), torch.randn(7, 3, 6)
+    of_mean = torch.cat((first[:, :-1], first[:, -1:].mean(0, keepdim=True).expand(5, -1, -1)), 1)
+    assert_close(reader(first), reader.mamba(of_mean))
+    reader(second)
+    reader.eval()
+    mean = (first[:, -1].mean(0) + second[:, -1].mean(0)) / 2  # of both batches
+    with torch.no_grad():
+        reader.delta.copy_(torch.arange(6) / 6)
+        token = (mean + reader.delta).expand(7, 1, -1)
+        assert_close(reader(second), reader.mamba(torch.cat((second[:, :-1], token), 1)))
+        other = second.clone()
+        other[:, -1] += 1
+        assert_close(reader(other), reader(second))  # a parameter, whatever the target's own sequence
+
+
+def test_an_initial_state_is_let_in_before_the_first_depth():
+    torch.manual_seed(0)
+    reader, x = InitialState(6, 4).double(), torch.randn(5, 4, 6, dtype=torch.float64)
+    y = reader(x)
+    assert y.shape == (5, 4, 4)
+    assert not y[:, :-1].any()
+    inputs = reader.mamba.scan_inputs(x[:, :-1])
+    h = (x[:, -1] @ reader.state.weight.T).view(5, reader.mamba.d_inner, -1)
+    for t in range(3):
+        delta, u = inputs.delta[:, t], inputs.u[:, t]
+        h = torch.exp(delta[..., None] * reader.mamba.A) * h + (delta * u)[..., None] * inputs.B[:, t, None]
+    last = (h * inputs.C[:, -1, None]).sum(-1) + reader.mamba.D * inputs.u[:, -1]
+    assert_close(y[:, -1], reader.mamba.out_proj(last * F.silu(inputs.z[:, -1])))
+
+
+@pytest.mark.parametrize("reader", [Recurrent, SelfAttention, LearntToken, InitialState])
 def test_only_mamba_can_be_explained(reader):
     head = DeepTemporalMamba([3, 4], d_model=6, num_classes=5, reader=reader)
     depths = [torch.randn(2, 3, 5, 7), torch.randn(2, 4, 3, 4)]
@@ -157,6 +198,9 @@ def test_a_tile_gives_the_numbers_and_gradients_of_its_patches(name):
     ).double()
     side = found.config.size
     generator = torch.Generator().manual_seed(0)
+    for module in found.modules():
+        if isinstance(module, LearntToken):  # as in training: a token of zeros would let no gradient through
+            module.mean.copy_(torch.randn(len(module.mean), generator=generator))
     ms, pan = (
         torch.randn(2, bands, (side + 4) * r, (side + 3) * r, generator=generator, dtype=torch.float64)
         for bands, r in ((3, 1), (1, 2))
@@ -171,7 +215,7 @@ def test_a_tile_gives_the_numbers_and_gradients_of_its_patches(name):
         gradients.append({name: p.grad.clone() for name, p in found.trained_parameters()})
     assert_close(shared, defined, rtol=0, atol=1e-9)
     assert_close(*gradients, rtol=0, atol=1e-9)
-    exchanged = {"cbam": "attention", "gru": "reader", "attention": "reader"}.get(name, "fuse")
+    exchanged = {"cbam": "attention"}.get(name, "fuse" if "fusion" in name else "reader")
     own = {key: g for key, g in gradients[0].items() if f".{exchanged}." in key}
     assert own
     assert all(g.any() for g in own.values())

@@ -130,6 +130,8 @@ def test_parts_that_are_exchanged_have_their_sizes():
         assert count[f"{before}cbam"] - count[f"{before}no-dia"] == 4 * 2 * 7 * 7
         assert count[f"{before}gru"] - count[whole] == 2 * (3 * (64 * 64 + 64 * 64 + 64 + 64) - mamba)
         assert count[f"{before}attention"] - count[whole] == 2 * (4 * 64 * 64 - mamba)
+        assert count[f"{before}learnt-token"] - count[whole] == 2 * 64
+        assert count[f"{before}initial-state"] - count[whole] == 2 * 64 * (64 * 16)
     assert count["patch-gate-fusion"] - count["patch-flatten-head"] == 128 * 64 + 64
     assert count["patch-concat-fusion"] - count["patch-flatten-head"] == 128 * 64
     assert count["patch-zeros"] - count["patch-halo"] == 64 * 64 * (4**2 - 5**2)
@@ -149,7 +151,8 @@ def test_what_is_compared_differs_in_its_part_alone():
     for before in ("", "patch-"):
         whole = f"{before}all-parts"
         assert differing(f"{before}cbam", whole) == {"parts", "attention"}
-        assert differing(f"{before}gru", whole) == differing(f"{before}attention", whole) == {"parts", "reader"}
+        for reader in ("gru", "attention", "learnt-token", "initial-state"):
+            assert differing(f"{before}{reader}", whole) == {"parts", "reader"}
     for fusion in ("patch-gate-fusion", "patch-concat-fusion"):
         assert differing(fusion, "patch-flatten-head") == {"parts", "fuse"}
     assert differing("patch-zeros", "patch-halo") == {"padding", "patch"}
@@ -166,7 +169,8 @@ def test_the_fusions_and_the_padding_are_of_networks_over_patches():
 def test_the_document_names_methods_that_there_are():
     chapter = METHOD.read_text("utf-8").split("## Others in their place")[1].split("\n## ")[0]
     rows = [line.split("|") for line in chapter.splitlines() if line.startswith("| ") and "`" in line]
-    methods = {"cbam", "gru", "attention", "patch-gate-fusion", "patch-concat-fusion", "patch-zeros"}
+    fusions = {"patch-gate-fusion", "patch-concat-fusion"}
+    methods = {"cbam", "gru", "attention", "learnt-token", "initial-state", *fusions, "patch-zeros"}
     assert {row[4].strip(" `") for row in rows} == methods
     for row in rows:
         method = row[4].strip(" `")

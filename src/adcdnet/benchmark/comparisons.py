@@ -3,6 +3,8 @@
 In DIA's place     `SpatialAttention`, CBAM's (Woo et al., ECCV 2018, arXiv:1807.06521, section 3.2)
 In Mamba's place   `Recurrent`, a GRU (Cho et al. 2014, arXiv:1406.1078), or causal `SelfAttention` (Vaswani et al.
                    2017, arXiv:1706.03762), as readers of a DTM's tokens
+The prior otherwise `LearntToken` or `InitialState`: readings of "a learnable parameter of Mamba", which is what the
+                   article says of the semantic sequence, and nothing more
 In the sum's place `Gate` or `Concatenation` of the features of two sensors, under head 'flatten'
 
 All keep the contract of what they replace (`adcdnet.nn.parts`): the network gives the same numbers on tiles and on
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adcdnet.nn.dia import convolution_matrix
+from adcdnet.nn.mamba import Mamba, MambaState
 from adcdnet.nn.parts import Parts
 
 HEADS = 2
@@ -98,6 +101,55 @@ class SelfAttention(nn.Module):
         return y
 
 
+class LearntToken(nn.Module):
+    """Mamba whose last token is a parameter that the semantic sequence initialises, the same for every target.
+
+        token = mean over the batch of the prior tokens + δ,   δ = 0 at the start
+
+    In eval mode the mean is that of all batches of training.
+    """
+
+    def __init__(self, d_model: int, d_out: int) -> None:
+        super().__init__()
+        self.mamba = Mamba(d_model, d_out=d_out, expand=1)
+        self.delta = nn.Parameter(torch.zeros(d_model))
+        self.register_buffer("mean", torch.zeros(d_model))
+        self.register_buffer("batches", torch.zeros(()))
+        self.mean: Tensor
+        self.batches: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.mean
+        if self.training:
+            mean = x[:, -1].mean(0)
+            with torch.no_grad():
+                self.batches += 1
+                self.mean.lerp_(mean.to(self.mean), 1 / self.batches)
+        token = (mean + self.delta).to(x).expand(len(x), 1, -1)
+        y: Tensor = self.mamba(torch.cat((x[:, :-1], token), dim=1))
+        return y
+
+
+class InitialState(nn.Module):
+    """Mamba that begins in a state made of the semantic sequence, and reads the depths alone.
+
+        h_0 = W s,   s the prior token
+
+    Outputs stand at the last position; those before are 0, since they may not know the last token.
+    """
+
+    def __init__(self, d_model: int, d_out: int) -> None:
+        super().__init__()
+        self.mamba = Mamba(d_model, d_out=d_out, expand=1)
+        self.state = nn.Linear(d_model, self.mamba.d_inner * self.mamba.d_state, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        start = self.mamba.start(len(x))
+        h = self.state(x[:, -1]).view_as(start.h).to(start.h.dtype)
+        y: Tensor = self.mamba(x[:, :-1], MambaState(start.inputs.to(x.dtype), h))
+        return F.pad(y[:, -1:], (0, 0, x.shape[1] - 1, 0))
+
+
 class Gate(nn.Module):
     """G·F_ms + (1 − G)·F_pan, G = σ(conv([F_ms, F_pan])): a gate per cell and channel; 1×1, 2c → c."""
 
@@ -131,6 +183,8 @@ SUBSTITUTES = {  # by the name of the method that has it
     "cbam": Parts(attention=_cbam),
     "gru": Parts(reader=Recurrent),
     "attention": Parts(reader=SelfAttention),
+    "learnt-token": Parts(reader=LearntToken),
+    "initial-state": Parts(reader=InitialState),
     "gate-fusion": Parts(fuse=Gate),
     "concat-fusion": Parts(fuse=Concatenation),
 }

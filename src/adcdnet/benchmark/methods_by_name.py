@@ -25,6 +25,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
     "cbam": {"plain_if_few": False},  # with another part, of few labels too
     "gru": {"plain_if_few": False},
     "attention": {"plain_if_few": False},
+    "learnt-token": {"plain_if_few": False},
+    "initial-state": {"plain_if_few": False},
     "no-context": {"network": {"context_branch": 0.0}},
     "tiles": {"tiles_from": 1},  # whatever the ratio
     "tiles-plain": {"tiles_from": 1, **PLAIN},
@@ -56,6 +58,8 @@ PARTS = (
     "cbam",
     "gru",
     "attention",
+    "learnt-token",
+    "initial-state",
     "ms-only",
     "pan-only",
 )
