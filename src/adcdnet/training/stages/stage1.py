@@ -55,7 +55,7 @@ def train_prior(
     optimizer, rate = optimizer_of([*prior.parameters(), *metric.parameters()], stage)
     rank: float | None = None
     for step in range(1, stage.steps + 1):
-        (f_ms, f_pan), some = _features(prior, area, config, schedule, rng)
+        (f_ms, f_pan), some = features_of_draw(prior, area, config, schedule, rng)
         loss = distance = sps_loss(metric, f_ms, f_pan)
         if config.spread:
             spread = sum((spread_loss(some(f)) for f in (f_ms, f_pan)), torch.zeros_like(loss))
@@ -69,11 +69,11 @@ def train_prior(
             _check_rank(rank, step, channels)
     prior.requires_grad_(False).eval()
     if config.network.prior_mask == "standardised":
-        _standardise(prior, [_features(prior, area, config, schedule, rng)[0] for _ in range(_MEASURED)])
+        _standardise(prior, [features_of_draw(prior, area, config, schedule, rng)[0] for _ in range(_MEASURED)])
     return rank
 
 
-def _features(
+def features_of_draw(
     prior: PriorNet | TilePrior, area: TrainingArea, config: TrainConfig, schedule: Schedule, rng: np.random.Generator
 ) -> tuple[tuple[Tensor, Tensor], Callable[[Tensor], Tensor]]:
     """F_ms and F_pan of one draw from the training area, (n, c, g, g) of patches or (b, c, h, w) of tiles; and what
