@@ -1,5 +1,6 @@
 """Samples that are what they say: drawn with equal chances in each stratum, and judged as they were drawn."""
 
+import json
 import math
 
 import geopandas
@@ -10,11 +11,12 @@ import shapely
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyproj import CRS
+from pyproj import CRS, Transformer
 
 from adcdnet.assess.areas import estimate
 from adcdnet.assess.evaluate import evaluate
-from adcdnet.assess.sample import allocate, draw_pixels, places, read_sample, sample
+from adcdnet.assess.sample import allocate, draw_pixels, places, read_sample, sample, write_plots
+from adcdnet.assess.sample_size import expected_error, points_for, smoothed, unknown
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
@@ -369,3 +371,131 @@ def test_sample_and_evaluate_as_commands(call, map_path, tmp_path):
         row = [line.split() for line in out.splitlines() if line.startswith(name)][-1]
         assert row[2:] == [f"{pixels * 0.09:.2f}", f"{error * 0.09:.2f}"]
     assert "a probability sample of 200 points" in out
+
+
+# ---- how many points
+
+
+def test_the_expected_error_by_hand():
+    """Three strata, the third drawn whole: 0.6² · 0.16 / 99 + 0.3² · 0.25 / 49."""
+    pixels, points = np.array([6000, 3000, 1000]), np.array([100, 50, 1000])
+    hits = np.array([0.8, 0.5, 0.9])
+    assert expected_error(points, pixels, hits) == pytest.approx(math.sqrt(0.36 * 0.16 / 99 + 0.09 * 0.25 / 49))
+
+
+def test_the_smallest_number_that_serves_is_taken():
+    """Of one stratum: 0.16 / (n − 1) is at most 0.02² from n = 401 on."""
+    pixels = np.array([10_000])
+    assert points_for(0.02, pixels, np.array([0.8]), lambda n: np.array([n]), 2) == 401
+    assert points_for(0.4, pixels, np.array([0.8]), lambda n: np.array([n]), 2) == 2
+    for error in (0, 0.5, -0.1, float("nan")):
+        with pytest.raises(InputError, match="cannot be aimed at"):
+            points_for(error, pixels, np.array([0.8]), lambda n: np.array([n]), 2)
+
+
+def test_what_is_expected_by_hand():
+    assert smoothed(np.array([0, 9, 30]), np.array([0, 10, 30])).tolist() == [0.5, 10 / 12, 31 / 32]
+    values = np.array([2, 5, 9])
+    assert unknown(values, None).tolist() == [0.8] * 3
+    assert unknown(values, 5) == pytest.approx([0.1, 0.8, 0.1])
+
+
+def test_a_sample_for_an_error_has_it(map_path, tmp_path):
+    """Estimates of many samples of the size that was found scatter by no more than was asked for."""
+    truth, spread = noisy(), []
+    right = (truth == make_map())[make_map() > 0].mean()
+    expected = tmp_path / "evaluation.json"
+    confusion = [[((truth == k) & (make_map() == j)).sum() for j in (2, 5, 9)] + [0] for k in (2, 5, 9)]
+    expected.write_text(
+        json.dumps({"classes": [{"value": v} for v in (2, 5, 9)], "confusion": np.array(confusion).tolist()})
+    )
+    for seed in range(60):
+        file = tmp_path / f"{seed}.gpkg"
+        drawn = sample(map_path, file, error=0.025, expected=expected, seed=seed)
+        n = np.zeros((3, 4, 3), int)
+        for h, name in zip(drawn.stratum, truth_at(drawn, truth), strict=True):
+            n[h, h, TABLE.names.index(name)] += 1
+        spread.append(estimate(n, drawn.pixels).oa.value)
+    assert 100 < len(drawn.x) < 300
+    assert np.mean(spread) == pytest.approx(right, abs=0.01)
+    assert 0.018 < np.std(spread) < 0.028
+
+
+def test_more_points_are_drawn_after_the_first(map_path, tmp_path):
+    first = sample(map_path, tmp_path / "first.gpkg", n=160)
+    names = truth_at(first, noisy())
+    names[5] = None
+    fill(tmp_path / "first.gpkg", names)
+    both = sample(map_path, tmp_path / "both.gpkg", error=0.02, after=tmp_path / "first.gpkg")
+    assert len(both.x) > 200
+    assert np.array_equal(both.x[:160], first.x)
+    points = geopandas.read_file(tmp_path / "both.gpkg", layer="points")
+    assert [None if k is np.nan else k for k in points["class"][:160]] == [None if n is None else n for n in names]
+    assert points["class"][160:].isna().all()
+    assert len(set(zip(both.x, both.y, strict=True))) == len(both.x)
+    # what the first points say of each stratum, and the number that follows
+    row, col = places(first, GRID, "the map")
+    known = np.array([name is not None for name in names])
+    hit = known & (noisy()[row, col] == make_map()[row, col])
+    hits = smoothed(*(np.bincount(first.stratum[these], minlength=3) for these in (hit, known)))
+    counts = np.bincount(both.stratum, minlength=3)
+    assert expected_error(counts, both.pixels, hits) <= 0.02
+    assert expected_error(np.maximum(allocate(both.pixels, len(both.x) - 2), 2), both.pixels, hits) > 0.0199
+    fill(tmp_path / "both.gpkg", truth_at(both, noisy()))
+    assert evaluate(map_path, tmp_path / "both.gpkg").confusion.sum() == len(both.x)
+
+
+def test_points_for_the_area_of_a_class(map_path, tmp_path):
+    """Water is three hundredths of the map: 0.1 of the meadow may be water, which decides how many points it takes."""
+    drawn = sample(map_path, tmp_path / "points.gpkg", error=0.02, of=9)
+    counts, hits = np.bincount(drawn.stratum, minlength=3), unknown(np.array([2, 5, 9]), 9)
+    assert expected_error(counts, drawn.pixels, hits) <= 0.02
+    assert expected_error(allocate(drawn.pixels, len(drawn.x) - 3), drawn.pixels, hits) > 0.0195
+    with pytest.raises(InputError, match="the map has no pixel of the value 7"):
+        sample(map_path, tmp_path / "none.gpkg", error=0.02, of=7)
+
+
+def test_pure_points_lie_in_ground_of_one_class(tmp_path):
+    values = np.full(GRID.shape, 2, np.uint8)
+    values[10:25, 5:30] = 5
+    values[40, 40] = 5  # nothing around it is of its class
+    write_raster(tmp_path / "map.tif", values, GRID, classes=TABLE)
+    drawn = sample(tmp_path / "map.tif", tmp_path / "points.gpkg", n=200, pure=True)
+    row, col = places(drawn, GRID, "the map")
+    for r, c in zip(row, col, strict=True):
+        assert len(np.unique(values[max(r - 1, 0) : r + 2, max(c - 1, 0) : c + 2])) == 1
+    assert drawn.pixels[1] == 13 * 23
+
+
+def test_plots_for_collect_earth_online_lie_where_the_points_do(map_path, tmp_path):
+    drawn = sample(map_path, tmp_path / "points.gpkg", n=120)
+    write_plots(drawn, tmp_path / "plots.csv")
+    head, first, *rest = (tmp_path / "plots.csv").read_text().splitlines()
+    assert (head, len(rest)) == ("LON,LAT,PLOTID", 119)
+    lon, lat, number = map(float, first.split(","))
+    x, y = Transformer.from_crs("EPSG:4326", "EPSG:32617", always_xy=True).transform(lon, lat)
+    assert (x, y) == pytest.approx((drawn.x[0], drawn.y[0]), abs=0.05)
+    assert number == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "a number of points or a standard error is needed"),
+        ({"n": 100, "error": 0.1}, "one of the two"),
+        ({"error": 0.05, "of": 2, "stratified": False}, "planned for by strata"),
+        ({"error": 0.05, "expected": "map.tif"}, "is not what `adcdnet evaluate --json` writes"),
+        ({"n": 200, "after": "map.tif"}, "is no sample that `adcdnet sample` drew"),
+        ({"n": 200, "after": "empty.gpkg"}, "has no class at any point"),
+        ({"n": 200, "after": "filled.gpkg", "pure": True}, "was drawn from another map than .*, or in another way"),
+    ],
+)
+def test_plans_that_cannot_be(map_path, tmp_path, options, message):
+    sample(map_path, tmp_path / "empty.gpkg", n=120)
+    filled = sample(map_path, tmp_path / "filled.gpkg", n=120)
+    fill(tmp_path / "filled.gpkg", truth_at(filled, noisy()))
+    options = {key: tmp_path / value if isinstance(value, str) else value for key, value in options.items()}
+    with pytest.raises(InputError, match=message) as caught:
+        sample(map_path, tmp_path / "out.gpkg", **options)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out.gpkg").exists()
