@@ -18,6 +18,7 @@ import typer
 from adcdnet.cli.align import align_command
 from adcdnet.cli.benchmark import benchmark_command
 from adcdnet.cli.check import check_command
+from adcdnet.cli.compare import compare_command
 from adcdnet.cli.console import err
 from adcdnet.cli.demo import demo_command
 from adcdnet.cli.doctor import doctor_command
@@ -42,6 +43,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {  # in the order of their use, whic
     "predict": predict_command,
     "sample": sample_command,
     "evaluate": evaluate_command,
+    "compare": compare_command,
     "explain": explain_command,
     "report": report_command,
     "benchmark": benchmark_command,
