@@ -39,6 +39,12 @@ NAMES = {  # names of MS in order, of PAN in order, of the mask; and the name of
         None,
         TILE,
     ),
+    "sentinel-2 bare": (
+        [f"S2A_32UNC/{band}.tif" for band in ("B05", "B06", "B07", "B8A", "B11", "B12")],
+        [f"S2A_32UNC/{band}.tif" for band in ("B02", "B03", "B04", "B08")],
+        "S2A_32UNC/SCL.tif",
+        "S2A_32UNC",
+    ),
     "spot": (
         ["VOL/IMG_SPOT6_MS_001_A/IMG_SPOT6_MS_201701211409016_ORT_C0000000062690_R1C1.TIF"],
         ["VOL/IMG_SPOT6_P_001_A/IMG_SPOT6_P_201701211409011_ORT_C0000000062690_R1C1.TIF"],
@@ -130,6 +136,17 @@ def test_masks_of_agencies_hide_clouds_only(tmp_path):
     assert (sentinel.files.mask_values, sentinel.hidden) == ((0, 3, 8, 9, 10, 11), 0)
 
 
+def test_other_files_of_a_delivery_are_not_named(tmp_path):
+    ms, pan, mask, _ = NAMES["landsat 8"]
+    others = [ms[0].replace("_B2", f"_{word}") for word in ("B1", "B9", "B10", "B11", "QA_RADSAT", "SAA")]
+    for file in (*ms, *others, mask):
+        put(tmp_path, file, values=VALUES * 0 + 64 if file == mask else None)
+    put(tmp_path, pan[0], fine=True)
+    found = find_scenes(tmp_path)
+    assert found.scenes[0].files.files() == [tmp_path / file for file in (*ms, *pan, mask)]
+    assert (len(found.scenes), found.notes) == (1, ())
+
+
 def test_what_is_written_is_what_is_read(call, tmp_path):
     put_pair(tmp_path / "in" / "valley")
     put(tmp_path, "in/valley/labels.tif", values=VALUES % 2 + 1)
@@ -209,6 +226,15 @@ def test_labels_by_stem_before_labels_of_the_folder(tmp_path):
     assert a.remarks == ("other labels there: labels.tif, training.tif",)
 
 
+def test_labels_of_the_folder_itself_serve_pairs_that_have_none(tmp_path):
+    put_pair(tmp_path / "a"), put_pair(tmp_path / "b" / "c")
+    for name in ("labels.tif", "b/c/labels.tif"):
+        put(tmp_path, name, values=VALUES % 2 + 1)
+    a, b = find_scenes(tmp_path).scenes
+    assert (a.files.labels, b.files.labels) == (tmp_path / "labels.tif", tmp_path / "b" / "c" / "labels.tif")
+    assert (a.remarks, b.remarks) == ((), ())
+
+
 def test_labels_of_names_of_ones_own(tmp_path):
     put_pair(tmp_path)
     for name in ("labels.tif", "Field work 2.tif"):
@@ -238,3 +264,12 @@ def test_copies_and_hidden_files_are_no_images(tmp_path):
     found = find_scenes(tmp_path)
     assert len(found.scenes) == 1
     assert found.notes == ("pan_on_ms.tif: named as one image of a pair, without the other",)
+
+
+@pytest.mark.real
+def test_real_folders(real_data):
+    for folder, pairs, labelled in (("harz_s2_x4", 2, 2), ("landsat7_pairs", 3, 0), ("spacenet6_pairs", 3, 0)):
+        found = find_scenes(real_data / folder)
+        assert (len(found.scenes), found.refused, found.notes) == (pairs, (), ())
+        assert sum(scene.files.labels is not None for scene in found.scenes) == labelled
+        assert all(scene.files.classes for scene in found.scenes if scene.files.labels)

@@ -78,7 +78,7 @@ PRODUCTS = (
     ),
     Product(
         "Sentinel-2, a file a band",
-        _IN + r"(?P<id>(?:[^/]+_)?)IMAGE" + _END,
+        _IN + r"(?P<id>(?:[^/]*T\d\d[A-Z]{3}_(?:\d{8}T\d{6}_)?)?)IMAGE" + _END,  # of a tile, or bare names of bands
         ms=_RED_EDGE,
         pan=_VISIBLE,
         mask="SCL",
@@ -163,7 +163,7 @@ def find_scenes(folder: Path | str, *, labels: Sequence[str] = (), column: str |
     """The pairs in a folder and below, each opened once, by name.
 
     labels: names of label files, * for any text, in the place of labels.*, polygons.*, training.* and ..._labels.*;
-    they lie in a folder of the pair. column: of polygon files, that holds the class.
+    they lie in a folder of the pair or, for all pairs, in `folder` itself. column: of polygon files, for the class.
     Raises InputError where nothing is found, in one line that says what was looked for.
     """
     folder = Path(folder)
@@ -263,9 +263,9 @@ def _opened(
                 )
         images[image] = tuple(folder / places[place][0] for place in sorted(places))
     near = _beside(there, pair)
-    of_labels = _labels_of(near, pair, labels)
-    tables = [file for file in near if PurePosixPath(file).name == "classes.csv"]
-    tables += [file for file in there if file == "classes.csv"]
+    above = [file for file in there if "/" not in file]  # what serves all pairs lies in the folder itself
+    of_labels = _labels_of(near, pair, labels) or _labels_of(above, pair, labels)
+    tables = [file for file in (*near, *above) if PurePosixPath(file).name == "classes.csv"]
     product = pair.product
     files = SceneFiles(
         name=name,
