@@ -14,6 +14,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from hypothesis import settings
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from torch import nn
@@ -33,6 +34,8 @@ from adcdnet.nn.architecture import Layout
 from adcdnet.nn.prior import PriorNet
 from adcdnet.split import blocks
 from adcdnet.training.run import train
+
+settings.register_profile("long", max_examples=2000, deadline=None)  # pytest --hypothesis-profile long
 
 ROOT = Path(__file__).parents[1]
 UTM = "EPSG:32633"

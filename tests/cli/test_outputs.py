@@ -10,6 +10,7 @@ import pytest
 
 MADE = {  # commands that write a file, as far as the option under test
     "check": ("--ms", "ms.tif", "--pan", "pan.tif"),
+    "scenes": (".",),
     "align": ("--ms", "ms.tif", "--pan", "pan.tif"),
     "predict": ("run", "--ms", "ms.tif", "--pan", "pan.tif"),
     "sample": ("--map", "map.tif", "--n", "9"),
@@ -25,6 +26,7 @@ MADE = {  # commands that write a file, as far as the option under test
     ("command", "options"),
     [
         ("check", ("--json",)),
+        ("scenes", ("--out",)),
         ("align", ("--out",)),
         ("predict", ("--out",)),
         ("predict", ("--out", "map.tif", "--probabilities")),

@@ -58,6 +58,7 @@ def test_commands_without_a_network_never_load_pytorch(tmp_path, labelled_pair, 
     pair = "--ms", labelled_pair.ms, "--pan", labelled_pair.pan
     map_ = write_tif("map.tif", labelled_pair.truth)
     for words in (
+        ("scenes", labelled_pair.ms.parent, "--out", tmp_path / "scenes.toml"),
         ("check", *pair, "--labels", labelled_pair.labels),
         ("align", *pair, "--out", tmp_path / "aligned.tif"),
         ("evaluate", "--map", map_, "--labels", labelled_pair.labels),

@@ -11,7 +11,7 @@ from adcdnet.config import TrainConfig
 from adcdnet.demo.simulate import simulate
 from adcdnet.errors import InputError
 from adcdnet.geo import alignment
-from adcdnet.geo.alignment import align, fix_shift, measured_shift, note_shift
+from adcdnet.geo.alignment import align, contrast_left, fix_shift, measured_shift, note_shift
 from adcdnet.geo.registration import measure
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.journal import fingerprint
@@ -142,8 +142,9 @@ def test_another_coordinate_system(ground, pair, write_tif, tmp_path, resample):
             assert dataset.read_masks(1).mean() > 250
 
 
-def test_the_result_does_not_depend_on_tiles(pair, tmp_path, monkeypatch):
-    ms, pan = pair(4, pixel=PIXEL / 3.7)
+@pytest.mark.parametrize("pixel", [PIXEL / 3.7, PIXEL / 4 * 0.95])  # the second where GDAL begins to widen kernels
+def test_the_result_does_not_depend_on_tiles(pair, tmp_path, monkeypatch, pixel):
+    ms, pan = pair(4, pixel=pixel)
     copies = []
     for tile in (1000, 61):
         monkeypatch.setattr(alignment, "_TILE", tile)
@@ -151,6 +152,52 @@ def test_the_result_does_not_depend_on_tiles(pair, tmp_path, monkeypatch):
         copies.append(contents(tmp_path / "out.tif"))
     assert np.array_equal(np.isnan(copies[0]), np.isnan(copies[1]))
     assert np.nan_to_num(copies[0]) == pytest.approx(np.nan_to_num(copies[1]), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("phase", "scale", "left"),
+    [
+        (0.0, 1.0, 1.0),
+        (0.5, 1.0, 5 * 2**0.5 / 8),  # weights −1 9 9 −1, in sixteenths
+        (0.25, 1.0, (0.890625**2 + 0.296875**2) ** 0.5),  # −0.0703125 0.8671875 0.2265625 −0.0234375
+        (-0.75, 1.0, (0.890625**2 + 0.296875**2) ** 0.5),
+        (0.5, 0.95, 5 * 2**0.5 / 8),  # not yet wider
+        (0.0, 0.5, 0.5),  # −1 0 9 16 9 0 −1, in thirty-seconds: neighbours at odd distance cancel out
+    ],
+)
+def test_what_cubic_convolution_leaves_of_a_wave_of_four_pixels(phase, scale, left):
+    assert contrast_left(np.array([phase]), scale) == pytest.approx([left])
+
+
+@pytest.mark.parametrize("pixel", [14.25, 15.1, 13.0])  # of PAN, where 15 m are needed
+def test_the_contrast_that_is_told_is_that_of_the_copy(write_tif, tmp_path, pixel):
+    n = int(30 * 200 / pixel)
+    wave = np.cos(np.pi / 2 * np.arange(n))
+    pan = (100 * wave + 0 * wave[:, None]).astype(np.float32)
+    ms, pan = write_tif("ms.tif", np.ones((200, 200), np.float32), pixel=30.0), write_tif("pan.tif", pan, pixel=pixel)
+    found = align(ms, pan, out=tmp_path / "out.tif")
+    copy, at = contents(tmp_path / "out.tif")[0, 200], (np.arange(400) + 0.5) * 15 / pixel - 0.5
+    there = np.isfinite(copy)
+    amplitude = np.abs(2 * np.mean((copy * np.exp(-0.5j * np.pi * at))[there])) / 100
+    assert found.contrast == pytest.approx(amplitude, abs=0.004)
+    assert found.notes == ()
+
+
+def test_rows_and_columns_count_alike_in_the_contrast(pair, tmp_path):
+    found = align(*pair(), out=tmp_path / "out.tif", shift=(0.5, 1))
+    assert found.contrast == pytest.approx((5 * 2**0.5 / 8 + 1) / 2)
+
+
+def test_where_no_copy_is_needed_that_is_said(call, pair, tmp_path):
+    ms, pan = pair(2, corner=(CORNER[0] + PIXEL / 4, CORNER[1] - PIXEL / 4))
+    code, out, err = call("align", "--ms", ms, "--pan", pan, "--out", tmp_path / "out.tif")
+    assert code == 0
+    assert "details 4 PAN pixels wide keep 88% of their contrast; half a pixel off all over would leave 88%" in out
+    assert err.endswith(
+        "PAN pixels lie 0.50 rows and 0.50 columns off the MS edges, but MS and PAN fit as they are: `train` and "
+        "`predict` take both without a copy\n"
+    )
+    assert "without a copy" not in " ".join(align(ms, pan, out=tmp_path / "out.tif", shift=(0.2, 0)).notes)
 
 
 def test_what_the_source_does_not_know_stays_unknown(ground, write_tif, tmp_path):

@@ -37,6 +37,12 @@ def test_tables_of_spreadsheets_are_read(tmp_path, text, encoding):
     assert table == ClassTable((1, 2), ("Wälder", "Seen"), ("#00ff00", PALETTE[1]))
 
 
+def test_a_workbook_is_to_be_saved_as_text(tmp_path):
+    (tmp_path / "classes.xlsx").write_bytes(b"PK\x03\x04" + bytes(9))
+    with pytest.raises(InputError, match=r"classes\.xlsx cannot be read: it is a workbook, not text; save it as CSV$"):
+        ClassTable.read(tmp_path / "classes.xlsx")
+
+
 @pytest.mark.parametrize("codes", [(112, 231, 312), (0, 1, 2), (-1, 4, 5)])
 def test_values_that_no_map_can_hold_are_codes_of_classes_from_one_on(tmp_path, codes):
     table = read(tmp_path, "value,name\n" + "".join(f"{code},class {code}\n" for code in reversed(codes)))

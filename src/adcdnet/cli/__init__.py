@@ -27,6 +27,7 @@ from adcdnet.cli.explain import explain_command
 from adcdnet.cli.predict import predict_command
 from adcdnet.cli.report import report_command
 from adcdnet.cli.sample import sample_command
+from adcdnet.cli.scenes import scenes_command
 from adcdnet.cli.train import train_command
 from adcdnet.errors import InputError
 
@@ -37,6 +38,7 @@ app = typer.Typer(
     help="Land-cover maps from a multispectral (MS) and a panchromatic (PAN) image, each at its own resolution.",
 )
 _COMMANDS: dict[str, Callable[..., None]] = {  # in the order of their use, which is that of --help
+    "scenes": scenes_command,
     "check": check_command,
     "align": align_command,
     "train": train_command,

@@ -24,7 +24,9 @@ def align_command(
 
     Example: adcdnet align --ms ms.tif --pan pan.tif --shift auto --out pan_on_ms.tif
     """
-    from adcdnet.geo.alignment import align
+    import numpy as np
+
+    from adcdnet.geo.alignment import align, contrast_left
 
     copy = align(ms, pan, out=out, resample=resample, shift=_shift(shift))
     say(copy.notes)
@@ -35,6 +37,12 @@ def align_command(
         )
     height, width = copy.grid.shape
     out_console.print(f"{out}: {height}×{width} pixels by cubic convolution, ratio {copy.ratio}", markup=False)
+    name = resample.upper()
+    half = float(contrast_left(np.array(0.5)))
+    out_console.print(
+        f"details 4 {name} pixels wide keep {copy.contrast:.0%} of their contrast; half a pixel off all over would "
+        f"leave {half:.0%}, but `train` and `predict` take that without a copy"
+    )
     pair = (ms, out) if resample == "pan" else (out, pan)
     out_console.print(f"use it with --ms {pair[0]} --pan {pair[1]}", markup=False)
 

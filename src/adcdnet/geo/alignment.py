@@ -21,7 +21,7 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import reproject, transform, transform_bounds
 
 from adcdnet.errors import InputError
-from adcdnet.geo.grid import MAX_RATIO, Grid, Window, tiles
+from adcdnet.geo.grid import MAX_RATIO, Grid, Window, match, phase_words, tiles
 from adcdnet.geo.image import Image
 from adcdnet.geo.raster_writer import RasterWriter
 from adcdnet.geo.registration import Registration, measure
@@ -30,20 +30,42 @@ from adcdnet.geo.scene import Scene, place
 TOO_UNSURE = 0.5  # PAN pixels: a correction whose 95 % interval reaches further on either side is not applied
 _TILE = 512  # pixels of the resampled copy at once
 _KERNEL = 4  # pixels on every side that a cubic kernel may want, at the coarser of both resolutions
+_WIDENED = 0.95  # new pixels per pixel: below, GDAL's kernels grow
 _PLANE = "EPSG:3857"  # any one system, for two images that have none
 
 Resampled = Literal["pan", "ms"]
 
 
 class Aligned(NamedTuple):
-    """What `align` wrote. shift: the correction applied; measured: where it comes from, None for one that was given."""
+    """What `align` wrote. shift: the correction applied; measured: where it comes from, None for one that was given.
+
+    contrast: the share that resampling leaves of the contrast of details 4 pixels wide, see `contrast_left`.
+    """
 
     path: Path
     grid: Grid
     ratio: int
     shift: tuple[float, float]
     measured: Registration | None
+    contrast: float
     notes: tuple[str, ...]
+
+
+def contrast_left(phase: NDArray[np.float64], scale: float = 1.0) -> NDArray[np.float64]:
+    """The share that cubic convolution leaves of the contrast of a wave 4 pixels long (a quarter cycle a pixel).
+
+    phase: how far beyond the middle of a pixel the wave is asked for, in pixels; scale: new pixels per pixel, which
+    GDAL widens the kernel for where it is below 0.95.
+    """
+    wide = 1 / scale if scale < _WIDENED else 1.0
+    reach = math.ceil(2 * wide)
+    at = np.arange(-reach, reach + 1)
+    away = np.abs(at - (phase % 1)[..., None]) / wide
+    near = (1.5 * away - 2.5) * away**2 + 1
+    far = ((-0.5 * away + 2.5) * away - 4) * away + 2
+    weights = np.where(away < 1, near, np.where(away < 2, far, 0.0))
+    left: NDArray[np.float64] = np.abs((weights * np.exp(0.5j * np.pi * at)).sum(-1) / weights.sum(-1))
+    return left
 
 
 def measured_shift(read: Callable[..., Any], grid: Grid, *, phase: tuple[float, float] = (0.0, 0.0)) -> Registration:
@@ -117,8 +139,11 @@ def align(
         if not math.isfinite(row + col):
             raise InputError(f"shift is {row}, {col}; two finite numbers are needed, in pixels of the finer grid")
         pair.write(out, row, col)
+        contrast = pair.contrast(row, col)
     notes = (*ms_image.notes, *pan_image.notes, *notes, *(_drift_note(measured) if measured else ()))
-    return Aligned(out, pair.target, pair.ratio, (row, col), measured, notes)
+    if row == col == 0:
+        notes += _needless_note(ms_grid, pan_grid)
+    return Aligned(out, pair.target, pair.ratio, (row, col), measured, contrast, notes)
 
 
 def _drift_note(shift: Registration) -> tuple[str, ...]:
@@ -128,6 +153,16 @@ def _drift_note(shift: Registration) -> tuple[str, ...]:
         f"the correction changes by up to {shift.largest_drift:.1f} PAN pixels from the middle of the scene to its "
         "corners, which no single shift can mend",
     )
+
+
+def _needless_note(ms: Grid, pan: Grid) -> tuple[str, ...]:
+    """Where the originals can be used as they are, which costs nothing."""
+    try:
+        matched = match(ms, pan, any_phase=True)
+    except InputError:  # what `align` is for
+        return ()
+    off = f"PAN pixels lie {phase_words(matched.phase)} off the MS edges, but " if any(matched.phase) else ""
+    return (f"{off}MS and PAN fit as they are: `train` and `predict` take both without a copy",)
 
 
 class _Pair:
@@ -171,6 +206,7 @@ class _Pair:
             )
         self.coarse = whole.crop(self.window)
         self.target = self.coarse.refine(self.ratio) if resample == "pan" else self.coarse
+        self.scales = _scales(self.target, self.source)
 
     def read(self, window: Window) -> tuple[Any, Any, Any, Any]:
         """ms, pan and their masks in a window of the coarse grid, the moved image without any shift."""
@@ -208,14 +244,26 @@ class _Pair:
                     "empty: give a smaller --shift, and check its nodata value"
                 )
 
-    def _resample(self, window: Window, row: float, col: float) -> NDArray[np.float32]:
-        """(bands, h, w) of a window of the target, nan where the source says nothing."""
+    def contrast(self, row: float, col: float) -> float:
+        """As `contrast_left`, the mean over the pixels of a row and of a column in the middle of the copy."""
+        asked = self._asked(row, col)
+        middles = [np.arange(n) + 0.5 for n in asked.shape]
+        rows, _ = _on(self.source, asked, middles[0], np.full(asked.height, asked.width / 2))
+        _, cols = _on(self.source, asked, np.full(asked.width, asked.height / 2), middles[1])
+        left = (contrast_left(at - 0.5, scale) for at, scale in zip((rows, cols), self.scales, strict=True))
+        return float(np.mean([along.mean() for along in left]))
+
+    def _asked(self, row: float, col: float) -> Grid:
+        """Where in the source a copy's pixels come from, PAN corrected by (row, col)."""
         if self.resample == "pan":  # the corrected image shows at a place what the file has `row`, `col` before it
             row, col = -row, -col
         else:  # to move PAN is to move MS the other way
             row, col = row / self.ratio, col / self.ratio
-        here = self.target.crop(window)
-        here = replace(here, transform=here.transform @ Affine.translation(col, row))
+        return replace(self.target, transform=self.target.transform @ Affine.translation(col, row))
+
+    def _resample(self, window: Window, row: float, col: float) -> NDArray[np.float32]:
+        """(bands, h, w) of a window of the target, nan where the source says nothing."""
+        here = self._asked(row, col).crop(window)
         resampled = np.full((len(self.moved.bands), *here.shape), np.nan, np.float32)
         needed = _covered(here, self.source)
         if needed.height <= 0 or needed.width <= 0:
@@ -233,6 +281,8 @@ class _Pair:
             dst_nodata=math.nan,
             resampling=Resampling.cubic,
             tolerance=0,  # exact, so that the result does not depend on where tiles end
+            XSCALE=repr(self.scales[1]),  # which GDAL otherwise guesses, for each tile anew
+            YSCALE=repr(self.scales[0]),
         )
         return resampled
 
@@ -249,6 +299,21 @@ def _pixels_across(grid: Grid, other: Grid) -> float:
     x, y = _transformed(other, grid, *zip(*corners, strict=True))
     area = abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0]))
     return math.sqrt(abs(grid.transform.determinant) / area)
+
+
+def _scales(grid: Grid, source: Grid) -> tuple[float, float]:
+    """How many pixels of `grid` lie along one row's height and one column's width of `source`, in its middle."""
+    row, col = grid.height / 2, grid.width / 2
+    rows, cols = _on(source, grid, np.array([row, row, row + 1]), np.array([col, col + 1, col]))
+    per_row, per_col = (math.hypot(along[1] - along[0], along[2] - along[0]) for along in (rows, cols))
+    return round(1 / per_row, 6), round(1 / per_col, 6)  # equal pixels give equal figures, whatever their size
+
+
+def _on(source: Grid, grid: Grid, rows: NDArray[Any], cols: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rows and columns of `source` at those of `grid`; whole numbers are edges of pixels."""
+    t, back = grid.transform, ~source.transform
+    x, y = map(np.asarray, _transformed(grid, source, t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f))
+    return back.d * x + back.e * y + back.f, back.a * x + back.b * y + back.c
 
 
 def _transformed(source: Grid, target: Grid, x: Any, y: Any) -> tuple[list[float], list[float]]:

@@ -130,6 +130,8 @@ def read_table(path: Path) -> list[dict[str, str]]:
     Names of columns in small letters, cells without blanks around them. OSError, UnicodeError, csv.Error.
     """
     content = path.read_bytes()
+    if content.startswith(b"PK\x03\x04"):
+        raise csv.Error("it is a workbook, not text; save it as CSV")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = content.decode("utf-16")
     else:

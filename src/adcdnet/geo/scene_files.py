@@ -19,14 +19,17 @@ split = "split.tif"                  # or as this raster says, values as in a ru
 
 from __future__ import annotations
 
+import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adcdnet.errors import InputError, one_line
+from adcdnet.files import write_whole
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.labels import Labels, read_labels
@@ -119,6 +122,33 @@ def read_scenes(path: Path | str, *, labelled: bool = True) -> list[SceneFiles]:
             f"scenes {path} names {names or 'no scene'}; at least one is needed, each by a name of its own"
         )
     return scenes
+
+
+def write_scenes(path: Path | str, scenes: Iterable[tuple[SceneFiles, Sequence[str]]]) -> None:
+    """Write scenes.toml, each scene with remarks above it, as comments. Paths become relative to the file.
+
+    Raises InputError where the file cannot be written.
+    """
+    path = Path(path)
+    folder = path.resolve().parent
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, Path):
+            return _relative(value, folder)
+        return [placed(one) for one in value] if isinstance(value, tuple) else value
+
+    parts = []
+    for scene, remarks in scenes:
+        given = {name: placed(value) for name, value in scene if value not in (None, (), "")}
+        parts.append("".join(f"# {remark}\n" for remark in remarks) + f"[[scene]]\n{tomli_w.dumps(given)}")
+    write_whole(path, "\n".join(parts).encode())
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(path.resolve(), folder)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return path.resolve().as_posix()
 
 
 def _absolute(scene: SceneFiles, folder: Path, classes: Path | None) -> SceneFiles:
