@@ -23,7 +23,7 @@ from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.pixel_area import PixelArea, pixel_area
-from adcdnet.geo.raster import read_classes, read_map
+from adcdnet.geo.raster import read_classes, read_map, same_crs
 from adcdnet.geo.raster_writer import write_raster
 
 ARROW = " → "
@@ -66,7 +66,7 @@ def compare(first: Path | str, second: Path | str, out: Path | str, *, sample: P
     """
     before, grid = read_map(first)
     after, other = read_map(second)
-    if (grid.shape, grid.transform, grid.crs) != (other.shape, other.transform, other.crs):
+    if (grid.shape, grid.transform, grid.crs) != (other.shape, other.transform, same_crs(other.crs, grid.crs)):
         raise InputError(
             f"{first} and {second} do not lie on each other: {_place(grid)} against {_place(other)}; predict both "
             "from images on one grid, or warp one, e.g. with gdalwarp -r near"
