@@ -47,7 +47,9 @@ def scenes_command(
         say(f"{files.name}: {remark}" for remark in scene.remarks if files.labels or "left out" in remark)
         hidden = f"{scene.hidden:.0%}" if files.mask else "–"
         counts = *map(str, scene.bands), str(scene.ratio)
-        rows.append((files.name, scene.product, *counts, hidden, files.labels.name if files.labels else "none"))
+        rows.append(
+            (files.name, scene.product, *counts, hidden, ", ".join(path.name for path in files.label_files) or "none")
+        )
     print_table(rows)
     without = sum(scene.files.labels is None for scene in found.scenes)
     if 0 < without < len(found.scenes):

@@ -58,7 +58,12 @@ class SceneFiles(BaseModel):
     def files(self) -> list[Path]:
         """All files that say what the scene is."""
         masks = () if self.mask is None else (self.mask,)
-        return [*_several(self.ms), *_several(self.pan), *_several(self.labels or ()), *masks]
+        return [*_several(self.ms), *_several(self.pan), *self.label_files, *masks]
+
+    @property
+    def label_files(self) -> tuple[Path, ...]:
+        """Those of the labels; none where there are no labels."""
+        return _several(self.labels or ())
 
     def open(self, *, ms_bands: Sequence[str] | None = None, pan_bands: Sequence[str] | None = None) -> Scene:
         """Both images, open for reading; arguments as of `Scene.open`. Raises InputError."""
@@ -78,7 +83,7 @@ class SceneFiles(BaseModel):
             raise InputError(f'scene {self.name!r} names no labels; add labels = "..." to it')
         table = None if self.classes is None else ClassTable.read(self.classes)
         return read_labels(
-            _several(self.labels),
+            self.label_files,
             grid,
             classes=table,
             column=self.column,
