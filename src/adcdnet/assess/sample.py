@@ -7,9 +7,6 @@ so that whoever fills in the column is not told what the map says.
 
 from __future__ import annotations
 
-import os
-import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +27,7 @@ from adcdnet.geo.class_lookup import look_up
 from adcdnet.geo.classes import tidy
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.raster import read_classes, read_map, same_crs
+from adcdnet.geo.shapes import write_layers
 
 MIN_PER_CLASS = 50  # Olofsson et al. 2014 advise 50 to 100 points for each rare class
 _FEWEST = 2  # points that a standard error needs
@@ -79,8 +77,6 @@ def sample(
     somebody's work may be in it.
     """
     out = Path(out)
-    if out.suffix.lower() != ".gpkg":
-        raise InputError(f"{out} is no GeoPackage by its name, which alone holds points and design; name a file .gpkg")
     if out.exists():
         raise InputError(f"{out} exists, and classes may have been filled in; name another file, or remove this one")
     if (n is None) == (error is None):
@@ -230,19 +226,7 @@ def _write(drawn: Sample, keys: Sequence[str | None], out: Path) -> None:
             "stratum_pixels": drawn.pixels[drawn.stratum],
         }
     )
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
-            part = Path(folder) / out.name
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "'crs' was not provided")  # the map has none
-                pyogrio.write_dataframe(points, part, layer="points", driver="GPKG")
-            pyogrio.write_dataframe(design, part, layer=_DESIGN, driver="GPKG")
-            os.replace(part, out)
-    except (OSError, DataSourceError, DataLayerError) as error:
-        reason = (
-            os.strerror(error.errno) if isinstance(error, OSError) and error.errno else " ".join(str(error).split())
-        )
-        raise InputError(f"{out} cannot be written: {reason}") from error
+    write_layers(out, {"points": points, _DESIGN: design})
 
 
 def write_plots(drawn: Sample, out: Path | str) -> None:

@@ -22,16 +22,20 @@ from adcdnet.cli.console import (
     PanBandsOption,
     PanFilesOption,
     bands_of,
+    file_to_write,
     mask_rule,
     out_console,
     print_table,
     refuse_overwriting,
     say,
 )
+from adcdnet.errors import InputError
 
 if TYPE_CHECKING:
     from adcdnet.assess.check import CheckReport, ImageFacts
     from adcdnet.geo.registration import Registration
+
+_SHOWN = 20  # suspected labels
 
 
 def check_command(
@@ -47,12 +51,28 @@ def check_command(
     mask_bits: MaskBitsOption = None,
     ms_bands: MsBandsOption = None,
     pan_bands: PanBandsOption = None,
+    run: Annotated[
+        Path | None, typer.Option(help="A run of several folds, alone: which of its labels are likely wrong?")
+    ] = None,
+    scene: Annotated[
+        str | None, typer.Option(help="With --run: which scene of a run that was trained on several.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=file_to_write, help="With --run: GeoPackage to write suspected labels to.")
+    ] = None,
     json_path: JsonOption = None,
 ) -> None:
     """Tell whether these images can be used together: their contents, their alignment, and what to fix.
 
     Example: adcdnet check --ms ms.tif --pan pan.tif --labels polygons.gpkg
     """
+    if run is not None:
+        if ms or pan or labels or mask:
+            raise typer.BadParameter("a run names its own images and labels; leave these out", param_hint="--run")
+        _check_labels(run, scene, out, json_path)
+        return
+    if scene is not None or out is not None:
+        raise typer.BadParameter("it belongs to --run", param_hint="--scene" if scene is not None else "--out")
     from adcdnet.assess.check import check
     from adcdnet.files import as_json, write_whole
     from adcdnet.geo.classes import ClassTable
@@ -80,6 +100,49 @@ def check_command(
     print_report(report)
     if report.verdict == "cannot be used":
         raise typer.Exit(1)
+
+
+def _check_labels(run: Path, name: str | None, out: Path | None, json_path: Path | None) -> None:
+    """Which labels of a run are likely wrong."""
+    from dataclasses import asdict
+
+    from adcdnet.assess.suspects import suspect, write_suspects
+    from adcdnet.files import as_json, write_whole
+    from adcdnet.geo.labels import read_labels
+    from adcdnet.geo.raster import RasterReader
+    from adcdnet.report.sources import read_run
+
+    files = read_run(run, {}, name)
+    answers = files.held_out[1]
+    if not answers.exists() or not files.labels:
+        why = "its labels are gone" if answers.exists() else "it was trained with one split; train with --folds 5"
+        raise InputError(f"{run} has no answers to labels that were held out: {why}")
+    refuse_overwriting(out, files.labels)
+    classes = files.model.classes
+    with files.open() as scene, RasterReader(answers) as probabilities:
+        grid = scene.grid_of(files.model.grid)
+        labels = read_labels(files.labels, grid, classes=classes, **files.reading)
+        found = suspect(labels, probabilities.read(probabilities.grid.window))
+    if out is not None:
+        write_suspects(found, classes, grid, out)
+    if json_path is not None:
+        named = ({"label": classes.names[one.label], "likely": classes.names[one.likely]} for one in found.ranked)
+        listed = [{**asdict(one), **names} for one, names in zip(found.ranked, named, strict=True)]
+        write_whole(json_path, as_json({"judged": found.judged, "suspects": listed}))
+    what = "patches" if found.of_patches else "polygons"
+    rows: list[tuple[str, ...]] = [
+        ("label", "likely", "pixels", "surely other", "advantage", "at row, column", "polygon")
+    ]
+    for one in found.ranked[:_SHOWN]:
+        sure = f"{one.confident:.0%}", f"{one.advantage:+.2f}"
+        place = f"{one.row}, {one.col}", "–" if found.of_patches else str(one.number + 1)
+        rows.append((classes.names[one.label], classes.names[one.likely], str(one.pixels), *sure, *place))
+    if found.ranked:
+        print_table(rows)
+    more = f", the likeliest {_SHOWN} shown" if len(found.ranked) > _SHOWN else ""
+    out_console.print(f"{len(found.ranked)} of {found.judged} {what} are likely labelled wrong{more}", markup=False)
+    if out is not None:
+        out_console.print(f"suspects: {out}   look at each before you change it", markup=False)
 
 
 def print_report(report: CheckReport) -> None:

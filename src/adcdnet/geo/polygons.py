@@ -12,6 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 from rasterio.features import rasterize
+from rasterio.features import shapes as shapes_of
 
 from adcdnet.errors import InputError
 from adcdnet.geo.class_lookup import listed, look_up
@@ -105,6 +106,14 @@ def _by_centres(
         )
     index = np.where((shape_at >= 0) & (claims == 1), class_of.astype(np.int16)[shape_at], np.int16(-1))
     return Covered(index, shape_at, int((claims > 1).sum())), notes
+
+
+def outlines(numbers: NDArray[np.int32], grid: Grid) -> dict[int, Any]:
+    """The shape of the pixels (h, w) of each number, along their edges; −1 is none."""
+    parts: dict[int, list[Any]] = {}
+    for outline, number in shapes_of(numbers, mask=numbers >= 0, transform=grid.transform):
+        parts.setdefault(int(number), []).append(shapely.geometry.shape(outline))
+    return {number: shapely.union_all(own) for number, own in parts.items()}
 
 
 def _claim(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
+import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,25 @@ def read_shapes(path: Path, layer: str | None, crs: str | None) -> tuple[geopand
     if frame.crs is not None and frame.crs.name.lower().startswith("undefined"):  # what a GeoPackage says for none
         frame = frame.set_crs(None, allow_override=True)
     return frame, notes
+
+
+def write_layers(out: Path, layers: Mapping[str, geopandas.GeoDataFrame]) -> None:
+    """Tables of shapes, or without any, as a new GeoPackage that stands there whole or not at all. InputError."""
+    if out.suffix.lower() != ".gpkg":
+        raise InputError(f"{out} is no GeoPackage by its name; name a file .gpkg")
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
+            part = Path(folder) / out.name
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "'crs' was not provided")  # that of the map is not known
+                for name, frame in layers.items():
+                    pyogrio.write_dataframe(frame, part, layer=name, driver="GPKG")
+            os.replace(part, out)
+    except (OSError, DataSourceError, DataLayerError) as error:
+        reason = (
+            os.strerror(error.errno) if isinstance(error, OSError) and error.errno else " ".join(str(error).split())
+        )
+        raise InputError(f"{out} cannot be written: {reason}") from error
 
 
 def polygons_of(shape: Any) -> Any:
