@@ -34,6 +34,7 @@ from adcdnet.mapping.members import features_of
 from adcdnet.mapping.model import Model
 from adcdnet.mapping.progress import silent
 from adcdnet.nn.context import CONTEXT_REACH
+from adcdnet.training.applicability import applicability_of
 from adcdnet.training.borders import bordered
 from adcdnet.training.committee.cross_fit import cross_fit
 from adcdnet.training.prepare import prepare
@@ -104,22 +105,8 @@ def once(train: Sequence[Path], on: Sequence[Path], halves: bool, members: Seque
             phase=prepared.ground.phase,
         )
         assert fitted.judgement is not None
-        x, truth, fold, p = [], [], [], []
-        for k, pixels in enumerate(prepared.ground.pixels):
-            features = whole(pixels, model.statistics)
-            for number, answered in enumerate(fitted.judgement.answered[k]):
-                x.append(features[answered.row, answered.col])
-                truth.append(prepared.ground.labels[k].index[answered.row, answered.col].astype(np.int64))
-                fold.append(np.full(len(answered.row), number))
-                p.append(answered.probabilities)
-        known = np.concatenate(truth) >= 0
-        area = Applicability.measured(
-            np.concatenate(x)[known],
-            np.concatenate(truth)[known],
-            np.concatenate(fold)[known],
-            np.concatenate(p, axis=1)[:, known],
-            np.random.default_rng(seed),
-        )
+        area = applicability_of(prepared.ground, fitted.judgement, model.statistics, seed)
+        assert area is not None
         parts = [tested(opened(stack, folder, "", lower), model, area) for folder in on]
     apart, wrong, likely, error = (np.concatenate(column) for column in zip(*parts, strict=True))
     inside = apart <= area.threshold

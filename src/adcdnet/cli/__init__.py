@@ -28,6 +28,7 @@ from adcdnet.cli.predict import predict_command
 from adcdnet.cli.report import report_command
 from adcdnet.cli.sample import sample_command
 from adcdnet.cli.scenes import scenes_command
+from adcdnet.cli.suggest import suggest_command
 from adcdnet.cli.train import train_command
 from adcdnet.errors import InputError
 
@@ -48,6 +49,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {  # in the order of their use, whic
     "compare": compare_command,
     "explain": explain_command,
     "report": report_command,
+    "suggest": suggest_command,
     "benchmark": benchmark_command,
     "demo": demo_command,
     "doctor": doctor_command,

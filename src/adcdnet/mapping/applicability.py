@@ -10,8 +10,8 @@ r (m, F) labelled pixels on that scale, drawn from all | d̄ mean distance betwe
 
 Ground beyond the threshold lies outside the area of applicability: nothing like it was labelled. Source: Meyer and
 Pebesma 2021, Methods in Ecology and Evolution 12. Deviation: η² in the place of a model's variable importance, so that
-it is the same whatever the members are; and at most `REFERENCE` labelled pixels, as many of each class where there are.
-a to d are fitted to held-out answers by logistic regression.
+it is the same whatever the members are; and a part of the labelled pixels where these are many. It is measured in
+`training/applicability.py`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
-REFERENCE = 1000  # labelled pixels that new ones are compared with
-_JUDGED = 20_000  # held-out answers that P(wrong) is fitted to
 _ROWS = 4096  # pixels that are compared at once
 _LEAST = 1e-6
 
@@ -39,37 +36,6 @@ class Applicability:
     unit: float
     threshold: float
     error: tuple[float, float, float, float]
-
-    @classmethod
-    def measured(
-        cls,
-        features: NDArray[np.float32],
-        truth: NDArray[np.int64],
-        fold: NDArray[np.int64],
-        probabilities: NDArray[np.float32],
-        rng: np.random.Generator,
-    ) -> Applicability:
-        """From labelled pixels: features (n, F), class indices (n,), the fold in which each tests (n,), and held-out
-        probabilities (K, n)."""
-        drawn = _balanced(truth, rng)
-        deviation = features.std(axis=0)
-        scale = np.where(deviation > 0, np.sqrt(_between(features, truth)) / np.maximum(deviation, 1e-12), 0)
-        reference = (features[drawn] * scale).astype(np.float32)
-        unit = _mean_distance(reference)
-        bare = cls(scale.astype(np.float32), reference, fold[drawn], unit, 1.0, (0.0,) * 4)
-        some = rng.permutation(len(features))[:_JUDGED]
-        apart = bare.dissimilarity(features[some], fold=fold[some])
-        low, high = np.percentile(apart, (25, 75))
-        threshold = float(apart[apart <= high + 1.5 * (high - low)].max())
-        wrong = probabilities[:, some].argmax(axis=0) != truth[some]
-        return cls(
-            bare.scale,
-            reference,
-            bare.fold,
-            unit,
-            threshold,
-            _fit(_signs(apart / threshold, probabilities[:, some]), wrong),
-        )
 
     def dissimilarity(
         self, features: NDArray[np.float32], *, fold: NDArray[np.int64] | None = None
@@ -91,7 +57,7 @@ class Applicability:
     ) -> NDArray[np.float32]:
         """P(wrong) (n,) of pixels of this dissimilarity (n,) and these probabilities (K, n)."""
         a, *others = self.error
-        logit = a + _signs(dissimilarity / np.float32(self.threshold), probabilities) @ np.asarray(others)
+        logit = a + signs(dissimilarity / np.float32(self.threshold), probabilities) @ np.asarray(others)
         return np.asarray(1 / (1 + np.exp(-logit)), np.float32)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -118,33 +84,7 @@ class Applicability:
         return cls(scale, reference, fold, unit, threshold, (a, b, c, d))  # type: ignore[arg-type]
 
 
-def _balanced(truth: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """At most `REFERENCE` samples, in turn one of each class, so that rare ones are all there."""
-    order = rng.permutation(len(truth))
-    turn = np.empty(len(truth), np.int64)
-    for k in np.unique(truth):
-        of_class = order[truth[order] == k]
-        turn[of_class] = np.arange(len(of_class))
-    return np.sort(np.argsort(turn, kind="stable")[:REFERENCE])
-
-
-def _between(features: NDArray[np.float32], truth: NDArray[np.int64]) -> NDArray[np.float64]:
-    """η² (F,): between-class sum of squares in all of it, with classes weighing alike."""
-    groups = [features[truth == k].astype(np.float64) for k in np.unique(truth)]
-    means = np.stack([group.mean(axis=0) for group in groups])
-    between = np.square(means - means.mean(axis=0)).mean(axis=0)
-    within = np.stack([group.var(axis=0) for group in groups]).mean(axis=0)
-    return np.asarray(between / np.maximum(between + within, 1e-12))
-
-
-def _mean_distance(reference: NDArray[np.float32]) -> float:
-    squares = np.square(reference.astype(np.float64)).sum(axis=1)
-    distance = np.sqrt(np.maximum(squares[:, None] + squares - 2 * reference.astype(np.float64) @ reference.T, 0))
-    n = len(reference)
-    return max(float(distance.sum() / max(1, n * (n - 1))), 1e-12)
-
-
-def _signs(relative: NDArray[np.floating], probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+def signs(relative: NDArray[np.floating], probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
     """(n, 3): log of DI over the threshold, logit of the largest probability, and entropy."""
     p = np.clip(probabilities.astype(np.float64), _LEAST, 1 - _LEAST)
     largest = p.max(axis=0)
@@ -156,13 +96,3 @@ def _signs(relative: NDArray[np.floating], probabilities: NDArray[np.float32]) -
         ),
         axis=1,
     )
-
-
-def _fit(signs: NDArray[np.float64], wrong: NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    """a to d; where all answers are right, or all wrong, a alone, with one more of either."""
-    if wrong.all() or not wrong.any():
-        share = (wrong.sum() + 1) / (len(wrong) + 2)
-        return float(np.log(share / (1 - share))), 0.0, 0.0, 0.0
-    fitted = LogisticRegression(C=1.0, max_iter=500).fit(signs, wrong)
-    b, c, d = (float(v) for v in fitted.coef_[0])
-    return float(fitted.intercept_[0]), b, c, d

@@ -26,6 +26,7 @@ from adcdnet.errors import InputError, one_line
 from adcdnet.files import write_whole
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
+from adcdnet.mapping.applicability import Applicability
 from adcdnet.mapping.members import Classifier, Member, feature_count_of
 from adcdnet.mapping.record import RunRecord
 from adcdnet.mapping.trees import Trees
@@ -37,6 +38,7 @@ from adcdnet.nn.parts import PUBLISHED
 FORMAT = 9
 MOST_MEMBERS = 256
 _KEY = "adcdnet"
+_AREA = "applicability"  # before the names of its arrays
 _ARCHITECTURE: TypeAdapter[Architecture] = TypeAdapter(Annotated[Architecture, Field(discriminator="form")])
 _LAYOUT = TypeAdapter(Layout)
 
@@ -48,7 +50,7 @@ class Model:
     members: at least one. statistics: of the bands of all ground that trained. answers: what is done with the answers
     before they make a map. label_shares: π, the class shares of the training labels. record: how it was trained, for
     people and reports. temperature: see `posterior`. phase: of the scenes it was trained on, see `grid`; others are not
-    for it.
+    for it. applicability: tells ground that is unlike all that was labelled; None where nothing was held out.
     """
 
     members: tuple[Member, ...]
@@ -60,6 +62,7 @@ class Model:
     temperature: float = 1.0
     answers: AnswerConfig = field(default_factory=AnswerConfig)
     phase: tuple[float, float] = (0.0, 0.0)
+    applicability: Applicability | None = None
 
     @classmethod
     def of_network(
@@ -143,6 +146,9 @@ class Model:
         arrays: dict[str, Tensor] = {}
         for number, member in enumerate(self.members):
             arrays |= {f"{number}.{name}": value for name, value in arrays_of(member.classifier).items()}
+        if self.applicability is not None:
+            own = self.applicability.arrays().items()
+            arrays |= {f"{_AREA}.{name}": torch.from_numpy(np.ascontiguousarray(value)) for name, value in own}
         header = {
             "format": FORMAT,
             "members": [header_of(member) for member in self.members],
@@ -192,9 +198,11 @@ class Model:
         if not 0 < len(header["members"]) <= MOST_MEMBERS:
             raise ValueError(f"it has {len(header['members'])} members, need 1 to {MOST_MEMBERS}")
         own: dict[str, dict[str, Tensor]] = {str(number): {} for number in range(len(header["members"]))}
+        own[_AREA] = {}
         for name, value in arrays.items():
             number, _, inner = name.partition(".")
             own[number][inner] = value
+        area = own.pop(_AREA)
         members = tuple(_member_of(*each, layout) for each in zip(header["members"], own.values(), strict=True))
         if header["weights_sha256"] != digest_of(arrays):
             raise ValueError("its weights are not those that were saved (their checksum differs)")
@@ -218,6 +226,7 @@ class Model:
             float(header["temperature"]),
             AnswerConfig.model_validate(header["answers"]),
             (float(phase[0]), float(phase[1])),
+            _area_of(area, layout) if area else None,
         )
         grids = {(n.config.grid, n.config.repeat_edge) for n in model.networks}
         if len(grids) > 1 or (model.grid == "fine" and len(model.networks) < len(members)):
@@ -278,6 +287,15 @@ def _member_of(header: dict[str, Any], arrays: dict[str, Tensor], layout: Layout
         weight=float(header["weight"]),
         sensors=sensors,
     )
+
+
+def _area_of(arrays: dict[str, Tensor], layout: Layout) -> Applicability:
+    """ValueError where it is not as a training leaves it."""
+    area = Applicability.of_arrays({name: array.numpy() for name, array in arrays.items()})
+    wanted = feature_count_of("both", layout.ms_bands, layout.pan_bands)
+    if len(area.scale) != wanted:
+        raise ValueError(f"its area of applicability is of {len(area.scale)} statistics, these bands have {wanted}")
+    return area
 
 
 def _statistics_of(header: dict[str, Any], layout: Layout) -> BandStatistics:

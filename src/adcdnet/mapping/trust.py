@@ -1,0 +1,64 @@
+"""A layer beside a map that says where it may be trusted: how far each pixel is from all that was labelled, and how
+likely its class is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from adcdnet.errors import InputError
+from adcdnet.geo.grid import tiles
+from adcdnet.geo.raster import RasterReader
+from adcdnet.geo.raster_writer import RasterWriter
+from adcdnet.geo.scene import Scene
+from adcdnet.mapping.members import features_of
+from adcdnet.mapping.model import Model
+from adcdnet.nn.context import CONTEXT_REACH
+
+_WINDOW = 256  # MS pixels per side that are looked at once
+BANDS = ("dissimilarity", "expected error")
+
+
+def write_trust(model: Model, scene: Scene, probabilities: Path | str, out: Path | str) -> float:
+    """Write two float32 bands on the map's grid, nan where it has no class; returns the share that lies outside.
+
+    dissimilarity: to the nearest labelled pixel, over the threshold of the area of applicability: above 1 lies outside.
+    expected error: the probability that the map's class is wrong. probabilities: as `predict` wrote them for this map.
+    InputError for a model without an area of applicability, and where files do not fit or cannot be written.
+    """
+    area = model.applicability
+    if area is None:
+        raise InputError(
+            "this model has no area of applicability: it was trained with one split, or by an older version; train it "
+            "with several folds"
+        )
+    grid, step, outside, mapped = scene.grid_of(model.grid), model.step, 0, 0
+    tags = {"ADCDNET_MODEL": model.record.name}
+    with (
+        RasterReader(probabilities) as soft,
+        RasterWriter(
+            out, grid, count=2, dtype="float32", nodata=float("nan"), descriptions=list(BANDS), tags=tags
+        ) as file,
+    ):
+        if soft.grid.shape != grid.shape or soft.count != len(model.classes):
+            raise InputError(
+                f"{probabilities} are not of this map: {soft.count} bands of {soft.grid.height}×{soft.grid.width} "
+                f"pixels, needed {len(model.classes)} of {grid.height}×{grid.width}"
+            )
+        for window in tiles(*scene.grid.shape, _WINDOW):
+            place = window.scale(step)
+            p = soft.read(place)
+            known = np.isfinite(p[0])
+            layers = np.full((2, *known.shape), np.nan, np.float32)
+            if known.any():
+                pixels = scene.read(window.grow(CONTEXT_REACH), repeat_edge=True)
+                every = np.ones((window.height, window.width), bool)
+                features = features_of(*model.statistics.standardise(*pixels), every, sensors="both")
+                apart = area.dissimilarity(features).reshape(every.shape).repeat(step, 0).repeat(step, 1)[known]
+                layers[0, known] = apart / np.float32(area.threshold)
+                layers[1, known] = area.expected_error(apart, np.asarray(p[:, known], np.float32))
+                outside += int((apart > area.threshold).sum())
+                mapped += apart.size
+            file.write(layers, place)
+    return outside / max(1, mapped)

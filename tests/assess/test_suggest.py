@@ -1,0 +1,120 @@
+"""Places to label next, by hand: unsure, unlike, rare, spread out, and never where labels are."""
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+from affine import Affine
+
+from adcdnet.assess.suggest import suggest, write_places
+from adcdnet.errors import InputError
+from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.grid import Grid
+from conftest import CORNER, PIXEL, UTM
+
+TABLE = ClassTable.numbered(["field", "rock", "water"])
+SHAPE = (31, 47)
+
+
+def sure(which=0, p=0.95):
+    """Probabilities of a map that is all one class."""
+    found = np.full((3, *SHAPE), (1 - p) / 2, np.float32)
+    found[which] = p
+    return found
+
+
+def unsure(p, row, col, side=5, pair=(0, 1)):
+    """Make a square of a map doubtful between two classes."""
+    square = slice(row, row + side), slice(col, col + side)
+    p[:, *square] = 0.02
+    p[pair[0], *square], p[pair[1], *square] = 0.52, 0.46
+    return p
+
+
+def at(places):
+    return [(place.row, place.col) for place in places]
+
+
+def test_the_least_sure_square_comes_first_and_says_why():
+    (place,) = suggest(unsure(sure(), 12, 20), TABLE, n=1)
+    assert (place.row, place.col) == (12, 20)
+    assert place.worth == pytest.approx(1 - 0.52, abs=1e-4)  # with no labels, classes are as rare as each other
+    assert place.reason == "field 0.52 or rock 0.46"
+
+
+def test_labelled_ground_and_ground_without_a_class_are_left_out():
+    p = unsure(unsure(sure(), 12, 20), 3, 30, pair=(0, 2))
+    labelled = np.full(SHAPE, -1, np.int16)
+    labelled[14, 22] = 0
+    labelled[0, 0] = 1
+    (place,) = suggest(p, TABLE, n=1, labelled=labelled)
+    assert (place.row, place.col) == (3, 30)
+    p[:, 5, 32] = np.nan
+    (place,) = suggest(p, TABLE, n=1, labelled=labelled)
+    square = slice(place.row, place.row + 5), slice(place.col, place.col + 5)
+    assert (labelled[square] < 0).all()
+    assert np.isfinite(p[0][square]).all()
+
+
+def test_a_class_with_few_labels_is_worth_more():
+    """Two squares as doubtful, one mapped as water, which a hundredth of the labels are: 1 / √0.03."""
+    p = unsure(unsure(sure(), 12, 20), 12, 35, pair=(2, 1))
+    labelled = np.full(SHAPE, -1, np.int16)
+    labelled[0, :40] = 0
+    labelled[1:3, :29] = 0
+    labelled[3, 0] = 2
+    (place,) = suggest(p, TABLE, n=1, labelled=labelled)
+    assert (place.row, place.col) == (12, 35)
+    assert place.worth == pytest.approx(0.48 / np.sqrt(3 * 1 / 99), rel=1e-3)
+    assert "few labels of water (1 pixels)" in place.reason
+
+
+def test_ground_unlike_all_labels_is_worth_twice():
+    p = unsure(unsure(sure(), 12, 10), 12, 35)
+    trust = np.stack([np.full(SHAPE, 0.3), 1 - p.max(0)]).astype(np.float32)
+    trust[0, 12:17, 35:40] = 1.6
+    (place,) = suggest(p, TABLE, n=1, trust=trust)
+    assert (place.row, place.col) == (12, 35)
+    assert place.worth == pytest.approx(2 * 0.48, rel=1e-3)
+    assert "unlike all labels (1.6 times the threshold)" in place.reason
+
+
+def test_places_are_spread_and_of_several_classes():
+    """One large doubtful patch and two small ones of other classes: three places are not all in the first."""
+    p = sure()
+    for row in range(2, 22, 5):
+        for col in range(2, 22, 5):
+            unsure(p, row, col)
+    unsure(p, 3, 38, pair=(1, 0))
+    unsure(p, 24, 38, pair=(2, 1))
+    places = suggest(p, TABLE, n=3)
+    in_large = [place for place in places if place.col < 22]
+    assert len(in_large) == 1
+    assert {(3, 38), (24, 38)} <= set(at(places))
+    many = suggest(p, TABLE, n=12)
+    corners = np.array(at(many))
+    gaps = np.abs(corners[:, None] - corners).max(2) + 99 * np.eye(len(many))
+    assert gaps.min() >= 5  # none on another
+
+
+def test_fewer_places_where_there_is_no_room_and_none_where_there_is_nothing():
+    p = np.full((3, *SHAPE), np.nan, np.float32)
+    p[:, 3:9, 4:10] = np.array([0.5, 0.3, 0.2], np.float32)[:, None, None]
+    assert 1 <= len(suggest(p, TABLE, n=9)) <= 2
+    with pytest.raises(InputError, match="no square of 7×7 pixels is left to label"):
+        suggest(p, TABLE, n=1, side=7)
+    with pytest.raises(InputError, match="no square of 60×60 pixels"):
+        suggest(p, TABLE, n=1, side=60)
+    with pytest.raises(InputError, match="at least 1 of each"):
+        suggest(p, TABLE, n=0)
+
+
+def test_places_are_written_as_squares_to_fill_in(tmp_path):
+    places = suggest(unsure(sure(), 12, 20), TABLE, n=1)
+    grid = Grid(*SHAPE, Affine(PIXEL, 0, CORNER[0], 0, -PIXEL, CORNER[1]), UTM)
+    write_places(places, 5, grid, tmp_path / "next.gpkg")
+    frame = geopandas.read_file(tmp_path / "next.gpkg")
+    assert frame["class"].isna().all()
+    assert frame["reason"].tolist() == ["field 0.52 or rock 0.46"]
+    left, top = CORNER[0] + 20 * PIXEL, CORNER[1] - 12 * PIXEL
+    assert frame.geometry[0].equals(shapely.box(left, top - 5 * PIXEL, left + 5 * PIXEL, top))
