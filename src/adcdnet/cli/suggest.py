@@ -30,7 +30,7 @@ def suggest_command(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     out: Annotated[
         Path,
-        typer.Option(callback=file_to_write, help="New GeoPackage (.gpkg) of squares with an empty column 'class'."),
+        typer.Option(callback=file_to_write, help="New GeoPackage (.gpkg): squares with an empty column 'class'."),
     ],
     n: Annotated[int, typer.Option("--n", min=1, help="How many places.")] = 20,
     side: Annotated[int, typer.Option(min=1, help="Map pixels per side of a place.")] = 5,
