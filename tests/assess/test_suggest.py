@@ -80,14 +80,14 @@ def test_ground_unlike_all_labels_is_worth_twice():
 
 
 def test_places_are_spread_and_of_several_classes():
-    """One large doubtful patch and two small ones of other classes: three places are not all in the first."""
+    """One large doubtful patch and two small ones of other classes: three chosen places are not all in the first."""
     p = sure()
     for row in range(2, 22, 5):
         for col in range(2, 22, 5):
             unsure(p, row, col)
     unsure(p, 3, 38, pair=(1, 0))
     unsure(p, 24, 38, pair=(2, 1))
-    places = suggest(p, TABLE, n=3)
+    places = suggest(p, TABLE, n=6)[:3]
     in_large = [place for place in places if place.col < 22]
     assert len(in_large) == 1
     assert {(3, 38), (24, 38)} <= set(at(places))
@@ -95,6 +95,20 @@ def test_places_are_spread_and_of_several_classes():
     corners = np.array(at(many))
     gaps = np.abs(corners[:, None] - corners).max(2) + 99 * np.eye(len(many))
     assert gaps.min() >= 5  # none on another
+
+
+def test_half_of_the_places_are_drawn_at_random():
+    p = unsure(sure(), 12, 20)
+    labelled = np.full(SHAPE, -1, np.int16)
+    labelled[:, 40:] = 0
+    first, again, other = (suggest(p, TABLE, n=9, labelled=labelled, seed=seed) for seed in (0, 0, 1))
+    drawn = [place for place in first if place.reason.startswith("drawn at random")]
+    assert (len(first), len(drawn)) == (9, 4)
+    assert at(first) == at(again)
+    assert at(first[:5]) == at(other[:5])
+    assert at(first[5:]) != at(other[5:])
+    for place in drawn:
+        assert (labelled[place.row : place.row + 5, place.col : place.col + 5] < 0).all()
 
 
 def test_fewer_places_where_there_is_no_room_and_none_where_there_is_nothing():

@@ -1,5 +1,7 @@
 """Where to label next: places that the model is unsure of, that are unlike all labels, of classes that have few, and
-spread out, so that many can be labelled before the next training.
+spread out, so that many can be labelled before the next training. Every other place is drawn at random, because places
+that are chosen shift the shares of the classes: on the scene this was developed on, chosen places alone were worse than
+random ones, and half of each better (docs/evidence/checks.md).
 
 A place is a square of `side` map pixels. The worth of a pixel is
 
@@ -51,12 +53,13 @@ def suggest(
     side: int = 5,
     trust: NDArray[np.float32] | None = None,
     labelled: NDArray[np.int16] | None = None,
+    seed: int = 0,
 ) -> list[Place]:
-    """At most n places, the worthiest first, on the map's grid.
+    """At most n places on the map's grid: chosen ones, the worthiest first, and as many that are drawn at random.
 
     probabilities (K, H, W): of a map, nan where it has no class. trust (2, H, W): as `write_trust` leaves it. labelled
-    (H, W): class index of what is labelled already, −1 elsewhere: no place lies on it. InputError where no place is
-    left.
+    (H, W): class index of what is labelled already, −1 elsewhere: no place lies on it. seed: of the draw. InputError
+    where no place is left.
     """
     if n < 1 or side < 1:
         raise InputError(f"{n} places of {side} pixels a side cannot be suggested; at least 1 of each is needed")
@@ -77,7 +80,8 @@ def suggest(
     error = 1 - p.max(axis=0) if trust is None else np.nan_to_num(trust[1], nan=0.0)
     value = error * (1 + outside) / np.sqrt(shares[best])
     worth = _mean_of_squares(np.where(free, value, 0), side)
-    worth[_mean_of_squares(free.astype(float), side) < 1 - 1e-9] = 0  # squares that hold what cannot be labelled
+    whole = _mean_of_squares(free.astype(float), side) > 1 - 1e-9  # others hold what cannot be labelled
+    worth[~whole] = 0
     middle = side // 2
     of_class = best[middle : middle + worth.shape[0], middle : middle + worth.shape[1]]
     spread = np.sqrt(max(1, int(free.sum())) / n) / 4  # a quarter of the distance of places that lie evenly
@@ -85,7 +89,7 @@ def suggest(
     places: list[Place] = []
     left = worth.copy()
     chosen = np.zeros(len(classes), int)
-    while len(places) < n:
+    while len(places) < (n + 1) // 2:
         ranked = left / (1 + chosen[of_class])
         at = np.unravel_index(int(ranked.argmax()), ranked.shape)
         if not ranked[at] > 0:
@@ -97,7 +101,15 @@ def suggest(
         chosen[of_class[r, c]] += 1
         apart = np.square(row - r) + np.square(col - c)
         left *= 1 - np.exp(-apart / (2 * max(spread, side / 2) ** 2))
-        left[max(0, r - side + 1) : r + side, max(0, c - side + 1) : c + side] = 0  # squares do not overlap
+        for layer in (left, whole):  # squares do not overlap
+            layer[max(0, r - side + 1) : r + side, max(0, c - side + 1) : c + side] = 0
+    rng = np.random.default_rng(seed)
+    while len(places) < n and whole.any():
+        rows, cols = np.nonzero(whole)
+        k = int(rng.integers(len(rows)))
+        r, c = int(rows[k]), int(cols[k])
+        places.append(Place(r, c, float(worth[r, c]), "drawn at random, which keeps the shares of classes true"))
+        whole[max(0, r - side + 1) : r + side, max(0, c - side + 1) : c + side] = False
     if not places:
         raise InputError(
             f"no square of {side}×{side} pixels is left to label: the map has a class in none, or all are labelled; "

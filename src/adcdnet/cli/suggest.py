@@ -42,9 +42,10 @@ def suggest_command(
     scene: Annotated[
         str | None, typer.Option(help="Which scene of a run that was trained on several. Default: the first.")
     ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the places that are drawn.")] = 0,
     device: DeviceOption = "auto",
 ) -> None:
-    """Suggest places to label next: where the model is unsure, where nothing like it was labelled, of rare classes.
+    """Suggest places to label next: half where the model is unsure or nothing like it was labelled, half at random.
 
     Fill in the column 'class', then train again with both files: --labels polygons.gpkg --labels next.gpkg --init RUN
 
@@ -80,7 +81,7 @@ def suggest_command(
             labelled = read_labels(files.labels, grid, classes=model.classes, **files.reading).index
         with RasterReader(soft) as file:
             probabilities = file.read(file.grid.window)
-    places = suggest(probabilities, model.classes, n=n, side=side, trust=trust, labelled=labelled)
+    places = suggest(probabilities, model.classes, n=n, side=side, trust=trust, labelled=labelled, seed=seed)
     write_places(places, side, grid, out)
     rows = [("place", "row, column", "why")]
     rows += [(str(k), f"{place.row}, {place.col}", place.reason) for k, place in enumerate(places[:_SHOWN], 1)]
