@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
 from adcdnet.geo.library_data import PROJ_VARIABLES, ignored
+from adcdnet.geo.origins import address_of, files_behind
 
 BLOCK = 256  # pixels: side of a GeoTIFF tile, and the size up to which overviews are not worth having
 _VISIBLE = 0.05  # pixels by which a rotation may move the ends of an image and still be ignored
@@ -176,27 +176,6 @@ def require_proj() -> None:
         ) from error
 
 
-def address_of(path: Path) -> str:
-    """What GDAL takes for a path: itself, or an address such as /vsizip/..., https://..., file:///... or netcdf:...
-
-    InputError where it is none of these and does not exist.
-    """
-    text = str(path)
-    if local := re.match(r"file:/+(?=.)", text):
-        path, text = Path("/" + text[local.end() :]), "/" + text[local.end() :]
-    if path.exists():
-        return text
-    if archive := re.match(r"(/vsi\w+)(/.+)", text):
-        if any(place.is_file() for place in (Path(archive[2]), *Path(archive[2]).parents)):
-            return f"{archive[1]}/{archive[2]}"  # an archive by its absolute path wants two
-        return text
-    if re.match(r"(\w+\+)?(https?|ftp|s3|gs|az|oss|hdfs|zip|tar|gzip):/", text):
-        return re.sub(r":/(?!/)", "://", text)  # a Path makes one slash of two
-    if re.match(r"[A-Za-z]\w+:", text):  # of a driver, such as a variable of a NetCDF file or a database
-        return text
-    raise InputError(f"{path} does not exist; check the path")
-
-
 def open_raster(path: Path) -> Any:
     """A raster by its path, or by an address that GDAL knows, such as /vsizip/... or https://..."""
     address = address_of(path)
@@ -210,6 +189,15 @@ def open_raster(path: Path) -> Any:
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise InputError(f"{path} holds {len(names)} rasters; name one of them instead: {shown}")
     return dataset
+
+
+def files_of(path: Path) -> list[Path]:
+    """All local files that a raster is read from: sources of a VRT, sidecars, the archive that it lies in.
+
+    InputError where some of it lies on the net.
+    """
+    with open_raster(path) as dataset:
+        return files_behind(address_of(path), dataset.files)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from shapely.errors import ShapelyError
 
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import read_table
-from adcdnet.geo.raster import address_of
+from adcdnet.geo.origins import address_of
 
 _TABLES = (".csv", ".tsv", ".txt")
 _ON_GROUND = (("x", "y"), ("easting", "northing"), ("e", "n"), ("x_coord", "y_coord"), ("xcoord", "ycoord"))

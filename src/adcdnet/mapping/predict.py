@@ -92,9 +92,8 @@ def predict(
     sizes = sizes_of_model(model, memory, used=used, engine=engine)
     classify = partial(scene_logits, model, scene, engine=engine, device=where, precision=precision)
     answers = Answers.of(model, grid.shape, prior=prior)
-    journal = Journal(
-        Path(out), fingerprint(model, scene, (engine, precision, where.type)), scene.chosen, lasting=resume
-    )
+    made_of = fingerprint(model, scene, (engine, precision, where.type)) if resume else ""
+    journal = Journal(Path(out), made_of, scene.chosen, lasting=resume)
     with ExitStack() as stack:
         for network in model.networks:
             stack.callback(network.to, next(network.parameters()).device)

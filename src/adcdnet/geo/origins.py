@@ -1,0 +1,250 @@
+"""What a file may name: others beside or below it. GDAL follows what is written in one, to any file and onto the net.
+
+So files are looked at before GDAL opens them: VRTs here by their text, all others by the list of drivers that may try.
+ADCDNET_ALLOW_OUTSIDE=1 lets GDAL open whatever it likes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from adcdnet.errors import InputError
+
+ALLOW_OUTSIDE = "ADCDNET_ALLOW_OUTSIDE"
+RASTER_DRIVERS = (  # none of them names other files, but for VRTs, which are looked at, and parts of one image
+    *("VRT", "GTiff", "COG", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "HFA", "ENVI", "EHdr", "netCDF"),
+    *("HDF5", "HDF5Image", "HDF4", "HDF4Image", "PNG", "JPEG", "BMP", "GIF", "WEBP", "AAIGrid", "RST", "SAGA", "NITF"),
+)
+FORMATS = "GeoTIFF, VRT, JPEG 2000, ERDAS Imagine, ENVI, EHdr, NetCDF, HDF, PNG, JPEG or others that name no files"
+_MOST = 2**26  # bytes of a VRT's text
+_SUBCLASSES = {"", "VRTSourcedRasterBand", "VRTWarpedDataset", "VRTWarpedRasterBand"} | {
+    *("VRTPansharpenedDataset", "VRTPansharpenedRasterBand", "VRTDerivedRasterBand"),
+}
+_SOURCES = {"sourcefilename", "sourcedataset"}
+_ELEMENTS = _SOURCES | set(
+    # what gdal_translate, gdalbuildvrt and gdalwarp write, in small letters as GDAL takes any; others may name files
+    "vrtdataset srs geotransform metadata mdi gcplist gcp overviewlist maskband vrtrasterband description nodatavalue "
+    "hidenodatavalue colorinterp colortable entry categorynames category unittype offset scale histograms histitem "
+    "histmin histmax bucketcount includeoutofrange approximate histcounts gdalrasterattributetable fielddefn name type "
+    "usage row f simplesource complexsource averagedsource kernelfilteredsource nodatafrommasksource sourceband "
+    "sourceproperties srcrect dstrect nodata scaleoffset scaleratio lut colortablecomponent exponent srcmin srcmax "
+    "dstmin dstmax clamp usemaskband size coefs kernel maskvaluethreshold remappedvalue overview blockxsize blockysize "
+    "pixelfunctiontype sourcetransfertype pixelfunctionarguments pansharpeningoptions algorithm algorithmoptions "
+    "weights resampling numthreads bitdepth spatialextentadjustment panchroband spectralband gdalwarpoptions "
+    "warpmemorylimit resamplealg workingdatatype option transformer approxtransformer maxerror basetransformer "
+    "genimgprojtransformer srcgeotransform srcinvgeotransform dstgeotransform dstinvgeotransform reprojecttransformer "
+    "reprojectiontransformer sourcesrs targetsrs options bandlist bandmapping srcnodatareal srcnodataimag "
+    "dstnodatareal dstnodataimag srcalphaband dstalphaband cutline cutlineblenddist".split()
+)
+_ATTRIBUTES = set(
+    "rasterxsize rasterysize subclass datatype band blockxsize blockysize relativetovrt shared resampling domain "
+    "format key name xoff yoff xsize ysize normalized dataaxistosrsaxismapping coordinateepoch c1 c2 c3 c4 src dst "
+    "dstband projection id info pixel line x y z index tabletype row0min binsize min max".split()
+)
+_BESIDE = (".aux.xml", ".ovr", ".msk")  # behind the whole name
+_OF_STEM = (  # in the place of the name's ending
+    *(".aux", ".rrd", ".rde", ".ige", ".hdr", ".prj", ".wld", ".tfw", ".tifw", ".tiffw", ".j2w", ".jp2w", ".jgw"),
+    *(".jpgw", ".pgw", ".pngw", ".bpw", ".rpb", "_rpc.txt", ".imd", ".clr", ".ovr", ".msk"),
+)
+
+
+class Parts(NamedTuple):
+    """Local files that one raster is read from. rasters: itself, its VRT's sources, overviews and masks. texts: others.
+
+    elsewhere: addresses that a VRT names, where the user allows that.
+    """
+
+    rasters: list[Path]
+    texts: list[Path]
+    elsewhere: list[str]
+
+
+def is_outside_allowed() -> bool:
+    """Whether the user trusts what files name."""
+    return os.environ.get(ALLOW_OUTSIDE, "0") not in ("", "0")
+
+
+def parts_of(path: Path) -> Parts:
+    """All that a raster file is read from, VRTs in VRTs included.
+
+    InputError where a VRT names what is not beside or below it, holds raw bands or cannot be understood.
+    """
+    found = Parts([], [], [])
+    waiting, listed = [path], dict[Path, dict[str, str]]()
+    while waiting:
+        file = waiting.pop()
+        if file in found.rasters:
+            continue
+        found.rasters.append(file)
+        if file.parent not in listed:
+            listed[file.parent] = _names_in(file.parent)
+        for name in _beside(file.name, listed[file.parent]):
+            beside = file.with_name(name)
+            (waiting if beside.suffix.lower() in (".ovr", ".msk") else found.texts).append(beside)
+        for source in _sources(file):
+            (waiting if isinstance(source, Path) else found.elsewhere).append(source)  # type: ignore[arg-type]
+    return found
+
+
+def _names_in(folder: Path) -> dict[str, str]:
+    """Names of files by what they are in small letters, as GDAL compares them."""
+    try:
+        return {name.lower(): name for name in os.listdir(folder)}
+    except OSError:  # a folder may be closed to looks and its files open
+        return {}
+
+
+def _beside(name: str, there: dict[str, str]) -> list[str]:
+    stem = name.rpartition(".")[0] or name
+    wanted = [(name + end).lower() for end in _BESIDE] + [(stem + end).lower() for end in _OF_STEM]
+    return [there[low] for low in wanted if low in there and there[low] != name]
+
+
+def is_vrt(path: Path) -> bool:
+    """Whether GDAL takes a file for a VRT, whatever its name."""
+    return b"<VRTDataset" in head_of(path)
+
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of a file, by which GDAL chooses among its drivers."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1024)
+    except OSError:  # which opening it says again
+        return b""
+
+
+def _sources(path: Path) -> Iterator[Path | str]:
+    """What a VRT names; nothing for other files."""
+    if not path.is_file() or not is_vrt(path):
+        return
+    folder = path.resolve().parent  # GDAL counts from where a link leads
+    for text, relative in _named(path):
+        if _is_plain(text):
+            place = folder / text if relative else Path(text).absolute()
+            if is_outside_allowed() or place.resolve().is_relative_to(folder):
+                yield place
+                continue
+        elif is_outside_allowed():
+            yield text
+            continue
+        raise InputError(
+            f"{path} names {text!r}, which is no file beside or below it; move it there, or set {ALLOW_OUTSIDE}=1 if "
+            "you trust it"
+        )
+
+
+def _is_plain(text: str) -> bool:
+    """Whether GDAL takes a source's name for that of a file, not for an address or for a description."""
+    return not re.match(r"/vsi|\w{2,}:|\s|<|\{", text, re.IGNORECASE) and "\n" not in text
+
+
+class _Strict(ElementTree.TreeBuilder):
+    """GDAL's parser knows no entities of a document's own, and would read another text than this one."""
+
+    def doctype(self, *_: str | None) -> None:
+        raise ElementTree.ParseError("it has a document type")
+
+
+def _named(path: Path) -> Iterator[tuple[str, bool]]:
+    """The sources of a VRT as written, and whether they count from its folder.
+
+    InputError for what is not as GDAL's own programs write it.
+    """
+    if path.stat().st_size > _MOST:
+        raise InputError(f"{path} is a VRT of {path.stat().st_size} bytes, {_MOST} at most are read; divide it")
+    try:
+        parser = ElementTree.XMLParser(target=_Strict(insert_comments=True))
+        root = ElementTree.fromstring(path.read_bytes(), parser)
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
+        raise InputError(f"{path} is no VRT that can be read: {error}; write it again with gdalbuildvrt") from error
+    waiting = [root]
+    while waiting:
+        element = waiting.pop()
+        if not isinstance(element.tag, str):
+            continue  # a comment
+        given = {key.lower(): value for key, value in element.attrib.items()}
+        if not is_outside_allowed():
+            _require_known(path, element.tag.lower(), given)
+        if given.get("format") == "xml":
+            continue  # of an image's metadata
+        waiting += element
+        if element.tag.lower() in _SOURCES:
+            texts = [text for text in (element.text, *(child.tail for child in element)) if text and text.strip()]
+            if len(texts) != 1 or len(element) and not is_outside_allowed():
+                raise InputError(f"{path} has a source that is not one name; write it again with gdalbuildvrt")
+            yield texts[0], given.get("relativetovrt", "0") not in ("", "0")
+
+
+def _require_known(path: Path, name: str, given: dict[str, str]) -> None:
+    """InputError for an element of a VRT that may name files in ways that are not looked at."""
+    odd = "" if name in _ELEMENTS else f"<{name}>"
+    odd = odd or next((key for key in given if key not in _ATTRIBUTES), "")
+    if not odd and given.get("subclass", "") not in _SUBCLASSES:
+        odd = given["subclass"]
+    if not odd and given.get("domain", "").lower() == "overviews":
+        odd = "a domain of overviews"
+    if odd:
+        raise InputError(
+            f"{path} is a VRT with {odd}, which may read any file; convert it with gdal_translate, or set "
+            f"{ALLOW_OUTSIDE}=1 if you trust it"
+        )
+
+
+def address_of(path: Path) -> str:
+    """What GDAL takes for a path: itself, or an address such as /vsizip/..., https://..., file:///... or netcdf:...
+
+    InputError where it is none of these and does not exist, and for a pipe or device.
+    """
+    text = str(path)
+    if local := re.match(r"file:/+(?=.)", text):
+        path, text = Path("/" + text[local.end() :]), "/" + text[local.end() :]
+    if path.exists():
+        if not path.is_file() and not path.is_dir():
+            raise InputError(f"{path} is a pipe or a device; a file is needed")
+        return text
+    if archive := re.match(r"(/vsi\w+)(/.+)", text):
+        inside = archive_of(text)
+        return text if inside is None else f"{archive[1]}/{archive[2]}"  # an archive by its absolute path wants two
+    if re.match(r"(\w+\+)?(https?|ftp|s3|gs|az|oss|hdfs|zip|tar|gzip):/", text):
+        return re.sub(r":/(?!/)", "://", text)  # a Path makes one slash of two
+    if re.match(r"[A-Za-z]\w+:", text):  # of a driver, such as a variable of a NetCDF file or a database
+        return text
+    raise InputError(f"{path} does not exist; check the path")
+
+
+def archive_of(address: str) -> Path | None:
+    """The file that an address such as /vsizip/a.zip/ms.tif lies in; None where there is no such file here."""
+    inner = re.match(r"/vsi\w+(/.+)", address)
+    places = [] if inner is None else [Path(inner[1]), *Path(inner[1]).parents]
+    return next((place for place in places if place.is_file()), None)
+
+
+def files_behind(address: str, listed: Sequence[str]) -> list[Path]:
+    """All local files that a raster is read from. listed: those that GDAL names for it.
+
+    InputError where some of it lies on the net, or nowhere that can be looked at.
+    """
+    found: list[Path] = []
+    elsewhere: list[str] = []
+    for name in {address: None, **dict.fromkeys(listed)}:
+        archive = archive_of(name)
+        if archive is not None:
+            found.append(archive)
+        elif Path(name).is_file():
+            parts = parts_of(Path(name))
+            found += [*parts.rasters, *parts.texts]
+            elsewhere += parts.elsewhere
+        elif name != address and not _is_plain(name):  # the address may be of a part of a file that is listed
+            elsewhere.append(name)
+    if elsewhere or not found:
+        raise InputError(
+            f"{address} is read from {(elsewhere or [address])[0]}, of which nobody can tell whether it has changed; "
+            "copy it to a file, or leave out --resume"
+        )
+    return list(dict.fromkeys(found))
