@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from adcdnet.errors import InputError
 
 _LOCK = "lock"  # name of the file in a held folder
+_LONGEST_HEADER = 100_000_000  # bytes, as safetensors has it
 
 
 class HeldFolder:
@@ -126,6 +127,28 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
+
+
+MODEL_TAG = "ADCDNET_MODEL_SHA256"  # of a map: the digest of the model that made it
+MODEL_KEY = "adcdnet"  # of a model file's metadata
+MODEL_FILE = "model.safetensors"  # in a run's folder
+
+
+def digest_of_header(header: Mapping[str, Any]) -> str:
+    """What tells a model from others: the SHA-256 of its header, which has that of its weights, without its record."""
+    kept = {name: value for name, value in header.items() if name != "record"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def model_digest(path: Path) -> str:
+    """The digest of a model file without reading its weights; "" for what is no model file."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            content = json.loads(file.read(size)) if size < _LONGEST_HEADER else {}
+        return digest_of_header(json.loads(content["__metadata__"][MODEL_KEY]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ""
 
 
 def as_json(content: Any) -> bytes:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from adcdnet.errors import InputError
@@ -26,26 +26,27 @@ _SUBCLASSES = {"", "VRTSourcedRasterBand", "VRTWarpedDataset", "VRTWarpedRasterB
     *("VRTPansharpenedDataset", "VRTPansharpenedRasterBand", "VRTDerivedRasterBand"),
 }
 _SOURCES = {"sourcefilename", "sourcedataset"}
-_ELEMENTS = _SOURCES | set(
-    # what gdal_translate, gdalbuildvrt and gdalwarp write, in small letters as GDAL takes any; others may name files
-    "vrtdataset srs geotransform metadata mdi gcplist gcp overviewlist maskband vrtrasterband description nodatavalue "
-    "hidenodatavalue colorinterp colortable entry categorynames category unittype offset scale histograms histitem "
-    "histmin histmax bucketcount includeoutofrange approximate histcounts gdalrasterattributetable fielddefn name type "
-    "usage row f simplesource complexsource averagedsource kernelfilteredsource nodatafrommasksource sourceband "
-    "sourceproperties srcrect dstrect nodata scaleoffset scaleratio lut colortablecomponent exponent srcmin srcmax "
-    "dstmin dstmax clamp usemaskband size coefs kernel maskvaluethreshold remappedvalue overview blockxsize blockysize "
-    "pixelfunctiontype sourcetransfertype pixelfunctionarguments pansharpeningoptions algorithm algorithmoptions "
-    "weights resampling numthreads bitdepth spatialextentadjustment panchroband spectralband gdalwarpoptions "
-    "warpmemorylimit resamplealg workingdatatype option transformer approxtransformer maxerror basetransformer "
-    "genimgprojtransformer srcgeotransform srcinvgeotransform dstgeotransform dstinvgeotransform reprojecttransformer "
-    "reprojectiontransformer sourcesrs targetsrs options bandlist bandmapping srcnodatareal srcnodataimag "
-    "dstnodatareal dstnodataimag srcalphaband dstalphaband cutline cutlineblenddist".split()
-)
-_ATTRIBUTES = set(
-    "rasterxsize rasterysize subclass datatype band blockxsize blockysize relativetovrt shared resampling domain "
-    "format key name xoff yoff xsize ysize normalized dataaxistosrsaxismapping coordinateepoch c1 c2 c3 c4 src dst "
-    "dstband projection id info pixel line x y z index tabletype row0min binsize min max".split()
-)
+# what gdal_translate, gdalbuildvrt and gdalwarp write, in small letters, for GDAL takes any; other words may name files
+_ELEMENTS = """
+sourcefilename sourcedataset vrtdataset srs geotransform metadata mdi gcplist gcp overviewlist maskband vrtrasterband
+description nodatavalue hidenodatavalue colorinterp colortable entry categorynames category unittype offset scale
+histograms histitem histmin histmax bucketcount includeoutofrange approximate histcounts gdalrasterattributetable
+fielddefn name type usage row f simplesource complexsource averagedsource kernelfilteredsource nodatafrommasksource
+sourceband sourceproperties srcrect dstrect nodata scaleoffset scaleratio lut colortablecomponent exponent srcmin
+srcmax dstmin dstmax clamp usemaskband size coefs kernel maskvaluethreshold remappedvalue overview blockxsize
+blockysize pixelfunctiontype sourcetransfertype pixelfunctionarguments pansharpeningoptions algorithm
+algorithmoptions weights resampling numthreads bitdepth spatialextentadjustment panchroband spectralband
+gdalwarpoptions warpmemorylimit resamplealg workingdatatype option transformer approxtransformer maxerror
+basetransformer genimgprojtransformer srcgeotransform srcinvgeotransform dstgeotransform dstinvgeotransform
+reprojecttransformer reprojectiontransformer sourcesrs targetsrs options bandlist bandmapping srcnodatareal
+srcnodataimag dstnodatareal dstnodataimag srcalphaband dstalphaband cutline cutlineblenddist
+"""
+_ATTRIBUTES = """
+rasterxsize rasterysize subclass datatype band blockxsize blockysize relativetovrt shared resampling domain format key
+name xoff yoff xsize ysize normalized dataaxistosrsaxismapping coordinateepoch c1 c2 c3 c4 src dst dstband projection
+id info pixel line x y z index tabletype row0min binsize min max
+"""
+_KNOWN, _KNOWN_ATTRIBUTES = frozenset(_ELEMENTS.split()), frozenset(_ATTRIBUTES.split())
 _BESIDE = (".aux.xml", ".ovr", ".msk")  # behind the whole name
 _OF_STEM = (  # in the place of the name's ending
     *(".aux", ".rrd", ".rde", ".ige", ".hdr", ".prj", ".wld", ".tfw", ".tifw", ".tiffw", ".j2w", ".jp2w", ".jgw"),
@@ -144,11 +145,16 @@ def _is_plain(text: str) -> bool:
     return not re.match(r"/vsi|\w{2,}:|\s|<|\{", text, re.IGNORECASE) and "\n" not in text
 
 
-class _Strict(ElementTree.TreeBuilder):
-    """GDAL's parser knows no entities of a document's own, and would read another text than this one."""
+class _Plain(ElementTree.TreeBuilder):
+    """Elements and texts alone. GDAL's parser takes the rest otherwise than this one, so that names would differ."""
 
     def doctype(self, *_: str | None) -> None:
         raise ElementTree.ParseError("it has a document type")
+
+    def comment(self, *_: str | None) -> Any:
+        raise ElementTree.ParseError("it has a comment or an instruction")
+
+    pi = comment
 
 
 def _named(path: Path) -> Iterator[tuple[str, bool]]:
@@ -159,15 +165,13 @@ def _named(path: Path) -> Iterator[tuple[str, bool]]:
     if path.stat().st_size > _MOST:
         raise InputError(f"{path} is a VRT of {path.stat().st_size} bytes, {_MOST} at most are read; divide it")
     try:
-        parser = ElementTree.XMLParser(target=_Strict(insert_comments=True))
+        parser = ElementTree.XMLParser(target=_Plain())
         root = ElementTree.fromstring(path.read_bytes(), parser)
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
         raise InputError(f"{path} is no VRT that can be read: {error}; write it again with gdalbuildvrt") from error
     waiting = [root]
     while waiting:
         element = waiting.pop()
-        if not isinstance(element.tag, str):
-            continue  # a comment
         given = {key.lower(): value for key, value in element.attrib.items()}
         if not is_outside_allowed():
             _require_known(path, element.tag.lower(), given)
@@ -175,16 +179,15 @@ def _named(path: Path) -> Iterator[tuple[str, bool]]:
             continue  # of an image's metadata
         waiting += element
         if element.tag.lower() in _SOURCES:
-            texts = [text for text in (element.text, *(child.tail for child in element)) if text and text.strip()]
-            if len(texts) != 1 or len(element) and not is_outside_allowed():
+            if not element.text or len(element):
                 raise InputError(f"{path} has a source that is not one name; write it again with gdalbuildvrt")
-            yield texts[0], given.get("relativetovrt", "0") not in ("", "0")
+            yield element.text, given.get("relativetovrt", "0") not in ("", "0")
 
 
 def _require_known(path: Path, name: str, given: dict[str, str]) -> None:
     """InputError for an element of a VRT that may name files in ways that are not looked at."""
-    odd = "" if name in _ELEMENTS else f"<{name}>"
-    odd = odd or next((key for key in given if key not in _ATTRIBUTES), "")
+    odd = "" if name in _KNOWN else f"<{name}>"
+    odd = odd or next((key for key in given if key not in _KNOWN_ATTRIBUTES), "")
     if not odd and given.get("subclass", "") not in _SUBCLASSES:
         odd = given["subclass"]
     if not odd and given.get("domain", "").lower() == "overviews":

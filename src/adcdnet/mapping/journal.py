@@ -23,7 +23,7 @@ from adcdnet.geo.grid import Window
 from adcdnet.geo.raster import files_of
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.memory import Sizes
-from adcdnet.mapping.model import Model, arrays_of, digest_of, header_of
+from adcdnet.mapping.model import Model
 
 _TILES = ".tiles"  # how the folder's name ends
 _HEAD = "head.json"  # in it where tiles last: what they are of
@@ -137,16 +137,10 @@ def _clear(out: Path) -> None:
 def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str:
     """What must be the same for finished tiles to be used again: network, statistics, shares, images, what of a mask
     hides, settings. InputError where images lie where no change of them can be seen."""
-    digest = hashlib.sha256()
-    for member in model.members:
-        digest.update(digest_of(arrays_of(member.classifier)).encode())
     # a file may lie elsewhere by now, but what is taken out of an archive or of a file of several must be the same
     images = [("" if path.is_file() else str(path), [_pin(file) for file in files_of(path)]) for path in scene.paths]
-    settings_of_members = [header_of(member) for member in model.members]
-    made = settings_of_members, model.answers, model.statistics, model.classes, model.label_shares, model.temperature
-    content = (*made, images, scene.grid, scene.pan_shift, scene.mask_rule, settings)
-    digest.update(repr(content).encode())
-    return digest.hexdigest()
+    content = model.digest, images, scene.grid, scene.pan_shift, scene.mask_rule, settings
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def _pin(file: Path) -> tuple[str, int, int, str]:

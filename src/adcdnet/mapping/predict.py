@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adcdnet.errors import InputError
-from adcdnet.files import WriteBehind, require_file_name
+from adcdnet.files import MODEL_TAG, WriteBehind, require_file_name
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
@@ -114,6 +114,7 @@ def _tags(model: Model, tau: float, prior: Sequence[float] | None, sieved: int) 
     return {
         "ADCDNET_VERSION": version("adcdnet"),
         "ADCDNET_MODEL": model.record.name,
+        MODEL_TAG: model.digest,
         "ADCDNET_TAU": str(tau),
         "ADCDNET_PRIOR": "as labelled" if prior is None else " ".join(f"{share:.9g}" for share in prior),
         "ADCDNET_SIEVED": str(sieved),
