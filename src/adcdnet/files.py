@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,9 @@ from filelock import FileLock, Timeout
 from adcdnet.errors import InputError
 
 _LOCK = "lock"  # name of the file in a held folder
+_OF_A_RUN = re.compile(  # what a training leaves
+    r"model\.safetensors|config\.toml|(metrics|inputs|timing)\.json|history\.csv|(split|folds|held-out)\b.*\.tif"
+)
 _LONGEST_HEADER = 100_000_000  # bytes, as safetensors has it
 
 
@@ -73,6 +77,28 @@ def require_file_name(path: Path) -> None:
     """InputError for a path that no file can have: a folder, or none at all."""
     if not path.name or path.is_dir():
         raise InputError(f"{str(path)!r} is a folder; name a file to write")
+
+
+def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -> None:
+    """InputError where a file to write is one of those that are read, by whatever name or link, was named twice, or is
+    one that a run consists of."""
+    read, taken = [path for path in inputs if path is not None], list[Path]()
+    for output in outputs:
+        if any(_is_same(output, path) for path in read):
+            raise InputError(f"{output} is one of the files that are read; name another one to write")
+        if any(_is_same(output, path) for path in taken):
+            raise InputError(f"{output} was named twice; name a file of its own for each")
+        for place in (output, output.resolve()):
+            if _OF_A_RUN.fullmatch(place.name.lower()) and (place.parent / MODEL_FILE).exists():
+                raise InputError(f"{output} is a part of the run in its folder; name another file to write")
+        taken.append(output)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there, or is no file
+        return one.resolve() == other.resolve()
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -23,7 +23,6 @@ from adcdnet.cli.console import (
     mask_rule,
     out_console,
     print_table,
-    refuse_overwriting,
     say,
 )
 
@@ -51,12 +50,13 @@ def check_command(
     Example: adcdnet check --ms ms.tif --pan pan.tif --labels polygons.gpkg
     """
     from adcdnet.assess.check import check
-    from adcdnet.files import as_json, write_whole
+    from adcdnet.files import as_json, refuse_overwriting, write_whole
     from adcdnet.geo.classes import ClassTable
 
     if not ms or not pan:
         raise typer.BadParameter("both --ms and --pan are needed", param_hint="--ms")
-    refuse_overwriting(json_path, (*ms, *pan, labels, classes, mask))
+    if json_path is not None:
+        refuse_overwriting([json_path], (*ms, *pan, labels, classes, mask))
     table = ClassTable.read(classes) if classes else None
     report = check(
         ms,

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from adcdnet.errors import InputError
-from adcdnet.files import require_file_name
+from adcdnet.files import refuse_overwriting, require_file_name
 
 if TYPE_CHECKING:
     from adcdnet.metrics import Scores
@@ -26,9 +25,10 @@ out_console = Console(soft_wrap=True, highlight=False)
 
 
 def file_to_write(path: Path | None) -> Path | None:
-    """Of an option, before any work is done. InputError where no file can have the name."""
+    """Of an option, before any work is done. InputError where no file can have the name, or a run has it."""
     if path is not None:
         require_file_name(path)
+        refuse_overwriting([path])
     return path
 
 
@@ -65,12 +65,6 @@ LayerOption = Annotated[str | None, typer.Option(help="Layer of a file of polygo
 FixShiftOption = Annotated[
     bool, typer.Option("--fix-shift", help="Measure the shift of PAN against MS and correct its whole pixels.")
 ]
-
-
-def refuse_overwriting(out: Path | None, inputs: Iterable[Path | None]) -> None:
-    """InputError where a file to write is one of those that are read."""
-    if out is not None and out.resolve() in {path.resolve() for path in inputs if path is not None}:
-        raise InputError(f"{out} is one of the files that are read; name another one to write")
 
 
 def bands_of(text: str | None) -> list[str] | None:

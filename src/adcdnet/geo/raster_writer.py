@@ -28,6 +28,7 @@ from adcdnet.geo.grid import Grid, Window
 from adcdnet.geo.qgis_style import is_own_style, map_style, xml_text
 from adcdnet.geo.raster import BLOCK, has_system, quiet, raster_window, reason, require_proj
 
+_BESIDE = ".aux.xml", ".ovr", ".msk"  # what GDAL reads with a file of the name before them
 _NOT_WHOLE = "what was written does not read back whole; the disk is probably full"
 
 
@@ -144,7 +145,7 @@ class RasterWriter:
             styled.write_bytes(map_style(self._classes))
         os.replace(self._part, self.path)
         # what lies beside an older file of this name would be read as part of the new one
-        for suffix in (".aux.xml", ".ovr", ".msk"):
+        for suffix in _BESIDE:
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         if aside.exists():
             os.replace(aside, self.path.with_name(self.path.name + ".aux.xml"))
@@ -207,6 +208,11 @@ class RasterWriter:
             yield
         except (OSError, RasterioError) as error:
             raise InputError(f"{self.path} cannot be written: {reason(error)}") from error
+
+
+def files_written(path: Path) -> list[Path]:
+    """The file of a `RasterWriter`, and those beside it that it may write or take away."""
+    return [path, *(path.with_name(path.name + suffix) for suffix in _BESIDE)]
 
 
 def write_raster(path: Path | str, array: NDArray[Any], grid: Grid, **options: Any) -> None:
