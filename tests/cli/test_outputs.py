@@ -178,5 +178,5 @@ def test_a_page_and_its_pictures_are_not_written_over_what_they_show(call, desk)
 def test_a_table_of_a_benchmark_is_not_written_over_a_file_of_a_scene(desk):
     shutil.copy("classes.csv", "results.csv")
     scene = SceneFiles(name="a", ms="ms.tif", pan="pan.tif", labels="labels.tif", classes="results.csv")
-    with pytest.raises(InputError, match="results.csv is one of the files that are read"):
+    with pytest.raises(InputError, match=r"results\.csv is one of the files that are read"):
         benchmark([scene], methods=["forest"], reference="forest", out=desk, folds=2)
