@@ -23,6 +23,7 @@ from pyproj import CRS
 
 from adcdnet.errors import InputError
 from adcdnet.geo.grid import Grid
+from adcdnet.geo.origins import require_shapes
 from adcdnet.geo.raster import read_map, same_crs
 
 MIN_PER_CLASS = 50  # Olofsson et al. 2014 advise 50 to 100 points for each rare class
@@ -151,6 +152,7 @@ def read_sample(path: Path | str) -> Sample | None:
     path = Path(path)
     if path.suffix.lower() != ".gpkg" or not path.is_file():
         return None
+    require_shapes(path)
     try:
         if _DESIGN not in [name for name, _ in pyogrio.list_layers(path)]:
             return None

@@ -6,11 +6,14 @@ ADCDNET_ALLOW_OUTSIDE=1 lets GDAL open whatever it likes.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 from xml.etree import ElementTree
 
 from adcdnet.errors import InputError
@@ -21,7 +24,17 @@ RASTER_DRIVERS = (  # none of them names other files, but for VRTs, which are lo
     *("HDF5", "HDF5Image", "HDF4", "HDF4Image", "PNG", "JPEG", "BMP", "GIF", "WEBP", "AAIGrid", "RST", "SAGA", "NITF"),
 )
 FORMATS = "GeoTIFF, VRT, JPEG 2000, ERDAS Imagine, ENVI, EHdr, NetCDF, HDF, PNG, JPEG or others that name no files"
-_MOST = 2**26  # bytes of a VRT's text
+SHAPE_FORMATS = "GeoPackage, Shapefile, GeoJSON, FlatGeobuf, KML, GPX, .gdb folders, CSV and zip archives of these"
+_MOST = 2**28  # bytes of a text that is looked at
+_ON_THE_NET = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|^\w[\w+]+:/")
+_HEAD = 2**16  # bytes of a file of shapes that are looked at first
+_JSON_TYPES = {"FeatureCollection", "Feature", "Topology", "Point", "MultiPoint", "LineString", "MultiLineString"} | {
+    *("Polygon", "MultiPolygon", "GeometryCollection"),
+}
+_BESIDE_SHAPES = (
+    *(".dbf", ".shx", ".prj", ".cpg", ".sbn", ".sbx", ".qix", ".qpj", ".shp.xml"),
+    *(".txt", ".pdf", ".qml", ".sld", ".md"),
+)
 _SUBCLASSES = {"", "VRTSourcedRasterBand", "VRTWarpedDataset", "VRTWarpedRasterBand"} | {
     *("VRTPansharpenedDataset", "VRTPansharpenedRasterBand", "VRTDerivedRasterBand"),
 }
@@ -70,6 +83,15 @@ def is_outside_allowed() -> bool:
     return os.environ.get(ALLOW_OUTSIDE, "0") not in ("", "0")
 
 
+def require_here(path: Path, named_by: str) -> None:
+    """InputError for an address on the net that the user did not give, but a file."""
+    if _ON_THE_NET.search(str(path)) and not is_outside_allowed():
+        raise InputError(
+            f"{named_by} names {path}, which lies on the net; give it as an option, or set {ALLOW_OUTSIDE}=1 if you "
+            "trust it"
+        )
+
+
 def parts_of(path: Path) -> Parts:
     """All that a raster file is read from, VRTs in VRTs included.
 
@@ -90,6 +112,102 @@ def parts_of(path: Path) -> Parts:
         for source in _sources(file):
             (waiting if isinstance(source, Path) else found.elsewhere).append(source)  # type: ignore[arg-type]
     return found
+
+
+def require_shapes(path: Path) -> None:
+    """InputError for a file of shapes, a folder or a zip archive of some, that may make GDAL open anything else."""
+    if is_outside_allowed():
+        return
+    address = address_of(path)
+    place = Path(address) if archive_of(address) is None else archive_of(address)
+    if place is None or not place.exists():
+        odd = "it is no file of this machine"
+    elif place.is_dir():
+        odd = "" if place.suffix.lower() == ".gdb" or list(place.glob("*.[sS][hH][pP]")) else "no .shp is in it"
+    elif zipfile.is_zipfile(place):
+        odd = _odd_in_archive(place, address)
+    elif address.startswith("/vsi"):
+        odd = "it lies in an archive that is no zip file"
+    else:
+        with place.open("rb") as file:
+            odd = _odd_in(place.name, file)
+    if odd:
+        raise InputError(
+            f"{path} can be read neither as a raster nor as polygons: {odd}; {SHAPE_FORMATS} are read, and with "
+            f"{ALLOW_OUTSIDE}=1 all that GDAL knows"
+        )
+
+
+def _odd_in_archive(path: Path, address: str) -> str:
+    """As of `_odd_in`, of what GDAL may open: a file that is alone or is named, and of several those of shapes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+            for name in names:
+                beside = name.lower().endswith(_BESIDE_SHAPES) or ".gdb/" in name.lower()
+                if beside and len(names) > 1 and not address.endswith(name):
+                    continue
+                with archive.open(name) as file:
+                    if odd := _odd_in(name, file):
+                        return f"{name}: {odd}"
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error) as error:
+        return f"the archive cannot be read ({error})"
+    return ""
+
+
+def _odd_in(name: str, file: IO[bytes]) -> str:
+    """What is odd about a file's content, by which GDAL chooses among its drivers; "" where nothing is.
+
+    The drivers of the formats below follow no names, but for GeoJSON, which may give its coordinate system so.
+    """
+    head, ending = file.read(_HEAD), Path(name).suffix.lower()
+    if head.startswith(b"SQLite format 3\0"):
+        return "" if ending == ".gpkg" else "a database, and no .gpkg by its name"
+    if head.startswith((b"fgb\x03", b"\0\0\x27\x0a")):
+        return "" if ending in (".fgb", ".shp", ".shx") else "another format than its name says"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text[:1] in (b"{", b"["):
+        return _odd_in_json(head + file.read(_MOST + 1 - len(head)))
+    if text[:1] == b"<":
+        return _odd_in_xml(head + file.read(_MOST + 1 - len(head)))
+    if ending in (".csv", ".tsv", ".txt", ".dbf", ".shp", ".cpg", ".prj", ".shx", ".sbn", ".sbx", ".csvt"):
+        return "it holds a text of another format" if re.search(rb"<(OGR|VRT|GDAL|\?xml|!|\w+:)", head) else ""
+    return "its format is none of those that name no files"
+
+
+def _odd_in_json(content: bytes) -> str:
+    if len(content) > _MOST:
+        return f"a text of more than {_MOST} bytes"
+
+    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for name, value in pairs:
+            if name.lower() == "crs" and isinstance(value, dict) and str(value.get("type")).lower() in ("link", "url"):
+                raise ValueError("its coordinate system is a link")
+        return {name: value for name, value in pairs if name == "type"}  # all of it would take much memory
+
+    try:
+        text = content.decode("utf-8-sig", "replace")
+        try:
+            roots = [json.loads(text, object_pairs_hook=look)]
+        except json.JSONDecodeError:  # or one feature a line
+            lines = [line.strip("\x1e \t\r") for line in text.split("\n")]
+            roots = [json.loads(line, object_pairs_hook=look) for line in lines if line]
+    except (ValueError, RecursionError) as error:
+        return f"no GeoJSON that can be looked at ({error})"
+    kinds = {root.get("type") if isinstance(root, dict) else None for root in roots}
+    return "" if kinds <= _JSON_TYPES else f"JSON of the type {kinds.pop()!r}"
+
+
+def _odd_in_xml(content: bytes) -> str:
+    if len(content) > _MOST:
+        return f"a text of more than {_MOST} bytes"
+    try:
+        parser = ElementTree.XMLParser(target=_Root())
+        parser.feed(content)
+        kind = str(parser.close()).rpartition("}")[2]
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        return f"no XML that can be looked at ({error})"
+    return "" if kind in ("kml", "gpx") else f"XML of the kind {kind!r}"
 
 
 def _names_in(folder: Path) -> dict[str, str]:
@@ -135,8 +253,8 @@ def _sources(path: Path) -> Iterator[Path | str]:
             yield text
             continue
         raise InputError(
-            f"{path} names {text!r}, which is no file beside or below it; move it there, or set {ALLOW_OUTSIDE}=1 if "
-            "you trust it"
+            f"{path} names {text[:80]!r}, which is no file beside or below it; move it there, or set "
+            f"{ALLOW_OUTSIDE}=1 if you trust it"
         )
 
 
@@ -145,11 +263,25 @@ def _is_plain(text: str) -> bool:
     return not re.match(r"/vsi|\w{2,}:|\s|<|\{", text, re.IGNORECASE) and "\n" not in text
 
 
-class _Plain(ElementTree.TreeBuilder):
-    """Elements and texts alone. GDAL's parser takes the rest otherwise than this one, so that names would differ."""
+class _Root:
+    """The kind of the outermost element of a document without entities of its own, which may name files."""
+
+    kind = ""
+
+    def start(self, tag: str, _: dict[str, str]) -> None:
+        self.kind = self.kind or tag
 
     def doctype(self, *_: str | None) -> None:
         raise ElementTree.ParseError("it has a document type")
+
+    def close(self) -> str:
+        return self.kind
+
+
+class _Plain(ElementTree.TreeBuilder):
+    """Elements and texts alone. GDAL's parser takes the rest otherwise than this one, so that names would differ."""
+
+    doctype = _Root.doctype
 
     def comment(self, *_: str | None) -> Any:
         raise ElementTree.ParseError("it has a comment or an instruction")

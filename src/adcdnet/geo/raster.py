@@ -19,14 +19,26 @@ from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 from rasterio import features
 from rasterio.crs import CRS
+from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
 from adcdnet.geo.library_data import PROJ_VARIABLES, ignored
-from adcdnet.geo.origins import address_of, files_behind
+from adcdnet.geo.origins import (
+    ALLOW_OUTSIDE,
+    FORMATS,
+    RASTER_DRIVERS,
+    address_of,
+    files_behind,
+    head_of,
+    is_outside_allowed,
+    is_vrt,
+    parts_of,
+)
 
 BLOCK = 256  # pixels: side of a GeoTIFF tile, and the size up to which overviews are not worth having
 _VISIBLE = 0.05  # pixels by which a rotation may move the ends of an image and still be ignored
@@ -128,8 +140,7 @@ def is_raster(path: Path | str) -> bool:
     path = Path(path)
     address = address_of(path)
     try:
-        with quiet():
-            rasterio.open(address).close()
+        _open_allowed(address).close()
     except RasterioError:
         return False
     return True
@@ -181,14 +192,58 @@ def open_raster(path: Path) -> Any:
     address = address_of(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; a raster file is needed")
-    with reading(path), quiet():
-        dataset = rasterio.open(address)
+    try:
+        dataset = _open_allowed(address)
+    except (OSError, RasterioError) as error:
+        hint = "" if is_outside_allowed() else f"; {FORMATS} are read, and with {ALLOW_OUTSIDE}=1 all that GDAL knows"
+        raise InputError(f"{path} cannot be read as a raster: {reason(error)}{hint}") from error
     if dataset.count == 0 and dataset.subdatasets:
         names = list(dataset.subdatasets)
         dataset.close()
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise InputError(f"{path} holds {len(names)} rasters; name one of them instead: {shown}")
     return dataset
+
+
+def _open_allowed(address: str) -> Any:
+    """As rasterio opens it, where nothing that it names lies elsewhere. RasterioError, and InputError where it does."""
+    if is_outside_allowed():
+        with quiet():
+            return rasterio.open(address)
+    local = Path(address).is_file()
+    for part in parts_of(Path(address)).rasters[1:] if local else ():
+        _require_raster(part, Path(address))
+    # a VRT in an archive or on the net cannot be looked at
+    return _open_by(address, RASTER_DRIVERS if local else RASTER_DRIVERS[1:])
+
+
+@ensure_env_with_credentials  # type: ignore[untyped-decorator]
+def _open_by(address: str, drivers: Sequence[str]) -> Any:
+    """By one of these drivers alone, which `rasterio.open` cannot. InputError where it names overviews elsewhere."""
+    with quiet():
+        dataset = DatasetReader(address, driver=list(drivers))
+    if "OVERVIEW_FILE" in dataset.tags(ns="OVERVIEWS"):
+        dataset.close()
+        raise InputError(
+            f"{address} names a file of overviews, which may be any; take that out of its metadata, or set "
+            f"{ALLOW_OUTSIDE}=1 if you trust it"
+        )
+    return dataset
+
+
+def _require_raster(part: Path, of: Path) -> None:
+    """InputError for a source, overview or mask that GDAL, which may try all its drivers here, may take otherwise."""
+    try:
+        text = not is_vrt(part) and head_of(part).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"<", b"{", b"[")
+        if part.exists() and (text or not part.is_file()):
+            raise RasterioError("it is a text")
+        if part.exists():
+            _open_by(str(part), RASTER_DRIVERS).close()
+    except RasterioError as error:
+        raise InputError(
+            f"{of} is read with {part}, which is no plain raster ({reason(error)}); take it away, or set "
+            f"{ALLOW_OUTSIDE}=1 if you trust it"
+        ) from error
 
 
 def files_of(path: Path) -> list[Path]:

@@ -29,6 +29,7 @@ from adcdnet.errors import InputError, one_line
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.labels import Labels, read_labels
+from adcdnet.geo.origins import require_here
 from adcdnet.geo.scene import Scene
 
 
@@ -97,6 +98,8 @@ def read_scenes(path: Path | str, *, labelled: bool = True) -> list[SceneFiles]:
     scenes = [_absolute(scene, path.resolve().parent, content.classes) for scene in content.scene]
     names = [scene.name for scene in scenes]
     for scene in scenes:
+        for file in (*scene.files(), scene.split, scene.classes):
+            require_here(file or path, f"scenes {path}")
         if labelled and scene.labels is None:
             raise InputError(
                 f"scenes {path}: scene {scene.name!r} has no labels; each [[scene]] needs ms, pan and labels"
