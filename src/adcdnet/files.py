@@ -23,6 +23,7 @@ _LOCK = "lock"  # name of the file in a held folder
 _OF_A_RUN = re.compile(  # what a training leaves
     r"model\.safetensors|config\.toml|(metrics|inputs|timing)\.json|history\.csv|(split|folds|held-out)\b.*\.tif"
 )
+_LARGEST_TEXT = 2**26  # bytes
 _LONGEST_HEADER = 100_000_000  # bytes, as safetensors has it
 
 
@@ -77,6 +78,21 @@ def require_file_name(path: Path) -> None:
     """InputError for a path that no file can have: a folder, or none at all."""
     if not path.name or path.is_dir():
         raise InputError(f"{str(path)!r} is a folder; name a file to write")
+
+
+def require_plain(path: Path) -> None:
+    """InputError for a pipe or a device, which may never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path} is a pipe or a device; a file is needed")
+
+
+def read_text_file(path: Path) -> bytes:
+    """The content of a file that people write, such as a table or settings. OSError, and InputError for what is no such
+    file or far too large for one."""
+    require_plain(path)
+    if (size := path.stat().st_size) > _LARGEST_TEXT:
+        raise InputError(f"{path} has {size} bytes, and a table or settings {_LARGEST_TEXT} at most; name another file")
+    return path.read_bytes()
 
 
 def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -> None:

@@ -64,6 +64,23 @@ def main() -> None:
             raise
         err.print(f"adcdnet: {error}", markup=False, style="red")
         raise SystemExit(1) from None
+    except (MemoryError, RuntimeError) as error:
+        if debug or not _is_out_of_memory(error):
+            raise
+        said = f"out of memory ({(str(error).splitlines() or ['no more can be had'])[-1]})"
+        err.print(
+            f"adcdnet: {said}; give a smaller --memory, smaller tiles or a smaller image", markup=False, style="red"
+        )
+        raise SystemExit(1) from None
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether NumPy, or PyTorch on a processor or on a GPU, could not have what it asked for."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def _print_what_can_be_printed() -> None:

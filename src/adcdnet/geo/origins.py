@@ -17,6 +17,7 @@ from typing import IO, Any, NamedTuple
 from xml.etree import ElementTree
 
 from adcdnet.errors import InputError
+from adcdnet.files import require_plain
 
 ALLOW_OUTSIDE = "ADCDNET_ALLOW_OUTSIDE"
 RASTER_DRIVERS = (  # none of them names other files, but for VRTs, which are looked at, and parts of one image
@@ -340,8 +341,7 @@ def address_of(path: Path) -> str:
     if local := re.match(r"file:/+(?=.)", text):
         path, text = Path("/" + text[local.end() :]), "/" + text[local.end() :]
     if path.exists():
-        if not path.is_file() and not path.is_dir():
-            raise InputError(f"{path} is a pipe or a device; a file is needed")
+        require_plain(path)
         return text
     if archive := re.match(r"(/vsi\w+)(/.+)", text):
         inside = archive_of(text)

@@ -33,6 +33,7 @@ from adcdnet.geo.origins import (
     FORMATS,
     RASTER_DRIVERS,
     address_of,
+    archive_of,
     files_behind,
     head_of,
     is_outside_allowed,
@@ -41,6 +42,9 @@ from adcdnet.geo.origins import (
 )
 
 BLOCK = 256  # pixels: side of a GeoTIFF tile, and the size up to which overviews are not worth having
+MOST_BANDS = 1024
+_LARGE = 2**34  # values of an image from which its bytes are counted
+_DENSEST = 10**5  # values that a byte can hold, of tiles that are all alike or not written
 _VISIBLE = 0.05  # pixels by which a rotation may move the ends of an image and still be ignored
 UNPLACED = Affine.scale(1, -1)  # given to a raster that does not say where it lies
 
@@ -197,12 +201,34 @@ def open_raster(path: Path) -> Any:
     except (OSError, RasterioError) as error:
         hint = "" if is_outside_allowed() else f"; {FORMATS} are read, and with {ALLOW_OUTSIDE}=1 all that GDAL knows"
         raise InputError(f"{path} cannot be read as a raster: {reason(error)}{hint}") from error
+    try:
+        _require_content(dataset, address)
+    except BaseException:
+        dataset.close()
+        raise
     if dataset.count == 0 and dataset.subdatasets:
         names = list(dataset.subdatasets)
         dataset.close()
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise InputError(f"{path} holds {len(names)} rasters; name one of them instead: {shown}")
     return dataset
+
+
+def _require_content(dataset: Any, address: str) -> None:
+    """InputError for an image of far more bands or pixels than there can be in so few bytes."""
+    if dataset.count > MOST_BANDS:
+        raise InputError(
+            f"{address} has {dataset.count} bands, {MOST_BANDS} at most are read; extract some with gdal_translate -b"
+        )
+    values, place = dataset.count * dataset.height * dataset.width, archive_of(address) or Path(address)
+    if values <= _LARGE or not place.is_file():
+        return
+    held = sum(part.stat().st_size for part in parts_of(place).rasters if part.is_file())
+    if values > held * _DENSEST:
+        raise InputError(
+            f"{address} claims {dataset.height}×{dataset.width} pixels and holds {held} bytes, too few for an image of "
+            "that size; it is damaged or empty: write it again"
+        )
 
 
 def _open_allowed(address: str) -> Any:

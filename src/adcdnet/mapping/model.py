@@ -23,7 +23,7 @@ from torch import Tensor
 
 from adcdnet.config import AnswerConfig
 from adcdnet.errors import InputError, one_line
-from adcdnet.files import MODEL_FILE, MODEL_KEY, digest_of_header, write_whole
+from adcdnet.files import MODEL_FILE, MODEL_KEY, digest_of_header, require_plain, write_whole
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.mapping.members import Classifier, Member, feature_count_of
@@ -176,6 +176,7 @@ class Model:
         file = path / MODEL_FILE if path.is_dir() else path
         if not file.exists():
             raise InputError(f"{file} does not exist; name a model file or the folder that `adcdnet train` wrote")
+        require_plain(file)
         try:
             with safe_open(file, framework="pt") as opened:
                 metadata = opened.metadata() or {}
