@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import sys
 import tempfile
@@ -120,18 +121,30 @@ def _is_same(one: Path, other: Path) -> bool:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file beside its target and move it into place, so that it is never half there. InputError on failure."""
     require_file_name(path)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
+        file = part.open("xb")  # a name that nobody foresees, and no link that somebody laid there
         try:
-            with part.open("wb") as file:
+            with file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
+            move_into_place(part, path)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def move_into_place(part: Path, path: Path) -> None:
+    """Give a finished file its name, which then stands for all of it even if the power fails. OSError on failure."""
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    with suppress(OSError):  # Windows opens no folders, and some file systems know no such call
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 class WriteBehind:

@@ -22,6 +22,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS
 
 from adcdnet.errors import InputError
+from adcdnet.files import move_into_place
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.origins import require_shapes
 from adcdnet.geo.raster import read_map, same_crs
@@ -139,7 +140,7 @@ def _write(drawn: Sample, out: Path) -> None:
                 warnings.filterwarnings("ignore", "'crs' was not provided")  # the map has none
                 pyogrio.write_dataframe(points, part, layer="points", driver="GPKG")
             pyogrio.write_dataframe(design, part, layer=_DESIGN, driver="GPKG")
-            os.replace(part, out)
+            move_into_place(part, out)
     except (OSError, DataSourceError, DataLayerError) as error:
         reason = (
             os.strerror(error.errno) if isinstance(error, OSError) and error.errno else " ".join(str(error).split())

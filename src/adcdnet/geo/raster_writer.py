@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +21,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
 from adcdnet.errors import InputError
-from adcdnet.files import HeldFolder, remove_left, require_file_name
+from adcdnet.files import HeldFolder, move_into_place, remove_left, require_file_name
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
 from adcdnet.geo.qgis_style import is_own_style, map_style, xml_text
@@ -143,17 +142,17 @@ class RasterWriter:
         if self._classes is not None:
             aside.write_bytes(_category_names(self._classes))
             styled.write_bytes(map_style(self._classes))
-        os.replace(self._part, self.path)
+        move_into_place(self._part, self.path)
         # what lies beside an older file of this name would be read as part of the new one
         for suffix in _BESIDE:
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         if aside.exists():
-            os.replace(aside, self.path.with_name(self.path.name + ".aux.xml"))
+            move_into_place(aside, self.path.with_name(self.path.name + ".aux.xml"))
         style = self.path.with_suffix(".qml")
         if is_own_style(style):
             style.unlink()
         if styled.exists() and not style.exists():
-            os.replace(styled, style)
+            move_into_place(styled, style)
         self._clear()
 
     def _clear(self) -> None:
