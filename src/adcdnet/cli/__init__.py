@@ -18,7 +18,7 @@ import typer
 from adcdnet.cli.align import align_command
 from adcdnet.cli.benchmark import benchmark_command
 from adcdnet.cli.check import check_command
-from adcdnet.cli.console import err
+from adcdnet.cli.console import err, one_line
 from adcdnet.cli.demo import demo_command
 from adcdnet.cli.doctor import doctor_command
 from adcdnet.cli.evaluate import evaluate_command
@@ -62,7 +62,7 @@ def main() -> None:
     except InputError as error:
         if debug:
             raise
-        err.print(f"adcdnet: {error}", markup=False, style="red")
+        err.print(f"adcdnet: {one_line(str(error))}", markup=False, style="red")
         raise SystemExit(1) from None
     except (MemoryError, RuntimeError) as error:
         if debug or not _is_out_of_memory(error):

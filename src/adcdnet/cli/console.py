@@ -6,6 +6,7 @@ Results go to files, summaries to stdout, progress and notes to stderr.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,27 @@ from adcdnet.files import refuse_overwriting, require_file_name
 if TYPE_CHECKING:
     from adcdnet.metrics import Scores
 
-err = Console(stderr=True, soft_wrap=True, highlight=False)
-out_console = Console(soft_wrap=True, highlight=False)
+
+class _Plain(Console):
+    """Prints no character that would steer the terminal: texts come from files that anybody may have made."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        super().print(*(visible(part) if isinstance(part, str) else part for part in objects), **how)
+
+
+def visible(text: str) -> str:
+    """A text in which what steers a terminal, or turns the direction of writing, shows as its code."""
+    return _STEERS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    """A message without line ends, which a file's name may hold, and which would look like another message."""
+    return text.replace("\n", "\\n")
+
+
+_STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+err = _Plain(stderr=True, soft_wrap=True, highlight=False)
+out_console = _Plain(soft_wrap=True, highlight=False)
 
 
 def file_to_write(path: Path | None) -> Path | None:
@@ -96,7 +116,7 @@ def print_table(rows: Sequence[tuple[str, ...]]) -> None:
 
 def say(notes: Iterable[str]) -> None:
     for note in notes:
-        err.print(f"note: {note}", markup=False, style="yellow")
+        err.print(f"note: {one_line(note)}", markup=False, style="yellow")
 
 
 @contextmanager
@@ -105,18 +125,18 @@ def progress_bars() -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description:8}"),
+        TextColumn("{task.description:8}", markup=False),
         BarColumn(30),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[known]}"),
+        TextColumn("{task.fields[known]}", markup=False),
     )
     with Progress(*columns, console=err, disable=not sys.stderr.isatty()) as bars:
         tasks: dict[str, Any] = {}
 
         def report(stage: str, step: int, steps: int, known: dict[str, float]) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=steps, known="")
+                tasks[stage] = bars.add_task(visible(stage), total=steps, known="")
             text = "  ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in known.items() if k != "learning_rate")
             bars.update(tasks[stage], completed=step)
             if text:

@@ -27,6 +27,7 @@ from adcdnet.cli.console import (
     err,
     file_to_write,
     mask_rule,
+    one_line,
     out_console,
     progress_bars,
     say,
@@ -224,7 +225,7 @@ def _map_all(
             named(files, out / file, probabilities and probabilities / file)
         except InputError as error:
             failed += 1
-            err.print(f"error: {files.name}: {error}", markup=False, style="red")
+            err.print(f"error: {one_line(f'{files.name}: {error}')}", markup=False, style="red")
     if failed:
         err.print(f"{failed} of {len(wanted)} scenes could not be mapped", style="red")
         raise typer.Exit(1)

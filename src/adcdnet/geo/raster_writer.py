@@ -100,7 +100,7 @@ class RasterWriter:
             self._tags["CLASS_NAMES"] = json.dumps(dict(names), ensure_ascii=False)
         self._dataset.update_tags(**self._tags)
         for band, description in enumerate(self._descriptions or (), 1):
-            self._dataset.set_band_description(band, description)
+            self._dataset.set_band_description(band, xml_text(description))
 
     def write(self, array: ArrayLike, window: Window | None = None) -> None:
         """Write (count, h, w), or (h, w) for a single band, at `window` (default: all of the grid)."""
