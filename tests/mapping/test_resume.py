@@ -10,9 +10,11 @@ import pytest
 import rasterio
 
 from adcdnet.errors import InputError
+from adcdnet.geo.grid import Window
 from adcdnet.geo.origins import files_behind
 from adcdnet.geo.scene import Scene
-from adcdnet.mapping.journal import fingerprint
+from adcdnet.mapping.journal import Journal, fingerprint
+from adcdnet.mapping.memory import Sizes
 from adcdnet.mapping.predict import predict
 from adcdnet.nn.architecture import Layout
 from conftest import PIXEL, build_model, write_vrt_file
@@ -148,3 +150,24 @@ def test_tiles_of_the_old_source_of_a_vrt_are_not_used(pair, tmp_path, monkeypat
 def stop_at_half(what, done, total, figures):
     if done > total / 2:
         raise KeyboardInterrupt
+
+
+class Payload:
+    """What unpickling runs."""
+
+    def __init__(self, made):
+        self.made = str(made)
+
+    def __reduce__(self):
+        return os.mkdir, (self.made,)
+
+
+def test_a_tile_that_holds_code_is_damaged_and_the_code_does_not_run(tmp_path):
+    journal = Journal(tmp_path / "map.tif", "f", {}, lasting=True)
+    journal.begin(Sizes(16, 1))
+    payload = np.array([Payload(tmp_path / "made")], dtype=object)
+    np.savez(journal.folder / "0_0_1_1.npz", logits=payload, allow_pickle=True)
+    with pytest.raises(InputError, match="is damaged; remove it, and --resume computes this tile anew"):
+        journal.read(Window(0, 0, 1, 1))
+    journal.end(whole=True)
+    assert not (tmp_path / "made").exists()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import date
+from hashlib import sha256
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -131,11 +133,13 @@ def _render(content: Mapping[str, Any], drawings: Mapping[str, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    script = (own / "viewer.js").read_text("utf-8")
     return environment.get_template("template.html").render(
         **content,
         drawn={name: Markup(within_page(svg, name)) for name, svg in drawings.items()},
         style=Markup((own / "style.css").read_text("utf-8")),
-        script=Markup((own / "viewer.js").read_text("utf-8")),
+        script=Markup(script),
+        script_hash=b64encode(sha256(script.encode()).digest()).decode(),  # no other script may run in the page
         version=version("adcdnet"),
         today=date.today().isoformat(),
     )
