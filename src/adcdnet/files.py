@@ -99,7 +99,7 @@ def read_text_file(path: Path) -> bytes:
 def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -> None:
     """InputError where a file to write is one of those that are read, by whatever name or link, was named twice, or is
     one that a run consists of."""
-    read, taken = [path for path in inputs if path is not None], list[Path]()
+    read, taken = [_on_disk(path) for path in inputs if path is not None], list[Path]()
     for output in outputs:
         if any(_is_same(output, path) for path in read):
             raise InputError(f"{output} is one of the files that are read; name another one to write")
@@ -109,6 +109,15 @@ def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path | None] = 
             if _OF_A_RUN.fullmatch(place.name.lower()) and (place.parent / MODEL_FILE).exists():
                 raise InputError(f"{output} is a part of the run in its folder; name another file to write")
         taken.append(output)
+
+
+def _on_disk(path: Path) -> Path:
+    """The file behind an address of GDAL: that of file:///..., or the archive of /vsizip/...; others as they are."""
+    inner = re.match(r"(?:file:|/vsi\w+)/+(?=.)(.*)", str(path))
+    if inner is None:
+        return path
+    place = Path("/", inner[1])
+    return next((part for part in (place, *place.parents) if part.is_file()), path)
 
 
 def _is_same(one: Path, other: Path) -> bool:

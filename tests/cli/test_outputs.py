@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -146,6 +147,15 @@ def test_nor_by_a_link_to_it(call, desk, words, option, victim, link):
 def test_nor_a_file_of_a_run_by_a_symbolic_link_from_elsewhere(call, desk):
     (desk / "link.json").symlink_to(desk / "run" / "metrics.json")
     refuses(call, desk, ("doctor",), "--json", desk / "link.json", desk / "run" / "metrics.json")
+
+
+@pytest.mark.parametrize("address", ["file://{}/pan.tif", "/vsizip/{}/a.zip/pan.tif"])
+def test_nor_what_an_address_leads_to(call, desk, address):
+    with zipfile.ZipFile(desk / "a.zip", "w") as archive:
+        archive.write(desk / "pan.tif", "pan.tif")
+    words = ("predict", "run", "--ms", "ms.tif", "--pan", address.format(desk))
+    victim = desk / ("a.zip" if "zip" in address else "pan.tif")
+    refuses(call, desk, words, "--out", victim, victim)
 
 
 def test_a_map_of_one_scene_is_not_written_over_a_file_of_another(call, desk):
