@@ -1,6 +1,5 @@
 """Files written whole, and which hidden folders may be removed: only those whose holder has ended."""
 
-import errno
 import os
 import subprocess
 import sys
@@ -79,18 +78,6 @@ def test_a_link_laid_at_the_name_of_a_part_does_not_lead_to_its_victim(tmp_path,
         write_whole(tmp_path / "a.json", b"new")
     assert (tmp_path / "victim").read_text() == "precious"
     assert (tmp_path / name).is_symlink()
-
-
-@pytest.mark.parametrize("fails", ["os.fsync", "os.replace"])
-def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path, monkeypatch, fails):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    (tmp_path / "a.json").write_text("old")
-    monkeypatch.setattr(f"adcdnet.files.{fails}", full)
-    with pytest.raises(InputError, match="cannot be written: No space left on device"):
-        write_whole(tmp_path / "a.json", b"new")
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def write_map(path):
