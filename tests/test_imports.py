@@ -188,3 +188,7 @@ def test_nothing_is_unpickled():
         assert not packages(imports_of(name)) & {"pickle", "dill", "joblib", "shelve", "marshal"}, name
         calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)}
         assert not calls & {"torch.load", "torch.save", "eval", "exec"}, name
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "numpy.load"):
+                allowed = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}.get("allow_pickle")
+                assert allowed == "False", f"{name} loads arrays without allow_pickle=False"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +21,11 @@ from filelock import FileLock, Timeout
 from adcdnet.errors import InputError
 
 _LOCK = "lock"  # name of the file in a held folder
+_OF_A_RUN = re.compile(  # what a training leaves
+    r"model\.safetensors|config\.toml|(metrics|inputs|timing)\.json|history\.csv|(split|folds|held-out)\b.*\.tif"
+)
+_LARGEST_TEXT = 2**26  # bytes
+_LONGEST_HEADER = 100_000_000  # bytes, as safetensors has it
 
 
 class HeldFolder:
@@ -74,21 +81,79 @@ def require_file_name(path: Path) -> None:
         raise InputError(f"{str(path)!r} is a folder; name a file to write")
 
 
+def require_plain(path: Path) -> None:
+    """InputError for a pipe or a device, which may never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path} is a pipe or a device; a file is needed")
+
+
+def read_text_file(path: Path) -> bytes:
+    """The content of a file that people write, such as a table or settings. OSError, and InputError for what is no such
+    file or far too large for one."""
+    require_plain(path)
+    if (size := path.stat().st_size) > _LARGEST_TEXT:
+        raise InputError(f"{path} has {size} bytes, and a table or settings {_LARGEST_TEXT} at most; name another file")
+    return path.read_bytes()
+
+
+def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path | None] = ()) -> None:
+    """InputError where a file to write is one of those that are read, by whatever name or link, was named twice, or is
+    one that a run consists of."""
+    read, taken = [_on_disk(path) for path in inputs if path is not None], list[Path]()
+    for output in outputs:
+        if any(_is_same(output, path) for path in read):
+            raise InputError(f"{output} is one of the files that are read; name another one to write")
+        if any(_is_same(output, path) for path in taken):
+            raise InputError(f"{output} was named twice; name a file of its own for each")
+        for place in (output, output.resolve()):
+            if _OF_A_RUN.fullmatch(place.name.lower()) and (place.parent / MODEL_FILE).exists():
+                raise InputError(f"{output} is a part of the run in its folder; name another file to write")
+        taken.append(output)
+
+
+def _on_disk(path: Path) -> Path:
+    """The file behind an address of GDAL: that of file:///..., or the archive of /vsizip/...; others as they are."""
+    inner = re.match(r"(?:file:|/vsi\w+)/+(?=.)(.*)", str(path))
+    if inner is None:
+        return path
+    place = Path("/", inner[1])
+    return next((part for part in (place, *place.parents) if part.is_file()), path)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there, or is no file
+        return one.resolve() == other.resolve()
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file beside its target and move it into place, so that it is never half there. InputError on failure."""
     require_file_name(path)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
+        file = part.open("xb")  # a name that nobody foresees, and no link that somebody laid there
         try:
-            with part.open("wb") as file:
+            with file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
+            move_into_place(part, path)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def move_into_place(part: Path, path: Path) -> None:
+    """Give a finished file its name, which then stands for all of it even if the power fails. OSError on failure."""
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    with suppress(OSError):  # Windows opens no folders, and some file systems know no such call
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 class WriteBehind:
@@ -126,6 +191,28 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
+
+
+MODEL_TAG = "ADCDNET_MODEL_SHA256"  # of a map: the digest of the model that made it
+MODEL_KEY = "adcdnet"  # of a model file's metadata
+MODEL_FILE = "model.safetensors"  # in a run's folder
+
+
+def digest_of_header(header: Mapping[str, Any]) -> str:
+    """What tells a model from others: the SHA-256 of its header, which has that of its weights, without its record."""
+    kept = {name: value for name, value in header.items() if name != "record"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def model_digest(path: Path) -> str:
+    """The digest of a model file without reading its weights; "" for what is no model file."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            content = json.loads(file.read(size)) if size < _LONGEST_HEADER else {}
+        return digest_of_header(json.loads(content["__metadata__"][MODEL_KEY]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ""
 
 
 def as_json(content: Any) -> bytes:

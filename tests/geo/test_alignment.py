@@ -268,7 +268,7 @@ def test_other_refusals_leave_nothing_behind(pair, ground, write_tif, tmp_path):
     here = sorted(path.name for path in tmp_path.iterdir())
     out = tmp_path / "out.tif"
     for message, arguments in (
-        ("one of the two images", {"ms": ms, "pan": pan, "out": pan}),
+        ("one of the files that are read", {"ms": ms, "pan": pan, "out": pan}),
         ("cannot be measured", {"ms": ms, "pan": flat, "out": out, "shift": "auto"}),
         ("two finite numbers", {"ms": ms, "pan": pan, "out": out, "shift": (float("nan"), 0)}),
         ("must be north-up, .* --resample ms", {"ms": turned, "pan": pan, "out": out}),

@@ -471,7 +471,7 @@ def test_tiles_of_other_bands_are_refused_and_stay(tiny_model, tiny_scene, tmp_p
 
 def test_a_map_does_not_overwrite_an_image(tiny_scene, tiny_model):
     before = tiny_scene.paths[0].read_bytes()
-    with pytest.raises(InputError, match="is an image of the scene"):
+    with pytest.raises(InputError, match="is one of the files that are read"):
         predict(tiny_model, tiny_scene, out=tiny_scene.paths[0])
     assert tiny_scene.paths[0].read_bytes() == before
 

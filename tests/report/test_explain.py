@@ -376,7 +376,7 @@ def test_outputs_are_checked_before_any_work(call, tmp_path):
         ("why.pdf", "must end in .png or .svg"),
         ("none/why.png", "is a folder or lies in none"),
         ("folder.png", "is a folder"),
-        ("points.png", "points.csv is one of the inputs"),
+        ("points.png", "points.csv is one of the files that are read"),
     ):
         where = "--ms", images[0], "--pan", images[0], "--labels", images[1]
         code, printed, err = call("explain", tmp_path / "run", *where, "--out", tmp_path / out)

@@ -1,10 +1,12 @@
 """The report of a run: what it says, that it is whole by itself, and what it refuses."""
 
 import base64
+import hashlib
 import json
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import adcdnet as ad
 from adcdnet.cli import main
 from adcdnet.geo.raster import read_band
 from adcdnet.report import findings
+from adcdnet.report import write as write_module
 from conftest import QUICK, write_tif_file
 
 NAMES = ("</script><b onclick=\"x('1')\">&amp; $a$", "水体 – 湖", "long " * 40)  # the last one of 200 characters
@@ -76,6 +79,29 @@ def test_the_page_is_whole_by_itself(page, run):
     assert (run.folder / "report.html").stat().st_size < 3e6
     drawings = {path.name for path in (run.folder / "report").iterdir()}
     assert {"confusion.svg", "classes.svg", "reliability.svg", "kappa.svg", "tokens_ms.svg"} <= drawings
+
+
+def test_no_script_but_its_own_may_run_in_it(page, run):
+    """By the policy that it gives to browsers: the hash of the one script, and nothing from anywhere else."""
+    (policy,) = (a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    text = (run.folder / "report.html").read_text("utf-8")
+    assert text.index("Content-Security-Policy") < text.index("<script")
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert rules == {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "style-src": "'unsafe-inline'",
+        "script-src": f"'sha256-{digest}'",
+    }
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+
+
+def test_its_script_makes_no_markup_of_texts():
+    script = Path(write_module.__file__).with_name("viewer.js").read_text("utf-8")
+    makes = "innerHTML|outerHTML|insertAdjacentHTML|document.write|createContextualFragment|eval|Function|srcdoc|import"
+    assert re.findall(rf"\b({makes})\b", script) == []
 
 
 def test_what_it_shows_lies_beside_it_as_files(page, run):

@@ -18,6 +18,7 @@ from adcdnet.assess.areas import Estimate, estimate
 from adcdnet.assess.sample import Sample, places, read_sample
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
+from adcdnet.files import MODEL_FILE, MODEL_TAG, model_digest
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import PHASE_TOLERANCE, Grid
 from adcdnet.geo.labels import Labels, read_labels
@@ -160,7 +161,12 @@ def evaluate(
     cut = None if split is None else _read_split(split, grid, place)
     truth = read.index if cut is None else np.where(cut.part == PART_NAMES.index(part), read.index, np.int16(-1))
     with RasterReader(map_path) as file:
-        folds = file.tags.get("ADCDNET_FOLDS")
+        tags = file.tags
+    folds, beside = tags.get("ADCDNET_FOLDS"), Path(split or map_path).parent / MODEL_FILE
+    if split is not None and MODEL_TAG in tags and model_digest(beside) not in ("", tags[MODEL_TAG]):
+        other = f"the map was made by another model than {beside.parent} holds"
+        said = f"{other}: it may have trained where this split tests, and these are not that run's scores"
+        read = replace(read, notes=(*read.notes, said))
     if folds:  # what no fold could answer, for want of valid pixels, judges none
         truth = np.where(values > 0, truth, np.int16(-1))
     if not (truth >= 0).any():

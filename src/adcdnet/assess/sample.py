@@ -26,6 +26,7 @@ from adcdnet.files import write_whole
 from adcdnet.geo.class_lookup import look_up
 from adcdnet.geo.classes import tidy
 from adcdnet.geo.grid import Grid
+from adcdnet.geo.origins import require_shapes
 from adcdnet.geo.raster import read_classes, read_map, same_crs
 from adcdnet.geo.shapes import write_layers
 
@@ -246,6 +247,7 @@ def read_sample(path: Path | str) -> Sample | None:
     path = Path(path)
     if path.suffix.lower() != ".gpkg" or not path.is_file():
         return None
+    require_shapes(path)
     try:
         if _DESIGN not in [name for name, _ in pyogrio.list_layers(path)]:
             return None

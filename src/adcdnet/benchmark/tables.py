@@ -26,7 +26,7 @@ from adcdnet.benchmark.cell import TAUS, Cell, Protocol, scene_hash
 from adcdnet.benchmark.methods_by_name import method_name, settings_hash, settings_of
 from adcdnet.benchmark.pool import run_cells
 from adcdnet.errors import InputError
-from adcdnet.files import write_whole
+from adcdnet.files import refuse_overwriting, write_whole
 from adcdnet.geo.scene_files import SceneFiles
 from adcdnet.mapping.device import pick_device
 from adcdnet.mapping.progress import Progress, silent
@@ -113,6 +113,8 @@ def benchmark(
             scenes, labels_per_class, range(repeats), range(seeds), range(folds), methods
         )
     ]
+    made = [out / f"results.{ending}" for ending in ("csv", "md", "png")]
+    refuse_overwriting(made, [file for scene in scenes for file in (*scene.files(), scene.classes)])
     run_cells(cells, out, jobs=jobs, progress=progress)
     kept = [_read(cell, out) for cell in cells]
     rows = []
@@ -131,9 +133,9 @@ def benchmark(
             )
             for tau, method in product(TAUS, methods)
         ]
-    write_whole(out / "results.csv", _csv(rows))
-    write_whole(out / "results.md", markdown(rows, reference=method_name(reference)).encode())
-    write_whole(out / "results.png", _figure(rows))
+    contents = _csv(rows), markdown(rows, reference=method_name(reference)).encode(), _figure(rows)
+    for file, content in zip(made, contents, strict=True):
+        write_whole(file, content)
     return rows
 
 

@@ -19,7 +19,7 @@ from adcdnet.cli.align import align_command
 from adcdnet.cli.benchmark import benchmark_command
 from adcdnet.cli.check import check_command
 from adcdnet.cli.compare import compare_command
-from adcdnet.cli.console import err
+from adcdnet.cli.console import err, one_line
 from adcdnet.cli.demo import demo_command
 from adcdnet.cli.doctor import doctor_command
 from adcdnet.cli.evaluate import evaluate_command
@@ -68,8 +68,25 @@ def main() -> None:
     except InputError as error:
         if debug:
             raise
-        err.print(f"adcdnet: {error}", markup=False, style="red")
+        err.print(f"adcdnet: {one_line(str(error))}", markup=False, style="red")
         raise SystemExit(1) from None
+    except (MemoryError, RuntimeError) as error:
+        if debug or not _is_out_of_memory(error):
+            raise
+        said = f"out of memory ({(str(error).splitlines() or ['no more can be had'])[-1]})"
+        err.print(
+            f"adcdnet: {said}; give a smaller --memory, smaller tiles or a smaller image", markup=False, style="red"
+        )
+        raise SystemExit(1) from None
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether NumPy, or PyTorch on a processor or on a GPU, could not have what it asked for."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def _print_what_can_be_printed() -> None:

@@ -26,7 +26,6 @@ from adcdnet.cli.console import (
     mask_rule,
     out_console,
     print_table,
-    refuse_overwriting,
     say,
 )
 from adcdnet.errors import InputError
@@ -74,12 +73,13 @@ def check_command(
     if scene is not None or out is not None:
         raise typer.BadParameter("it belongs to --run", param_hint="--scene" if scene is not None else "--out")
     from adcdnet.assess.check import check
-    from adcdnet.files import as_json, write_whole
+    from adcdnet.files import as_json, refuse_overwriting, write_whole
     from adcdnet.geo.classes import ClassTable
 
     if not ms or not pan:
         raise typer.BadParameter("both --ms and --pan are needed", param_hint="--ms")
-    refuse_overwriting(json_path, (*ms, *pan, *(labels or ()), classes, mask))
+    if json_path is not None:
+        refuse_overwriting([json_path], (*ms, *pan, *(labels or ()), classes, mask))
     table = ClassTable.read(classes) if classes else None
     report = check(
         ms,
@@ -107,7 +107,7 @@ def _check_labels(run: Path, name: str | None, out: Path | None, json_path: Path
     from dataclasses import asdict
 
     from adcdnet.assess.suspects import suspect, write_suspects
-    from adcdnet.files import as_json, write_whole
+    from adcdnet.files import as_json, refuse_overwriting, write_whole
     from adcdnet.geo.labels import read_labels
     from adcdnet.geo.raster import RasterReader
     from adcdnet.report.sources import read_run
@@ -117,7 +117,7 @@ def _check_labels(run: Path, name: str | None, out: Path | None, json_path: Path
     if not answers.exists() or not files.labels:
         why = "its labels are gone" if answers.exists() else "it was trained with one split; train with --folds 5"
         raise InputError(f"{run} has no answers to labels that were held out: {why}")
-    refuse_overwriting(out, files.labels)
+    refuse_overwriting([path for path in (out, json_path) if path is not None], files.labels)
     classes = files.model.classes
     with files.open() as scene, RasterReader(answers) as probabilities:
         grid = scene.grid_of(files.model.grid)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adcdnet.cli.console import JsonOption, file_to_write, out_console, print_table, refuse_overwriting, say
+from adcdnet.cli.console import JsonOption, file_to_write, out_console, print_table, say
 
 if TYPE_CHECKING:
     from adcdnet.assess.compare import Comparison
@@ -29,10 +29,9 @@ def compare_command(
     Example: adcdnet compare map2015.tif map2020.tif --out change.tif
     """
     from adcdnet.assess.compare import compare
-    from adcdnet.files import as_json, write_whole
+    from adcdnet.files import as_json, refuse_overwriting, write_whole
 
-    refuse_overwriting(out, (first, second, sample))
-    refuse_overwriting(json_path, (first, second, sample, out))
+    refuse_overwriting([out, *([json_path] if json_path else [])], (first, second, sample))
     found = compare(first, second, out, sample=sample)
     if json_path is not None:
         write_whole(json_path, as_json(found.to_dict()))

@@ -6,6 +6,7 @@ Results go to files, summaries to stdout, progress and notes to stderr.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,20 +16,39 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from adcdnet.errors import InputError
-from adcdnet.files import require_file_name
+from adcdnet.files import refuse_overwriting, require_file_name
 
 if TYPE_CHECKING:
     from adcdnet.metrics import Scores
 
-err = Console(stderr=True, soft_wrap=True, highlight=False)
-out_console = Console(soft_wrap=True, highlight=False)
+
+class _Plain(Console):
+    """Prints no character that would steer the terminal: texts come from files that anybody may have made."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        super().print(*(visible(part) if isinstance(part, str) else part for part in objects), **how)
+
+
+def visible(text: str) -> str:
+    """A text in which what steers a terminal, or turns the direction of writing, shows as its code."""
+    return _STEERS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    """A message without line ends, which a file's name may hold, and which would look like another message."""
+    return text.replace("\n", "\\n")
+
+
+_STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+err = _Plain(stderr=True, soft_wrap=True, highlight=False)
+out_console = _Plain(soft_wrap=True, highlight=False)
 
 
 def file_to_write(path: Path | None) -> Path | None:
-    """Of an option, before any work is done. InputError where no file can have the name."""
+    """Of an option, before any work is done. InputError where no file can have the name, or a run has it."""
     if path is not None:
         require_file_name(path)
+        refuse_overwriting([path])
     return path
 
 
@@ -77,12 +97,6 @@ FixShiftOption = Annotated[
 ]
 
 
-def refuse_overwriting(out: Path | None, inputs: Iterable[Path | None]) -> None:
-    """InputError where a file to write is one of those that are read."""
-    if out is not None and out.resolve() in {path.resolve() for path in inputs if path is not None}:
-        raise InputError(f"{out} is one of the files that are read; name another one to write")
-
-
 def bands_of(text: str | None) -> list[str] | None:
     """'1, nir' -> ['1', 'nir']."""
     return None if text is None else [band.strip() for band in text.split(",")]
@@ -112,7 +126,7 @@ def print_table(rows: Sequence[tuple[str, ...]]) -> None:
 
 def say(notes: Iterable[str]) -> None:
     for note in notes:
-        err.print(f"note: {note}", markup=False, style="yellow")
+        err.print(f"note: {one_line(note)}", markup=False, style="yellow")
 
 
 @contextmanager
@@ -121,18 +135,18 @@ def progress_bars() -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description:8}"),
+        TextColumn("{task.description:8}", markup=False),
         BarColumn(30),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[known]}"),
+        TextColumn("{task.fields[known]}", markup=False),
     )
     with Progress(*columns, console=err, disable=not sys.stderr.isatty()) as bars:
         tasks: dict[str, Any] = {}
 
         def report(stage: str, step: int, steps: int, known: dict[str, float]) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=steps, known="")
+                tasks[stage] = bars.add_task(visible(stage), total=steps, known="")
             text = "  ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in known.items() if k != "learning_rate")
             bars.update(tasks[stage], completed=step)
             if text:

@@ -15,7 +15,6 @@ from adcdnet.cli.console import (
     MinShareOption,
     out_console,
     print_table,
-    refuse_overwriting,
     say,
     score_table,
 )
@@ -51,10 +50,11 @@ def evaluate_command(
     Example: adcdnet evaluate --map map.tif --labels labels.tif --split runs/first/split.tif --part test
     """
     from adcdnet.assess.evaluate import evaluate
-    from adcdnet.files import as_json, write_whole
+    from adcdnet.files import as_json, refuse_overwriting, write_whole
     from adcdnet.geo.classes import ClassTable
 
-    refuse_overwriting(json_path, (map_path, *labels, split, classes))
+    if json_path is not None:
+        refuse_overwriting([json_path], (map_path, *labels, split, classes))
     table = ClassTable.read(classes) if classes else None
     evaluation = evaluate(
         map_path,

@@ -59,7 +59,7 @@ def explain_command(
     from adcdnet.report.explain import check_outputs, explain, held_out_labels, write_explanation
 
     outputs = [out, out.with_suffix(".csv"), *([json_path] if json_path else [])]
-    check_outputs(outputs, [p for p in (ms, pan, *labels, classes, split) if p is not None])
+    check_outputs(outputs, (model, ms, pan, *labels, classes, split))
     loaded = Model.load(model)
     table = ClassTable.read(classes) if classes else loaded.classes
     with Scene.open(ms, pan) as scene:

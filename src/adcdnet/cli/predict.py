@@ -27,11 +27,13 @@ from adcdnet.cli.console import (
     err,
     file_to_write,
     mask_rule,
+    one_line,
     out_console,
     progress_bars,
     say,
 )
 from adcdnet.errors import InputError
+from adcdnet.files import MODEL_FILE, refuse_overwriting
 
 if TYPE_CHECKING:
     from adcdnet.geo.classes import ClassTable
@@ -120,19 +122,34 @@ def predict_command(
             words = _report_words(model, loaded, files, out, probabilities, (ms_bands, pan_bands), fix_shift)
             out_console.print(f"report of it: {shlex.join(words)}", markup=False)
 
+    read = [model, scenes, *_known_to(model), *([] if prior in ("natural", "balanced") else [Path(prior)])]
     if scenes is not None and not ms and not pan and mask is None and not mask_values and not mask_bits:
-        _map_all(mapped, opened, named, scenes, out, probabilities, fine=fine)
+        _map_all(mapped, opened, named, scenes, out, probabilities, fine=fine, read=read)
         return
     if scenes is not None or not ms or not pan:
         raise typer.BadParameter("name a file of scenes, or --ms and --pan of one", param_hint="SCENES")
     for path in (out, probabilities):
         file_to_write(path)
+    refuse_overwriting(_written(out, probabilities), read)
     rule = mask_rule(mask, mask_values, mask_bits)
     if mask is not None and not any(rule.values()):
         rule = _rule_of_training(model)
     files = SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask, **rule)
     _map(mapped, opened, files, out, probabilities, fine=fine)
     named(files, out, probabilities)
+
+
+def _known_to(model: Path) -> list[Path]:
+    """The files that a run was trained with, and model files."""
+    from adcdnet.training import provenance
+
+    return [model / MODEL_FILE, *(file.path for file in provenance.read(model)[0].values())]
+
+
+def _written(out: Path, probabilities: Path | None) -> list[Path]:
+    from adcdnet.geo.raster_writer import files_written
+
+    return [file for path in (out, probabilities) if path is not None for file in files_written(path)]
 
 
 def _rule_of_training(model: Path) -> dict[str, Any]:
@@ -184,11 +201,16 @@ def _map_all(
     probabilities: Path | None,
     *,
     fine: bool,
+    read: list[Path | None],
 ) -> None:
     """A map for every scene of a file, called as the scene; goes on after one that fails, and fails at the end."""
     from adcdnet.geo.scene_files import read_scenes
 
     wanted = read_scenes(scenes, labelled=False)
+    read += [file for files in wanted for file in (*files.files(), files.classes, files.split)]
+    for files in wanted:
+        file = f"{files.name}.tif"
+        refuse_overwriting(_written(out / file, probabilities and probabilities / file), read)
     for folder in (out, probabilities):
         if folder is not None:
             try:
@@ -203,7 +225,7 @@ def _map_all(
             named(files, out / file, probabilities and probabilities / file)
         except InputError as error:
             failed += 1
-            err.print(f"error: {files.name}: {error}", markup=False, style="red")
+            err.print(f"error: {one_line(f'{files.name}: {error}')}", markup=False, style="red")
     if failed:
         err.print(f"{failed} of {len(wanted)} scenes could not be mapped", style="red")
         raise typer.Exit(1)

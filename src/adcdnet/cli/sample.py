@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from adcdnet.cli.console import file_to_write, out_console, print_table, refuse_overwriting
+from adcdnet.cli.console import file_to_write, out_console, print_table
 from adcdnet.errors import InputError
 
 
@@ -57,13 +57,14 @@ def sample_command(
     import numpy as np
 
     from adcdnet.assess.sample import sample, write_plots
+    from adcdnet.files import refuse_overwriting
     from adcdnet.geo.raster import read_classes
 
     if (n is None) == (for_error is None):
         raise typer.BadParameter("give a number of points or a standard error, one of the two", param_hint="--n")
     if for_error is None and (of is not None or expected is not None):
         raise typer.BadParameter("it belongs to --for-error", param_hint="--of" if of is not None else "--expected")
-    refuse_overwriting(ceo, (map_path, expected, after, out))
+    refuse_overwriting([out, *([ceo] if ceo else [])], (map_path, expected, after))
     table = read_classes(map_path)
     names = dict(zip(table.values, table.names, strict=True)) if table else {}
     drawn = sample(

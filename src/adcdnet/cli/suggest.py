@@ -19,7 +19,6 @@ from adcdnet.cli.console import (
     out_console,
     print_table,
     progress_bars,
-    refuse_overwriting,
     say,
 )
 
@@ -54,6 +53,7 @@ def suggest_command(
     import tempfile
 
     from adcdnet.assess.suggest import suggest, write_places
+    from adcdnet.files import refuse_overwriting
     from adcdnet.geo.labels import read_labels
     from adcdnet.geo.masks import MaskRule
     from adcdnet.geo.raster import RasterReader
@@ -65,7 +65,7 @@ def suggest_command(
     given = {"ms": ms or (), "pan": pan or (), "mask": () if mask is None else (mask,)}
     files = read_run(run, given, scene, mask_rule=rule)
     model = files.model
-    refuse_overwriting(out, [source.path for source in files.sources.values()])
+    refuse_overwriting([out], [source.path for source in files.sources.values()])
     with files.open() as opened, tempfile.TemporaryDirectory() as folder, progress_bars() as report:
         soft, layer = Path(folder) / "probabilities.tif", Path(folder) / "trust.tif"
         say(predict(model, opened, out=Path(folder) / "map.tif", probabilities=soft, device=device, progress=report))

@@ -15,6 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adcdnet.errors import InputError, one_line
+from adcdnet.files import read_text_file
 from adcdnet.nn.architecture import Architecture, TileArchitecture
 
 Profile = Literal["default", "plain", "patch", "paper", "paper-code"]
@@ -119,9 +120,8 @@ class TrainConfig(_Settings):
     def read(cls, path: Path) -> TrainConfig:
         """From TOML; settings that are not named keep the profile's value. Raises InputError."""
         try:
-            with path.open("rb") as file:
-                given = tomllib.load(file)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            given = tomllib.loads(read_text_file(path).decode())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
             raise InputError(f"settings {path} cannot be read: {error}") from error
         profile = given.get("profile", "default")
         if profile not in get_args(Profile):

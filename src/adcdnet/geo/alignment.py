@@ -21,9 +21,10 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import reproject, transform, transform_bounds
 
 from adcdnet.errors import InputError
+from adcdnet.files import refuse_overwriting
 from adcdnet.geo.grid import MAX_RATIO, Grid, Window, match, phase_words, tiles
 from adcdnet.geo.image import Image
-from adcdnet.geo.raster_writer import RasterWriter
+from adcdnet.geo.raster_writer import RasterWriter, files_written
 from adcdnet.geo.registration import Registration, measure
 from adcdnet.geo.scene import Scene, place
 
@@ -125,8 +126,7 @@ def align(
     that is nearest is not from 1 to 8, the one that stays is not north-up, or the shift cannot be measured.
     """
     out = Path(out)
-    if any(out.resolve() == Path(original).resolve() for original in (ms, pan)):
-        raise InputError(f"{out} is one of the two images, which stay as they are; name another file to write")
+    refuse_overwriting(files_written(out), (Path(ms), Path(pan)))
     with ExitStack() as stack:
         ms_image = Image(Path(ms))
         stack.callback(ms_image.close)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adcdnet.errors import InputError
+from adcdnet.files import read_text_file
 
 # Okabe and Ito's eight colour-blind safe colours with grey for black, then darker and lighter ones that keep apart
 PALETTE = (
@@ -54,13 +55,13 @@ class ClassTable:
         if not len(self.values) == len(self.names) == len(self.colors):
             raise InputError("class table: values, names and colors differ in number")
         if list(self.values) != sorted(set(self.values)):
-            raise InputError(f"class table: values must be different and rising, got {list(self.values)}")
+            raise InputError(f"class table: values must be different and rising, got {_few(self.values)}")
         if self.codes and len(self.codes) != len(self.values):
             raise InputError("class table: values and codes differ in number")
         if any(not 1 <= v <= 255 for v in self.values):
-            raise InputError(f"class table: values must lie in 1..255 (0 is 'no class'), got {list(self.values)}")
+            raise InputError(f"class table: values must lie in 1..255 (0 is 'no class'), got {_few(self.values)}")
         if len(set(self.names)) != len(self.names) or "" in self.names:
-            raise InputError(f"class table: names must differ and not be empty, got {list(self.names)}")
+            raise InputError(f"class table: names must differ and not be empty, got {_few(self.names)}")
         for color in self.colors:
             if not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
                 raise InputError(f"class table: color {color!r} is not of the form #rrggbb")
@@ -129,7 +130,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
     Names of columns in small letters, cells without blanks around them. OSError, UnicodeError, csv.Error.
     """
-    content = path.read_bytes()
+    content = read_text_file(path)
     if content.startswith(b"PK\x03\x04"):
         raise csv.Error("it is a workbook, not text; save it as CSV")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -177,6 +178,11 @@ def _lab(colors: Sequence[str], vision: NDArray[np.float64]) -> NDArray[np.float
     t = xyz / np.array([0.9505, 1.0, 1.089])
     f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t * (29 / 6) ** 2 / 3 + 4 / 29)
     return np.stack((116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])), axis=1)
+
+
+def _few(values: Sequence[object]) -> str:
+    """A list as Python shows it, but of hundreds the first ones."""
+    return str(list(values)) if len(values) <= 99 else f"{str(list(values[:9]))[:-1]}, ...] ({len(values)} of them)"
 
 
 def _safe_colors(count: int) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from adcdnet.geo.classes import ClassTable
 
 _MARK = b"<!-- written with the map, and again with its next version; a style saved here by QGIS stays -->"
-_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def map_style(classes: ClassTable) -> bytes:
@@ -30,7 +30,7 @@ def map_style(classes: ClassTable) -> bytes:
 
 
 def xml_text(text: str) -> str:
-    """A text with the replacement character for what no XML file may hold, such as control characters."""
+    """A text with the replacement character for controls, most of which no XML file may hold."""
     return _NOT_IN_XML.sub("\ufffd", text)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,9 @@ from pyproj.exceptions import ProjError
 from rasterio import features
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
+from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
@@ -30,8 +31,23 @@ from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
 from adcdnet.geo.library_data import PROJ_VARIABLES, ignored
+from adcdnet.geo.origins import (
+    ALLOW_OUTSIDE,
+    FORMATS,
+    RASTER_DRIVERS,
+    address_of,
+    archive_of,
+    files_behind,
+    head_of,
+    is_outside_allowed,
+    is_vrt,
+    parts_of,
+)
 
 BLOCK = 256  # pixels: side of a GeoTIFF tile, and the size up to which overviews are not worth having
+MOST_BANDS = 1024
+_LARGE = 2**34  # values of an image from which its bytes are counted
+_DENSEST = 10**5  # values that a byte can hold, of tiles that are all alike or not written
 _VISIBLE = 0.05  # pixels by which a rotation may move the ends of an image and still be ignored
 UNPLACED = Affine.scale(1, -1)  # given to a raster that does not say where it lies
 
@@ -155,8 +171,7 @@ def is_raster(path: Path | str) -> bool:
     path = Path(path)
     address = address_of(path)
     try:
-        with quiet():
-            rasterio.open(address).close()
+        _open_allowed(address).close()
     except RasterioError:
         return False
     return True
@@ -203,40 +218,94 @@ def require_proj() -> None:
         ) from error
 
 
-def address_of(path: Path) -> str:
-    """What GDAL takes for a path: itself, or an address such as /vsizip/..., https://..., file:///... or netcdf:...
-
-    InputError where it is none of these and does not exist.
-    """
-    text = str(path)
-    if local := re.match(r"file:/+(?=.)", text):
-        path, text = Path("/" + text[local.end() :]), "/" + text[local.end() :]
-    if path.exists():
-        return text
-    if archive := re.match(r"(/vsi\w+)(/.+)", text):
-        if any(place.is_file() for place in (Path(archive[2]), *Path(archive[2]).parents)):
-            return f"{archive[1]}/{archive[2]}"  # an archive by its absolute path wants two
-        return text
-    if re.match(r"(\w+\+)?(https?|ftp|s3|gs|az|oss|hdfs|zip|tar|gzip):/", text):
-        return re.sub(r":/(?!/)", "://", text)  # a Path makes one slash of two
-    if re.match(r"[A-Za-z]\w+:", text):  # of a driver, such as a variable of a NetCDF file or a database
-        return text
-    raise InputError(f"{path} does not exist; check the path")
-
-
 def open_raster(path: Path) -> Any:
     """A raster by its path, or by an address that GDAL knows, such as /vsizip/... or https://..."""
     address = address_of(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; a raster file is needed")
-    with reading(path), quiet():
-        dataset = rasterio.open(address)
+    try:
+        dataset = _open_allowed(address)
+    except (OSError, RasterioError) as error:
+        hint = "" if is_outside_allowed() else f"; {FORMATS} are read, and with {ALLOW_OUTSIDE}=1 all that GDAL knows"
+        raise InputError(f"{path} cannot be read as a raster: {reason(error)}{hint}") from error
+    try:
+        _require_content(dataset, address)
+    except BaseException:
+        dataset.close()
+        raise
     if dataset.count == 0 and dataset.subdatasets:
         names = list(dataset.subdatasets)
         dataset.close()
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise InputError(f"{path} holds {len(names)} rasters; name one of them instead: {shown}")
     return dataset
+
+
+def _require_content(dataset: Any, address: str) -> None:
+    """InputError for an image of far more bands or pixels than there can be in so few bytes."""
+    if dataset.count > MOST_BANDS:
+        raise InputError(
+            f"{address} has {dataset.count} bands, {MOST_BANDS} at most are read; extract some with gdal_translate -b"
+        )
+    values, place = dataset.count * dataset.height * dataset.width, archive_of(address) or Path(address)
+    if values <= _LARGE or not place.is_file():
+        return
+    held = sum(part.stat().st_size for part in parts_of(place).rasters if part.is_file())
+    if values > held * _DENSEST:
+        raise InputError(
+            f"{address} claims {dataset.height}×{dataset.width} pixels and holds {held} bytes, too few for an image of "
+            "that size; it is damaged or empty: write it again"
+        )
+
+
+def _open_allowed(address: str) -> Any:
+    """As rasterio opens it, where nothing that it names lies elsewhere. RasterioError, and InputError where it does."""
+    if is_outside_allowed():
+        with quiet():
+            return rasterio.open(address)
+    local = Path(address).is_file()
+    for part in parts_of(Path(address)).rasters[1:] if local else ():
+        _require_raster(part, Path(address))
+    # a VRT in an archive or on the net cannot be looked at
+    return _open_by(address, RASTER_DRIVERS if local else RASTER_DRIVERS[1:])
+
+
+@ensure_env_with_credentials  # type: ignore[untyped-decorator]
+def _open_by(address: str, drivers: Sequence[str]) -> Any:
+    """By one of these drivers alone, which `rasterio.open` cannot. InputError where it names overviews elsewhere."""
+    with quiet():
+        dataset = DatasetReader(address, driver=list(drivers))
+    if "OVERVIEW_FILE" in dataset.tags(ns="OVERVIEWS"):
+        dataset.close()
+        raise InputError(
+            f"{address} names a file of overviews, which may be any; take that out of its metadata, or set "
+            f"{ALLOW_OUTSIDE}=1 if you trust it"
+        )
+    return dataset
+
+
+def _require_raster(part: Path, of: Path) -> None:
+    """InputError for a source, overview or mask that GDAL, which may try all its drivers here, may take otherwise."""
+    try:
+        text = not is_vrt(part) and head_of(part).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"<", b"{", b"[")
+        if part.exists() and (text or not part.is_file()):
+            raise RasterioError("it is a text")
+        if part.exists():
+            _open_by(str(part), RASTER_DRIVERS).close()
+    except RasterioError as error:
+        raise InputError(
+            f"{of} is read with {part}, which is no plain raster ({reason(error)}); take it away, or set "
+            f"{ALLOW_OUTSIDE}=1 if you trust it"
+        ) from error
+
+
+def files_of(path: Path) -> list[Path]:
+    """All local files that a raster is read from: sources of a VRT, sidecars, the archive that it lies in.
+
+    InputError where some of it lies on the net.
+    """
+    with open_raster(path) as dataset:
+        return files_behind(address_of(path), dataset.files)
 
 
 @contextmanager

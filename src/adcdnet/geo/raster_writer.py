@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,12 +21,13 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
 from adcdnet.errors import InputError
-from adcdnet.files import HeldFolder, remove_left, require_file_name
+from adcdnet.files import HeldFolder, move_into_place, remove_left, require_file_name
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
 from adcdnet.geo.qgis_style import is_own_style, map_style, xml_text
 from adcdnet.geo.raster import BLOCK, has_system, quiet, raster_window, reason, require_proj
 
+_BESIDE = ".aux.xml", ".ovr", ".msk"  # what GDAL reads with a file of the name before them
 _NOT_WHOLE = "what was written does not read back whole; the disk is probably full"
 
 
@@ -100,7 +100,7 @@ class RasterWriter:
             self._tags["CLASS_NAMES"] = json.dumps(dict(names), ensure_ascii=False)
         self._dataset.update_tags(**self._tags)
         for band, description in enumerate(self._descriptions or (), 1):
-            self._dataset.set_band_description(band, description)
+            self._dataset.set_band_description(band, xml_text(description))
 
     def write(self, array: ArrayLike, window: Window | None = None) -> None:
         """Write (count, h, w), or (h, w) for a single band, at `window` (default: all of the grid)."""
@@ -142,17 +142,17 @@ class RasterWriter:
         if self._classes is not None:
             aside.write_bytes(_category_names(self._classes))
             styled.write_bytes(map_style(self._classes))
-        os.replace(self._part, self.path)
+        move_into_place(self._part, self.path)
         # what lies beside an older file of this name would be read as part of the new one
-        for suffix in (".aux.xml", ".ovr", ".msk"):
+        for suffix in _BESIDE:
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         if aside.exists():
-            os.replace(aside, self.path.with_name(self.path.name + ".aux.xml"))
+            move_into_place(aside, self.path.with_name(self.path.name + ".aux.xml"))
         style = self.path.with_suffix(".qml")
         if is_own_style(style):
             style.unlink()
         if styled.exists() and not style.exists():
-            os.replace(styled, style)
+            move_into_place(styled, style)
         self._clear()
 
     def _clear(self) -> None:
@@ -207,6 +207,11 @@ class RasterWriter:
             yield
         except (OSError, RasterioError) as error:
             raise InputError(f"{self.path} cannot be written: {reason(error)}") from error
+
+
+def files_written(path: Path) -> list[Path]:
+    """The file of a `RasterWriter`, and those beside it that it may write or take away."""
+    return [path, *(path.with_name(path.name + suffix) for suffix in _BESIDE)]
 
 
 def write_raster(path: Path | str, array: NDArray[Any], grid: Grid, **options: Any) -> None:

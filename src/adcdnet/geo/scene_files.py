@@ -29,11 +29,14 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adcdnet.errors import InputError, one_line
-from adcdnet.files import write_whole
+from adcdnet.files import read_text_file, write_whole
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.labels import Labels, read_labels
+from adcdnet.geo.origins import require_here
 from adcdnet.geo.scene import Scene
+
+_MOST = 1000  # scenes of a file: all of them are open at once
 
 
 class SceneFiles(BaseModel):
@@ -106,14 +109,18 @@ def read_scenes(path: Path | str, *, labelled: bool = True) -> list[SceneFiles]:
     """
     path = Path(path)
     try:
-        content = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = _File.model_validate(tomllib.loads(read_text_file(path).decode("utf-8-sig")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"scenes {path} cannot be read: {error}") from error
     except ValidationError as error:
         raise InputError(f"scenes {path}: {one_line(error)}; each [[scene]] needs ms, pan and labels") from error
+    if len(content.scene) > _MOST:
+        raise InputError(f"scenes {path} names {len(content.scene)} scenes, {_MOST} at most are read; divide it")
     scenes = [_absolute(scene, path.resolve().parent, content.classes) for scene in content.scene]
     names = [scene.name for scene in scenes]
     for scene in scenes:
+        for file in (*scene.files(), scene.split, scene.classes):
+            require_here(file or path, f"scenes {path}")
         if labelled and scene.labels is None:
             raise InputError(
                 f"scenes {path}: scene {scene.name!r} has no labels; each [[scene]] needs ms, pan and labels"

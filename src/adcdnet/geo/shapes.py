@@ -20,7 +20,7 @@ from shapely.errors import ShapelyError
 
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import read_table
-from adcdnet.geo.raster import address_of
+from adcdnet.geo.origins import address_of, require_shapes
 
 _TABLES = (".csv", ".tsv", ".txt")
 _ON_GROUND = (("x", "y"), ("easting", "northing"), ("e", "n"), ("x_coord", "y_coord"), ("xcoord", "ycoord"))
@@ -76,6 +76,7 @@ def _leaves(shape: Any) -> list[Any]:
 
 
 def _read_layer(path: Path, layer: str | None) -> tuple[geopandas.GeoDataFrame, tuple[str, ...]]:
+    require_shapes(path)
     address = address_of(path)
     try:
         with warnings.catch_warnings(record=True) as caught:

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from adcdnet.errors import InputError
 from adcdnet.files import HeldFolder, remove_left, write_whole
 from adcdnet.geo.grid import Window
+from adcdnet.geo.raster import files_of
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.memory import Sizes
-from adcdnet.mapping.model import Model, arrays_of, digest_of, header_of
+from adcdnet.mapping.model import Model
 
 _TILES = ".tiles"  # how the folder's name ends
 _HEAD = "head.json"  # in it where tiles last: what they are of
+_SAMPLE = 2**16  # bytes at the beginning, the middle and the end of an image that tell it from others
 
 
 class Journal:
@@ -134,16 +136,25 @@ def _clear(out: Path) -> None:
 
 def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str:
     """What must be the same for finished tiles to be used again: network, statistics, shares, images, what of a mask
-    hides, settings."""
-    digest = hashlib.sha256()
-    for member in model.members:
-        digest.update(digest_of(arrays_of(member.classifier)).encode())
-    images = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in scene.paths if p.exists()]
-    settings_of_members = [header_of(member) for member in model.members]
-    made = settings_of_members, model.answers, model.statistics, model.classes, model.label_shares, model.temperature
-    content = (*made, images, scene.grid, scene.pan_shift, scene.mask_rule, settings)
-    digest.update(repr(content).encode())
-    return digest.hexdigest()
+    hides, settings. InputError where images lie where no change of them can be seen."""
+    # a file may lie elsewhere by now, but what is taken out of an archive or of a file of several must be the same
+    images = [("" if path.is_file() else str(path), [_pin(file) for file in files_of(path)]) for path in scene.paths]
+    content = model.digest, images, scene.grid, scene.pan_shift, scene.mask_rule, settings
+    return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def _pin(file: Path) -> tuple[str, int, int, str]:
+    """What tells one content of a file from another: its size, its time, and some of it. InputError if it is gone."""
+    try:
+        known = file.stat()
+        digest = hashlib.sha256()
+        with file.open("rb") as opened:
+            for place in (0, known.st_size // 2, max(0, known.st_size - _SAMPLE)):
+                opened.seek(place)
+                digest.update(opened.read(_SAMPLE))
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}; check the path and its permissions") from error
+    return file.name, known.st_size, known.st_mtime_ns, digest.hexdigest()
 
 
 def _read_head(path: Path) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from adcdnet.config import AnswerConfig
 from adcdnet.errors import InputError, one_line
-from adcdnet.files import write_whole
+from adcdnet.files import MODEL_FILE, MODEL_KEY, digest_of_header, require_plain, write_whole
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.mapping.applicability import Applicability
@@ -37,7 +37,6 @@ from adcdnet.nn.parts import PUBLISHED
 
 FORMAT = 9
 MOST_MEMBERS = 256
-_KEY = "adcdnet"
 _AREA = "applicability"  # before the names of its arrays
 _ARCHITECTURE: TypeAdapter[Architecture] = TypeAdapter(Annotated[Architecture, Field(discriminator="form")])
 _LAYOUT = TypeAdapter(Layout)
@@ -143,13 +142,28 @@ class Model:
         """Written beside the target and moved into place. InputError where that fails."""
         if any(network.parts != PUBLISHED for network in self.networks):
             raise ValueError("a network with exchanged parts serves comparisons; a model file could not rebuild it")
+        arrays = self._arrays()
+        header = self._header(arrays) | {"record": self.record.to_dict()}
+        write_whole(path, save(arrays, {MODEL_KEY: json.dumps(header, ensure_ascii=False)}))
+
+    @property
+    def digest(self) -> str:
+        """What tells it from others, however it is called: see `files.digest_of_header`. Maps carry it."""
+        return digest_of_header(self._header(self._arrays()))
+
+    def _arrays(self) -> dict[str, Tensor]:
+        """What is kept of all members as tensors, by number and name."""
         arrays: dict[str, Tensor] = {}
         for number, member in enumerate(self.members):
             arrays |= {f"{number}.{name}": value for name, value in arrays_of(member.classifier).items()}
         if self.applicability is not None:
             own = self.applicability.arrays().items()
             arrays |= {f"{_AREA}.{name}": torch.from_numpy(np.ascontiguousarray(value)) for name, value in own}
-        header = {
+        return arrays
+
+    def _header(self, arrays: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What is kept as text, but for the record."""
+        return {
             "format": FORMAT,
             "members": [header_of(member) for member in self.members],
             "answers": self.answers.model_dump(),
@@ -158,18 +172,17 @@ class Model:
             "classes": {name: values for name, values in asdict(self.classes).items() if values},
             "label_shares": self.label_shares,
             "temperature": self.temperature,
-            "record": self.record.to_dict(),
             "weights_sha256": digest_of(arrays),
             **({"phase": self.phase} if any(self.phase) else {}),
         }
-        write_whole(path, save(arrays, {_KEY: json.dumps(header, ensure_ascii=False)}))
 
     @classmethod
     def load(cls, path: Path) -> Model:
         """From a model file or a run folder that holds one. InputError for anything else, and for a damaged one."""
-        file = path / "model.safetensors" if path.is_dir() else path
+        file = path / MODEL_FILE if path.is_dir() else path
         if not file.exists():
             raise InputError(f"{file} does not exist; name a model file or the folder that `adcdnet train` wrote")
+        require_plain(file)
         try:
             with safe_open(file, framework="pt") as opened:
                 metadata = opened.metadata() or {}
@@ -178,10 +191,10 @@ class Model:
             raise InputError(
                 f"{file} is not a model file, or is damaged ({error}); train again or copy it again"
             ) from error
-        if _KEY not in metadata:
+        if MODEL_KEY not in metadata:
             raise InputError(f"{file} was not written by adcdnet; name a model.safetensors that `adcdnet train` wrote")
         try:
-            header = json.loads(metadata[_KEY])
+            header = json.loads(metadata[MODEL_KEY])
             if header["format"] == FORMAT:
                 return cls._rebuild(header, arrays)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError, OverflowError) as error:

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adcdnet.errors import InputError
-from adcdnet.files import WriteBehind, require_file_name
+from adcdnet.files import MODEL_TAG, WriteBehind, refuse_overwriting, require_file_name
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
+from adcdnet.geo.origins import parts_of
 from adcdnet.geo.raster import sieve
-from adcdnet.geo.raster_writer import RasterWriter
+from adcdnet.geo.raster_writer import RasterWriter, files_written
 from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.mapping.answers import Answers
 from adcdnet.mapping.device import pick_device
@@ -70,6 +71,7 @@ def predict(
     device: "auto" is the GPU if there is one; afterwards the network is back where it was.
     InputError if the scene does not fit the model, nothing is valid or a file cannot be written.
     """
+    file = None if isinstance(model, Model | Run) else Path(model)
     if isinstance(model, Run):
         model = model.model
     elif not isinstance(model, Model):
@@ -79,7 +81,8 @@ def predict(
     written = [Path(p) for p in (out, probabilities) if p is not None]
     for path in written:
         require_file_name(path)
-    _refuse_overwriting(written, scene)
+    read = [part for path in scene.paths for part in (parts_of(path).rasters if path.is_file() else [path])]
+    refuse_overwriting([file for path in written for file in files_written(path)], [file, *read])
     grid = scene.grid_of(model.grid)
     if sieved >= grid.height * grid.width:
         raise InputError(
@@ -92,9 +95,8 @@ def predict(
     sizes = sizes_of_model(model, memory, used=used, engine=engine)
     classify = partial(scene_logits, model, scene, engine=engine, device=where, precision=precision)
     answers = Answers.of(model, grid.shape, prior=prior)
-    journal = Journal(
-        Path(out), fingerprint(model, scene, (engine, precision, where.type)), scene.chosen, lasting=resume
-    )
+    made_of = fingerprint(model, scene, (engine, precision, where.type)) if resume else ""
+    journal = Journal(Path(out), made_of, scene.chosen, lasting=resume)
     with ExitStack() as stack:
         for network in model.networks:
             stack.callback(network.to, next(network.parameters()).device)
@@ -115,6 +117,7 @@ def _tags(model: Model, tau: float, prior: Sequence[float] | None, sieved: int) 
     return {
         "ADCDNET_VERSION": version("adcdnet"),
         "ADCDNET_MODEL": model.record.name,
+        MODEL_TAG: model.digest,
         "ADCDNET_TAU": str(tau),
         "ADCDNET_PRIOR": "as labelled" if prior is None else " ".join(f"{share:.9g}" for share in prior),
         "ADCDNET_SIEVED": str(sieved),
@@ -197,14 +200,6 @@ def _write_map(
     behind.finish()
     if whole is not None:
         files[0].write(sieve(whole, sieved))
-
-
-def _refuse_overwriting(outputs: Sequence[Path | str], scene: Scene) -> None:
-    taken = {p.resolve() for p in scene.paths}
-    for output in outputs:
-        if Path(output).resolve() in taken:
-            raise InputError(f"{output} is an image of the scene, or was named twice; name a file of its own")
-        taken.add(Path(output).resolve())
 
 
 def _write(files: Sequence[RasterWriter], layers: Sequence[NDArray[Any]], window: Window) -> None:

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from adcdnet.assess.evaluate import labels_in_part
 from adcdnet.errors import InputError
-from adcdnet.files import write_whole
+from adcdnet.files import refuse_overwriting, write_whole
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, tiles
 from adcdnet.geo.labels import Labels
@@ -309,17 +309,14 @@ def _answers(
         progress("explain", done, len(windows), {})
 
 
-def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path | None]) -> None:
     """InputError for what cannot be written, before any work is done; the first output is the figure."""
     if outputs[0].suffix.lower() not in (".png", ".svg"):
         raise InputError(f"{outputs[0]} must end in .png or .svg; name a figure of one of these kinds")
-    taken = {p.resolve() for p in inputs}
+    refuse_overwriting(outputs, inputs)
     for path in outputs:
         if path.is_dir() or not path.parent.is_dir():
             raise InputError(f"{path} cannot be written: it is a folder or lies in none; name a file in a folder")
-        if path.resolve() in taken:
-            raise InputError(f"{path} is one of the inputs, or was named twice; name a file of its own")
-        taken.add(path.resolve())
 
 
 def write_explanation(explanation: SceneExplanation, out: Path, *, title: str) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from adcdnet.assess.evaluate import Evaluation, evaluate, labels_in_part
 from adcdnet.errors import InputError
+from adcdnet.files import MODEL_TAG
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.labels import read_labels
@@ -90,6 +91,12 @@ def find_product(
         named = own
         beside = files.folder / "probabilities.tif"
         soft = soft or (beside if beside.exists() and not files.scene else None)
+    for path in (named, soft):
+        if path is not None and _is_of_other_model(path, files):
+            raise InputError(
+                f"{path} was made by another model than {files.folder} holds, so that this run says nothing of it; "
+                "make it anew with adcdnet predict, or name another with --map and --probabilities"
+            )
     step = files.model.step
     small = scene.grid.height * scene.grid.width * step**2 <= PREDICTED
     if named is not None and (soft is not None or not small):
@@ -119,7 +126,7 @@ def look(
     folds judge what members said of ground they had not seen."""
     truth, evaluation = None, None
     grid = scene.grid_of(files.model.grid)
-    notes = scene.notes + _which(files)
+    notes = scene.notes + _which(files) + _of_whom(product)
     split, folds = (_of_scene(path, scene) for path in (files.split, files.folds))
     judged, judged_by = (product.map, None) if folds is None else files.held_out
     own = read_classes(product.map)
@@ -184,6 +191,18 @@ def _which(files: RunFiles) -> tuple[str, ...]:
     if not others:
         return ()
     return (f"the run has several scenes; this page is of {files.scene}, --scene names another: {', '.join(others)}",)
+
+
+def _of_whom(product: Product) -> tuple[str, ...]:
+    """Of a map that does not say which model made it."""
+    if MODEL_TAG in _tags(product.map):
+        return ()
+    return (f"{product.map.name} does not say which model made it; this page takes it for one of this run",)
+
+
+def _is_of_other_model(path: Path, files: RunFiles) -> bool:
+    """Whether a map says so; one of another program or an older version says nothing."""
+    return _tags(path).get(MODEL_TAG, digest := files.model.digest) != digest
 
 
 def _tags(map_path: Path) -> dict[str, str]:

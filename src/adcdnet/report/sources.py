@@ -12,6 +12,7 @@ from typing import Any
 from adcdnet.errors import InputError
 from adcdnet.files import sha256
 from adcdnet.geo.masks import PLAIN, MaskRule
+from adcdnet.geo.origins import require_here
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.model import Model, folds_name, held_out_name, split_name
 from adcdnet.training import provenance as inputs
@@ -182,6 +183,7 @@ def _found(role: str, folder: Path, recorded: Mapping[str, inputs.Input], given:
     for key in _files_of(role, recorded):
         path = recorded[key].found(beside=folder)
         if path is not None:
+            require_here(path, f"{folder / inputs.FILE}")
             sources[key] = Source(key, path, sha256(path), recorded[key].sha256)
         elif role == "mask":
             raise InputError(

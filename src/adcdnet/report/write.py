@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import date
+from hashlib import sha256
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from adcdnet.errors import InputError
-from adcdnet.files import write_whole
+from adcdnet.files import refuse_overwriting, write_whole
 from adcdnet.geo import alignment
 from adcdnet.geo.image import Files
 from adcdnet.geo.masks import MaskRule
@@ -79,14 +81,18 @@ def write_report(
         drawings: dict[str, str] = {}
         content = _chapters(findings, drawings)
     beside = page.with_suffix("")
+    pictures = {name: unaddressed(source) for name, source in _pictures(content).items()}
+    written = [page, *(beside / f"{name}.svg" for name in drawings)]
+    written += [beside / f"{name}.{ending}" for name, (ending, _) in pictures.items()]
+    read = [product.map, product.probabilities, _path(sample), *(source.path for source in files.sources.values())]
+    refuse_overwriting(written, read)
     try:
         beside.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{beside} cannot be made a folder: {error.strerror}; choose another --out") from error
     for name, svg in drawings.items():
         write_whole(beside / f"{name}.svg", svg.encode())
-    for name, source in _pictures(content).items():
-        ending, held = unaddressed(source)
+    for name, (ending, held) in pictures.items():
         write_whole(beside / f"{name}.{ending}", held)
     write_whole(page, _render(content, drawings).encode())
     return page
@@ -128,11 +134,13 @@ def _render(content: Mapping[str, Any], drawings: Mapping[str, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    script = (own / "viewer.js").read_text("utf-8")
     return environment.get_template("template.html").render(
         **content,
         drawn={name: Markup(within_page(svg, name)) for name, svg in drawings.items()},
         style=Markup((own / "style.css").read_text("utf-8")),
-        script=Markup((own / "viewer.js").read_text("utf-8")),
+        script=Markup(script),
+        script_hash=b64encode(sha256(script.encode()).digest()).decode(),  # no other script may run in the page
         version=version("adcdnet"),
         today=date.today().isoformat(),
     )
