@@ -21,7 +21,7 @@ import pyogrio
 from adcdnet.assess.evaluate import evaluate
 from adcdnet.assess.sample import sample
 from adcdnet.geo.labels import read_labels
-from adcdnet.geo.raster import read_classes, read_map
+from adcdnet.geo.maps import read_classes, read_map
 from adcdnet.geo.raster_writer import RasterWriter
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from adcdnet import ClassTable, Labels, Scene, TrainConfig, predict, read_labels, train
 from adcdnet.config import SplitConfig
-from adcdnet.geo.raster import read_map
+from adcdnet.geo.maps import read_map
 from adcdnet.geo.raster_writer import write_raster
 from adcdnet.metrics import confusion_matrix, scores
 from adcdnet.nn.architecture import PatchArchitecture

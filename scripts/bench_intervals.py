@@ -18,7 +18,7 @@ from scipy import fft, ndimage
 
 from adcdnet.assess.evaluate import labels_in_part
 from adcdnet.geo.labels import read_labels
-from adcdnet.geo.raster import read_classes, read_map
+from adcdnet.geo.maps import read_classes, read_map
 from adcdnet.metrics.intervals import block_bootstrap, confusion_by_block
 
 TRIALS, ACCURACY = 400, 0.8

@@ -10,7 +10,7 @@ import torch
 from adcdnet.benchmark import cell as cells
 from adcdnet.benchmark.cell import Cell
 from adcdnet.config import TrainConfig
-from adcdnet.geo.raster import read_map
+from adcdnet.geo.maps import read_map
 from adcdnet.geo.scene import Scene
 from adcdnet.geo.scene_files import SceneFiles
 from adcdnet.mapping.engine import logits_of

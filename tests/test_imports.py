@@ -30,6 +30,7 @@ ROOMS = set(MAY_IMPORT) | {"cli", "__init__"}
 WITHOUT_TORCH = {"geo", "split", "assess", "files", "errors", "config", "metrics"}
 OPENS_RASTERS = {"geo.raster", "geo.raster_writer", "geo.image"}
 ON_ARRAYS = {  # what others may use of rasterio: functions on arrays and grids, no files
+    "geo.maps": {"rasterio.features.sieve"},
     "geo.polygons": {"rasterio.features.rasterize", "rasterio.features.shapes"},
     "geo.alignment": {f"rasterio.{name}" for name in ("enums.Resampling", "errors.CRSError", "errors.RasterioError")}
     | {f"rasterio.warp.{name}" for name in ("reproject", "transform", "transform_bounds")},

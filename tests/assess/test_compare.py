@@ -12,7 +12,8 @@ from adcdnet.assess.sample import places, sample
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
-from adcdnet.geo.raster import read_classes, read_map, same_crs
+from adcdnet.geo.maps import read_classes, read_map
+from adcdnet.geo.raster import same_crs
 from adcdnet.geo.raster_writer import write_raster
 
 GRID = Grid(61, 47, Affine(30, 0, 500_000, 0, -30, 4_000_000), CRS("EPSG:32617").to_wkt())

@@ -17,7 +17,8 @@ from adcdnet.cli.evaluate import print_evaluation
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
-from adcdnet.geo.raster import RasterReader, read_band, read_classes, read_map, sieve
+from adcdnet.geo.maps import read_classes, read_map, sieve
+from adcdnet.geo.raster import RasterReader, read_band
 from adcdnet.geo.raster_writer import write_raster
 from adcdnet.mapping.predict import predict
 from conftest import CORNER, PIXEL, UTM
@@ -80,10 +81,13 @@ def test_a_map_without_a_table_is_known_by_its_values(files, write_tif):
     assert found.confusion.tolist() == evaluate(*files[:2]).confusion.tolist()
 
 
-def test_fine_labels_judge_whole_pixels(files, write_tif):
+def test_fine_labels_judge_the_pixels_of_which_they_cover_most(files, write_tif):
     fine = np.array(LABELS, np.uint8).repeat(2, 0).repeat(2, 1)
+    whole = evaluate(files[0], write_tif("whole.tif", fine, pixel=PIXEL / 2)).confusion
     fine[0, 0] = 5  # the first pixel is no longer of one class
-    found = evaluate(files[0], write_tif("fine.tif", fine, pixel=PIXEL / 2))
+    mixed = write_tif("fine.tif", fine, pixel=PIXEL / 2)
+    assert np.array_equal(evaluate(files[0], mixed).confusion, whole)
+    found = evaluate(files[0], mixed, min_share=1)
     assert found.confusion.tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]]
 
 

@@ -20,7 +20,8 @@ from adcdnet.assess.sample_size import expected_error, points_for, smoothed, unk
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
-from adcdnet.geo.raster import UNPLACED, read_map
+from adcdnet.geo.maps import read_map
+from adcdnet.geo.raster import UNPLACED
 from adcdnet.geo.raster_writer import write_raster
 
 GRID = Grid(61, 47, Affine(30, 0, 500_000, 0, -30, 4_000_000), CRS("EPSG:32617").to_wkt())

@@ -14,7 +14,8 @@ from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Window
 from adcdnet.geo.labels import Labels, read_labels
-from adcdnet.geo.raster import read_band, read_map, sieve
+from adcdnet.geo.maps import read_map, sieve
+from adcdnet.geo.raster import read_band
 from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.mapping import engine
 from adcdnet.mapping.engine import logits_of, scene_logits

@@ -12,7 +12,8 @@ from adcdnet.assess.evaluate import evaluate
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.labels import read_labels
-from adcdnet.geo.raster import read_band, read_map
+from adcdnet.geo.maps import read_map
+from adcdnet.geo.raster import read_band
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.engine import check_scene
 from adcdnet.mapping.model import Model

@@ -22,8 +22,9 @@ from adcdnet.assess.evaluate import Evaluation, evaluate
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
+from adcdnet.geo.maps import read_classes, read_map
 from adcdnet.geo.pixel_area import PixelArea, pixel_area
-from adcdnet.geo.raster import read_classes, read_map, same_crs
+from adcdnet.geo.raster import same_crs
 from adcdnet.geo.raster_writer import write_raster
 
 ARROW = " → "

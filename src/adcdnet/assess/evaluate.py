@@ -22,8 +22,9 @@ from adcdnet.files import MODEL_FILE, MODEL_TAG, model_digest
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import PHASE_TOLERANCE, Grid
 from adcdnet.geo.labels import Labels, read_labels
+from adcdnet.geo.maps import read_classes, read_map
 from adcdnet.geo.pixel_area import PixelArea, pixel_area
-from adcdnet.geo.raster import RasterReader, read_band, read_classes, read_map
+from adcdnet.geo.raster import RasterReader, read_band
 from adcdnet.metrics import Scores, scores
 from adcdnet.metrics.intervals import NO_INTERVAL, Interval, Intervals, block_bootstrap, confusion_by_block
 from adcdnet.split.blocks import block_numbers, block_side

@@ -26,8 +26,9 @@ from adcdnet.files import write_whole
 from adcdnet.geo.class_lookup import look_up
 from adcdnet.geo.classes import tidy
 from adcdnet.geo.grid import Grid
+from adcdnet.geo.maps import read_classes, read_map
 from adcdnet.geo.origins import require_shapes
-from adcdnet.geo.raster import read_classes, read_map, same_crs
+from adcdnet.geo.raster import same_crs
 from adcdnet.geo.shapes import write_layers
 
 MIN_PER_CLASS = 50  # Olofsson et al. 2014 advise 50 to 100 points for each rare class

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -56,6 +58,12 @@ def predict_command(
     ms_bands: MsBandsOption = None,
     pan_bands: PanBandsOption = None,
     probabilities: Annotated[Path | None, typer.Option(help="Also write a probability per class (GeoTIFF).")] = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write how unlike labels each pixel is, and how likely its class is wrong (GeoTIFF)."
+        ),
+    ] = None,
     engine: Annotated[Engine | None, typer.Option(help="dense (default where the network allows) or patch.")] = None,
     tau: Annotated[
         float, typer.Option(min=0.0, help="How much class shares count. 1: as labelled; 0: all classes alike.")
@@ -117,26 +125,45 @@ def predict_command(
             scene.close()
             raise
 
-    def named(files: SceneFiles, out: Path, probabilities: Path | None) -> None:
+    def named(files: SceneFiles, made: _Made) -> None:
         if model.is_dir():
-            words = _report_words(model, loaded, files, out, probabilities, (ms_bands, pan_bands), fix_shift)
+            words = _report_words(model, loaded, files, made, (ms_bands, pan_bands), fix_shift)
             out_console.print(f"report of it: {shlex.join(words)}", markup=False)
 
+    made = _Made(out, probabilities, trust)
     read = [model, scenes, *_known_to(model), *([] if prior in ("natural", "balanced") else [Path(prior)])]
     if scenes is not None and not ms and not pan and mask is None and not mask_values and not mask_bits:
-        _map_all(mapped, opened, named, scenes, out, probabilities, fine=fine, read=read)
+        _map_all(mapped, opened, named, scenes, made, fine=fine, read=read)
         return
     if scenes is not None or not ms or not pan:
         raise typer.BadParameter("name a file of scenes, or --ms and --pan of one", param_hint="SCENES")
-    for path in (out, probabilities):
+    for path in made:
         file_to_write(path)
-    refuse_overwriting(_written(out, probabilities), read)
+    refuse_overwriting(made.written(), read)
     rule = mask_rule(mask, mask_values, mask_bits)
     if mask is not None and not any(rule.values()):
         rule = _rule_of_training(model)
     files = SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask, **rule)
-    _map(mapped, opened, files, out, probabilities, fine=fine)
-    named(files, out, probabilities)
+    _map(mapped, opened, files, made, fine=fine)
+    named(files, made)
+
+
+class _Made(NamedTuple):
+    """The files that one scene gets, or the folders that those of several go into."""
+
+    map: Path
+    probabilities: Path | None
+    trust: Path | None
+
+    def of_scene(self, name: str) -> _Made:
+        """Those of one of several scenes, called as it is."""
+        return _Made(*(folder and folder / f"{name}.tif" for folder in self))  # type: ignore[arg-type]
+
+    def written(self) -> list[Path]:
+        """With the files that go beside them."""
+        from adcdnet.geo.raster_writer import files_written
+
+        return [file for path in self if path is not None for file in files_written(path)]
 
 
 def _known_to(model: Path) -> list[Path]:
@@ -144,12 +171,6 @@ def _known_to(model: Path) -> list[Path]:
     from adcdnet.training import provenance
 
     return [model / MODEL_FILE, *(file.path for file in provenance.read(model)[0].values())]
-
-
-def _written(out: Path, probabilities: Path | None) -> list[Path]:
-    from adcdnet.geo.raster_writer import files_written
-
-    return [file for path in (out, probabilities) if path is not None for file in files_written(path)]
 
 
 def _rule_of_training(model: Path) -> dict[str, Any]:
@@ -174,13 +195,12 @@ def _report_words(
     run: Path,
     model: Model,
     files: SceneFiles,
-    out: Path,
-    probabilities: Path | None,
+    made: _Made,
     bands: tuple[str | None, str | None],
     fix_shift: bool,
 ) -> list[str]:
     """The command that makes a report of a map: with all that the scene was opened with."""
-    options: list[tuple[str, Path | str | None]] = [("--map", out), ("--probabilities", probabilities)]
+    options: list[tuple[str, Path | str | None]] = [("--map", made.map), ("--probabilities", made.probabilities)]
     if files.name in model.record.scenes:
         options.append(("--scene", files.name))
     for option, image in (("--ms", files.ms), ("--pan", files.pan)):
@@ -193,12 +213,11 @@ def _report_words(
 
 
 def _map_all(
-    mapped: Callable[..., list[str]],
+    mapped: partial[list[str]],
     opened: Callable[[SceneFiles], Scene],
-    named: Callable[[SceneFiles, Path, Path | None], None],
+    named: Callable[[SceneFiles, _Made], None],
     scenes: Path,
-    out: Path,
-    probabilities: Path | None,
+    made: _Made,
     *,
     fine: bool,
     read: list[Path | None],
@@ -209,9 +228,8 @@ def _map_all(
     wanted = read_scenes(scenes, labelled=False)
     read += [file for files in wanted for file in (*files.files(), files.classes, files.split)]
     for files in wanted:
-        file = f"{files.name}.tif"
-        refuse_overwriting(_written(out / file, probabilities and probabilities / file), read)
-    for folder in (out, probabilities):
+        refuse_overwriting(made.of_scene(files.name).written(), read)
+    for folder in made:
         if folder is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -219,10 +237,10 @@ def _map_all(
                 raise InputError(f"{folder} is no folder for the maps: {error.strerror}; choose another one") from error
     failed = 0
     for files in wanted:
-        file = f"{files.name}.tif"
+        own = made.of_scene(files.name)
         try:
-            _map(mapped, opened, files, out / file, probabilities and probabilities / file, fine=fine)
-            named(files, out / file, probabilities and probabilities / file)
+            _map(mapped, opened, files, own, fine=fine)
+            named(files, own)
         except InputError as error:
             failed += 1
             err.print(f"error: {one_line(f'{files.name}: {error}')}", markup=False, style="red")
@@ -232,24 +250,36 @@ def _map_all(
 
 
 def _map(
-    mapped: Callable[..., list[str]],
+    mapped: partial[list[str]],
     opened: Callable[[SceneFiles], Scene],
     files: SceneFiles,
-    out: Path,
-    probabilities: Path | None,
+    made: _Made,
     *,
     fine: bool,
 ) -> None:
-    with opened(files) as scene:
+    from adcdnet.mapping.trust import require_applicability, write_trust
+
+    model = mapped.args[0]
+    if made.trust is not None:
+        require_applicability(model)
+    with ExitStack() as stack:
+        scene = stack.enter_context(opened(files))
         say(scene.notes)
         started = time.perf_counter()
+        soft = made.probabilities
+        if soft is None and made.trust is not None:
+            soft = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "probabilities.tif"
         with progress_bars() as report:
-            warnings = mapped(scene, out=out, probabilities=probabilities, progress=report)
+            warnings = mapped(scene, out=made.map, probabilities=soft, progress=report)
+        outside = None if made.trust is None or soft is None else write_trust(model, scene, soft, made.trust)
         seconds = time.perf_counter() - started
         height, width = (scene.fine_grid if fine else scene.grid).shape
     say(warnings)
     kind = "PAN" if fine else "MS"
-    out_console.print(f"map: {out} ({height * width} {kind} pixels in {seconds:.1f} s)", markup=False)
+    out_console.print(f"map: {made.map} ({height * width} {kind} pixels in {seconds:.1f} s)", markup=False)
+    if outside is not None:
+        words = f"trust: {made.trust}   {outside:.1%} of the map lies outside the area of applicability"
+        out_console.print(words, markup=False)
 
 
 def _bytes(text: str) -> int:

@@ -58,7 +58,7 @@ def sample_command(
 
     from adcdnet.assess.sample import sample, write_plots
     from adcdnet.files import refuse_overwriting
-    from adcdnet.geo.raster import read_classes
+    from adcdnet.geo.maps import read_classes
 
     if (n is None) == (for_error is None):
         raise typer.BadParameter("give a number of points or a standard error, one of the two", param_hint="--n")

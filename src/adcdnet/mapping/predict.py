@@ -21,8 +21,8 @@ from adcdnet.files import MODEL_TAG, WriteBehind, refuse_overwriting, require_fi
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
+from adcdnet.geo.maps import sieve
 from adcdnet.geo.origins import parts_of
-from adcdnet.geo.raster import sieve
 from adcdnet.geo.raster_writer import RasterWriter, files_written
 from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.mapping.answers import Answers

@@ -8,16 +8,28 @@ from pathlib import Path
 import numpy as np
 
 from adcdnet.errors import InputError
+from adcdnet.files import MODEL_TAG
 from adcdnet.geo.grid import tiles
 from adcdnet.geo.raster import RasterReader
 from adcdnet.geo.raster_writer import RasterWriter
 from adcdnet.geo.scene import Scene
+from adcdnet.mapping.applicability import Applicability
 from adcdnet.mapping.members import features_of
 from adcdnet.mapping.model import Model
 from adcdnet.nn.context import CONTEXT_REACH
 
 _WINDOW = 256  # MS pixels per side that are looked at once
 BANDS = ("dissimilarity", "expected error")
+
+
+def require_applicability(model: Model) -> Applicability:
+    """That of the model. InputError where it has none."""
+    if model.applicability is None:
+        raise InputError(
+            "this model has no area of applicability: it was trained with one split, or by an older version; train it "
+            "with several folds"
+        )
+    return model.applicability
 
 
 def write_trust(model: Model, scene: Scene, probabilities: Path | str, out: Path | str) -> float:
@@ -27,14 +39,9 @@ def write_trust(model: Model, scene: Scene, probabilities: Path | str, out: Path
     expected error: the probability that the map's class is wrong. probabilities: as `predict` wrote them for this map.
     InputError for a model without an area of applicability, and where files do not fit or cannot be written.
     """
-    area = model.applicability
-    if area is None:
-        raise InputError(
-            "this model has no area of applicability: it was trained with one split, or by an older version; train it "
-            "with several folds"
-        )
+    area = require_applicability(model)
     grid, step, outside, mapped = scene.grid_of(model.grid), model.step, 0, 0
-    tags = {"ADCDNET_MODEL": model.record.name}
+    tags = {"ADCDNET_MODEL": model.record.name, MODEL_TAG: model.digest}
     with (
         RasterReader(probabilities) as soft,
         RasterWriter(

@@ -16,7 +16,8 @@ from adcdnet.files import MODEL_TAG
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.labels import read_labels
-from adcdnet.geo.raster import RasterReader, read_classes
+from adcdnet.geo.maps import read_classes
+from adcdnet.geo.raster import RasterReader
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.predict import predict
 from adcdnet.mapping.progress import Progress
