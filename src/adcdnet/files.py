@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from adcdnet.errors import InputError
 
 _LOCK = "lock"  # name of the file in a held folder
+_LONGEST_HEAD = 100_000_000  # bytes, as the safetensors library has it
 
 
 class HeldFolder:
@@ -66,6 +67,13 @@ def remove_left(folders: Iterable[Path]) -> None:
                 left = HeldFolder.hold(folder)
                 if left is not None:
                     left.remove()
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, innermost first, up to one that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def require_file_name(path: Path) -> None:
@@ -126,6 +134,17 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from error
+
+
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """Of a safetensors file, without a look at its tensors; nothing of a file that is none."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            head = json.loads(file.read(min(size, _LONGEST_HEAD)))
+        return {str(name): str(text) for name, text in head.get("__metadata__", {}).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def as_json(content: Any) -> bytes:

@@ -31,6 +31,7 @@ from adcdnet.cli.console import (
     progress_bars,
     say,
 )
+from adcdnet.cli.stop import stopped_with
 from adcdnet.errors import InputError
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def predict_command(
     trained = loaded.record.chosen_bands
     bands = bands_of(ms_bands) or trained.get("ms"), bands_of(pan_bands) or trained.get("pan")
 
+    how = "the same command goes on from the finished tiles" if resume else ""
+
     def opened(files: SceneFiles) -> Scene:
         scene = files.open(ms_bands=bands[0], pan_bands=bands[1])
         try:
@@ -121,7 +124,8 @@ def predict_command(
             out_console.print(f"report of it: {shlex.join(words)}", markup=False)
 
     if scenes is not None and not ms and not pan and mask is None and not mask_values and not mask_bits:
-        _map_all(mapped, opened, named, scenes, out, probabilities, fine=fine)
+        with stopped_with(how):
+            _map_all(mapped, opened, named, scenes, out, probabilities, fine=fine)
         return
     if scenes is not None or not ms or not pan:
         raise typer.BadParameter("name a file of scenes, or --ms and --pan of one", param_hint="SCENES")
@@ -131,7 +135,8 @@ def predict_command(
     if mask is not None and not any(rule.values()):
         rule = _rule_of_training(model)
     files = SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask, **rule)
-    _map(mapped, opened, files, out, probabilities, fine=fine)
+    with stopped_with(how):
+        _map(mapped, opened, files, out, probabilities, fine=fine)
     named(files, out, probabilities)
 
 

@@ -24,13 +24,13 @@ from adcdnet.cli.console import (
     PanBandsOption,
     PanFilesOption,
     bands_of,
-    err,
     mask_rule,
     out_console,
     print_table,
     progress_bars,
     say,
 )
+from adcdnet.cli.stop import stopped_with
 from adcdnet.errors import InputError
 
 if TYPE_CHECKING:
@@ -109,6 +109,9 @@ def train_command(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Folds trained at once. Default: as many as there are processors.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from what an earlier, stopped call of the same training finished.")
+    ] = False,
     compare_random: Annotated[
         bool,
         typer.Option("--compare-random", help="Train twice, to show what a split by random pixels would have claimed."),
@@ -123,9 +126,11 @@ def train_command(
     from adcdnet.config import TrainConfig
     from adcdnet.geo.scene_files import SceneFiles, read_scenes
     from adcdnet.mapping.model import Model
+    from adcdnet.training.folder import require_run_folder
     from adcdnet.training.run import train
     from adcdnet.training.transfer import settings_of
 
+    require_run_folder(out)
     if profile and config:
         raise typer.BadParameter("a settings file names its own profile; give one of the two", param_hint="--profile")
     settings = TrainConfig.read(config) if config else TrainConfig.of_profile(profile or "default")
@@ -179,18 +184,27 @@ def train_command(
     with ExitStack() as stack:
         fine = settings.network.grid == "fine"
         opened = [_open(files, stack, chosen, fine=fine, fix_shift=fix_shift) for files in wanted]
-        with progress_bars() as report:
-            words = sys.argv[1:]
+        words = sys.argv[1:]
+        with stopped_with("the same command with --resume goes on from what is finished"), progress_bars() as report:
             run = train(
-                opened, out=out, config=settings, init=model, device=device, jobs=jobs, progress=report, command=words
+                opened,
+                out=out,
+                config=settings,
+                init=model,
+                device=device,
+                jobs=jobs,
+                resume=resume,
+                progress=report,
+                command=words,
             )
         said = {note for scene in opened for note in scene.notes}
         say([n for n in run.model.record.notes if n not in said])
         _print_run(run, by_blocks=settings.split.unit == "blocks" and len(wanted) == 1 and wanted[0].split is None)
-        if compare_random and not run.model.record.interrupted:
+        if compare_random:
             from adcdnet.benchmark.random_split import compare_random as compare
 
-            with progress_bars() as report:
+            whole = f"the run {run.folder} is whole, only the comparison is missing"
+            with stopped_with(whole), progress_bars() as report:
                 _print_claims(*compare(run, opened, init=model, device=device, progress=report))
     out_console.print(f"run: {run.folder}   report of it: adcdnet report {run.folder}", markup=False)
 
@@ -223,8 +237,6 @@ def _print_run(run: Run, *, by_blocks: bool) -> None:
             "every labelled pixel was judged once, by members that trained neither on it nor near it; the map is made "
             "by all folds together"
         )
-    if record.interrupted:
-        err.print("stopped early; the run holds the model so far", style="yellow")
     holding = record.leakage["holding"]
     if record.settings["split"]["unit"] == "random" and holding is not None:
         out_console.print(

@@ -34,7 +34,8 @@ from adcdnet.nn.context import CONTEXT_REACH, ContextBranch
 from adcdnet.nn.networks import Network, network_of
 from adcdnet.nn.parts import PUBLISHED
 
-FORMAT = 9
+FORMAT = 10
+MODEL_NAME = "model.safetensors"  # in a run's folder
 MOST_MEMBERS = 256
 _KEY = "adcdnet"
 _ARCHITECTURE: TypeAdapter[Architecture] = TypeAdapter(Annotated[Architecture, Field(discriminator="form")])
@@ -136,13 +137,22 @@ class Model:
         """MS pixels between training and test ground, as `TrainConfig.guard`."""
         return max([CONTEXT_REACH, *(network.config.guard for network in self.networks)]) + self.answers.margin
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all weights, as the file has it."""
+        return digest_of(self._arrays())
+
+    def _arrays(self) -> dict[str, Tensor]:
+        arrays: dict[str, Tensor] = {}
+        for number, member in enumerate(self.members):
+            arrays |= {f"{number}.{name}": value for name, value in arrays_of(member.classifier).items()}
+        return arrays
+
     def save(self, path: Path) -> None:
         """Written beside the target and moved into place. InputError where that fails."""
         if any(network.parts != PUBLISHED for network in self.networks):
             raise ValueError("a network with exchanged parts serves comparisons; a model file could not rebuild it")
-        arrays: dict[str, Tensor] = {}
-        for number, member in enumerate(self.members):
-            arrays |= {f"{number}.{name}": value for name, value in arrays_of(member.classifier).items()}
+        arrays = self._arrays()
         header = {
             "format": FORMAT,
             "members": [header_of(member) for member in self.members],
@@ -161,7 +171,7 @@ class Model:
     @classmethod
     def load(cls, path: Path) -> Model:
         """From a model file or a run folder that holds one. InputError for anything else, and for a damaged one."""
-        file = path / "model.safetensors" if path.is_dir() else path
+        file = path / MODEL_NAME if path.is_dir() else path
         if not file.exists():
             raise InputError(f"{file} does not exist; name a model file or the folder that `adcdnet train` wrote")
         try:
@@ -195,7 +205,7 @@ class Model:
         for name, value in arrays.items():
             number, _, inner = name.partition(".")
             own[number][inner] = value
-        members = tuple(_member_of(*each, layout) for each in zip(header["members"], own.values(), strict=True))
+        members = tuple(member_of(*each, layout) for each in zip(header["members"], own.values(), strict=True))
         if header["weights_sha256"] != digest_of(arrays):
             raise ValueError("its weights are not those that were saved (their checksum differs)")
         statistics = _statistics_of(header, layout)
@@ -247,8 +257,8 @@ def header_of(member: Member) -> dict[str, Any]:
     }
 
 
-def _member_of(header: dict[str, Any], arrays: dict[str, Tensor], layout: Layout) -> Member:
-    """ValueError and its like where something is not as a training leaves it."""
+def member_of(header: dict[str, Any], arrays: dict[str, Tensor], layout: Layout) -> Member:
+    """Of what `header_of` and `arrays_of` gave. ValueError and its like where that is not as a training leaves it."""
     kind, sensors = header["kind"], header["sensors"]
     _check_numbers("drawn_shares", header["drawn_shares"], layout.classes, positive=True)
     _check_numbers("weight", (header["weight"],), 1)

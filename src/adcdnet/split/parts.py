@@ -7,8 +7,10 @@ training pixel holds no validation or test pixel, and the window of a validation
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +18,13 @@ from scipy import ndimage
 
 from adcdnet.config import SplitConfig
 from adcdnet.errors import InputError
+from adcdnet.files import safetensors_metadata
 from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.raster import RasterReader
 
 UNUSED, TRAIN, VALIDATION, TEST, GUARD = range(5)
 PART_NAMES = ("unused", "train", "validation", "test", "guard")
+OF_MODEL = "ADCDNET_WEIGHTS"  # tag of a run's rasters: the digest of the weights in the model that they belong to
 FEWEST_LABELS = 5  # labelled pixels a class must have to be learnt and tested at all
 FEWEST_TO_VALIDATE = 30  # below this in any class, all that is not test goes into training
 
@@ -32,6 +37,22 @@ class Split:
     block: int  # MS pixels per side
     notes: tuple[str, ...]
     hides_test: bool = True  # training sees zeros in place of test and validation pixels
+
+
+def check_of_model(raster: Path) -> None:
+    """InputError for a run's raster of folds or parts beside a model of another training, as a kill between two files
+    of the run leaves them. One that says nothing of its model, or lies beside none, is believed."""
+    with RasterReader(raster) as file:
+        whose = file.tags.get(OF_MODEL)
+    try:
+        beside = json.loads(safetensors_metadata(raster.with_name("model.safetensors"))["adcdnet"])["weights_sha256"]
+    except (ValueError, KeyError, TypeError):
+        return
+    if whose and whose != beside:
+        raise InputError(
+            f"{raster} and the model beside it are of two trainings, the later of which was killed as it ended; give "
+            "its adcdnet train command once more, with --resume"
+        )
 
 
 def check_parts(

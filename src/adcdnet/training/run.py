@@ -26,10 +26,11 @@ from adcdnet.geo.raster_writer import RasterWriter, write_raster
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping import memory
 from adcdnet.mapping.device import pick_device
-from adcdnet.mapping.model import Model, Run, folds_name, held_out_name, split_name
+from adcdnet.mapping.model import MODEL_NAME, Model, Run, folds_name, held_out_name, split_name
 from adcdnet.mapping.progress import Progress, silent
-from adcdnet.split.parts import PART_NAMES
+from adcdnet.split.parts import OF_MODEL, PART_NAMES
 from adcdnet.training import provenance
+from adcdnet.training.checkpoints import Checkpoints, held_beside
 from adcdnet.training.committee.cross_fit import CrossFit, cross_fit, members_of
 from adcdnet.training.folder import whole_run
 from adcdnet.training.prepare import Prepared, folds_raster, prepare
@@ -50,6 +51,7 @@ def train(
     init: Model | Run | Path | str | None = None,
     device: str = "auto",
     jobs: int | None = None,
+    resume: bool = False,
     progress: Progress = silent,
     command: Sequence[str] = (),
 ) -> Run:
@@ -59,8 +61,9 @@ def train(
     and may differ in size and coordinate system. Labels must be on their scene's grid (`read_labels`): `scene.grid`, or
     `scene.fine_grid` where the settings of the network say grid "fine". Raises InputError for
     settings or labels that cannot be used, for a collapse in stage I and for a folder that cannot be written.
-    KeyboardInterrupt ends a training of several folds without a trace. Of a single split, in stage II, it ends that
-    stage early: the run is then complete with the weights so far, and says so.
+    A training that is stopped or killed leaves an older run as it was, and what it has finished in a hidden folder
+    beside the run. resume: go on from that; the model is then the same as of one undisturbed training. InputError where
+    it is of another training, or another process works on this run.
     init: a model, a run or its folder to begin from: the weights, prior and band statistics of its first network are
     taken over, and its settings where no config is given. Stage I goes on from its prior, or keeps it where its steps
     are 0. jobs: folds trained at once, in processes of their own; None: as many as there are processors.
@@ -76,17 +79,21 @@ def train(
     elif labels is not None or not scene:
         raise InputError("several scenes are given as a list of LabelledScene, at least one, each with its own labels")
     started, folder = time.perf_counter(), Path(out)
-    with whole_run(folder) as part:
+    with held_beside(folder) as kept, whole_run(folder) as part:
+        inputs = _inputs(scene)
         prepared = prepare(scene, config or TrainConfig(), init)
-        _write_inputs(part, scene, prepared, command)
+        where = pick_device(device)
+        checkpoints = Checkpoints(kept, prepared.fingerprint(init, where))
+        checkpoints.begin(resume=resume)
         fitted = cross_fit(
             prepared.ground,
             prepared.splits,
             prepared.config,
-            pick_device(device),
+            where,
             jobs=jobs or _processors(),
             progress=progress,
             init=init,
+            checkpoints=checkpoints,
         )
         notes = prepared.notes
         if len(fitted.weights) < len(members_of(prepared.config)):
@@ -95,9 +102,12 @@ def train(
             measured = fitted.results[0].statistics
             notes += tuple(notes_of(init, measured, fitted.results[0].new_classes))
         model = _model(folder.name, scene, prepared, fitted, init, notes)
-        model.save(part / "model.safetensors")
+        model.save(part / MODEL_NAME)
+        _write_splits(part, scene, prepared, model)
         if len(prepared.splits) > 1:
             _write_answers(part, scene, prepared, fitted, model)
+        write_whole(part / "config.toml", prepared.config.to_toml().encode())
+        provenance.write(part, inputs, scene[0].labels.column, scene[0].labels.layer, command)
         write_whole(part / "history.csv", to_csv(_history(fitted)))
         write_whole(part / "metrics.json", model.record.to_json())
         seconds = sum((Counter(result.seconds) for result in fitted.results), Counter())
@@ -111,12 +121,12 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _write_inputs(folder: Path, scenes: Sequence[LabelledScene], prepared: Prepared, command: Sequence[str]) -> None:
-    """Folds or splits, settings, and which files the run is made from: all that is known before the first step."""
+def _write_splits(folder: Path, scenes: Sequence[LabelledScene], prepared: Prepared, model: Model) -> None:
+    """Folds, or the parts of a single split, of each scene."""
     for k, labelled in enumerate(scenes):
         name = labelled.name if len(scenes) > 1 else ""
         of_folds = [of_fold[k] for of_fold in prepared.splits]
-        tags = {"BLOCK": str(of_folds[0].block), "REACH": str(prepared.config.guard)}
+        tags = {"BLOCK": str(of_folds[0].block), "REACH": str(prepared.config.guard), OF_MODEL: model.digest}
         if any(labelled.scene.phase):
             tags["PHASE"] = " ".join(map(str, labelled.scene.phase))
         if len(of_folds) == 1:
@@ -125,8 +135,6 @@ def _write_inputs(folder: Path, scenes: Sequence[LabelledScene], prepared: Prepa
         else:
             file, values = folds_name(name), folds_raster(of_folds)
         write_raster(folder / file, values, labelled.scene.grid, nodata=0, tags=tags)
-    write_whole(folder / "config.toml", prepared.config.to_toml().encode())
-    provenance.write(folder, _inputs(scenes), scenes[0].labels.column, scenes[0].labels.layer, command)
 
 
 def _write_answers(
@@ -136,7 +144,8 @@ def _write_answers(
     probabilities, as `predict` writes both."""
     assert fitted.judgement is not None
     values = np.asarray(model.classes.values, np.uint8)
-    tags = {"ADCDNET_MODEL": model.record.name, "ADCDNET_FOLDS": str(len(prepared.splits))}
+    folds = str(len(prepared.splits))
+    tags = {"ADCDNET_MODEL": model.record.name, "ADCDNET_FOLDS": folds, OF_MODEL: model.digest}
     for labelled, answered in zip(scenes, fitted.judgement.answered, strict=True):
         name, grid = labelled.name if len(scenes) > 1 else "", labelled.scene.grid_of(model.grid)
         row, col, p = (np.concatenate(parts, axis=-1) for parts in zip(*answered, strict=True))

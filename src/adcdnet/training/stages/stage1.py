@@ -19,6 +19,7 @@ from adcdnet.nn.streams import TilePrior
 from adcdnet.training.area import TrainingArea
 from adcdnet.training.stages.loop import (
     History,
+    State,
     check_finite,
     looks_at,
     optimizer_of,
@@ -54,7 +55,8 @@ def train_prior(
     prior.deviation.fill_(1)
     optimizer, rate = optimizer_of([*prior.parameters(), *metric.parameters()], stage)
     rank: float | None = None
-    for step in range(1, stage.steps + 1):
+    state = State({"prior": prior, "metric": metric}, optimizer, rate, rng)
+    for step in history.steps("stage1", stage.steps, state):
         (f_ms, f_pan), some = _features(prior, area, config, schedule, rng)
         loss = distance = sps_loss(metric, f_ms, f_pan)
         if config.spread:
