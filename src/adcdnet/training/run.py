@@ -79,40 +79,42 @@ def train(
     elif labels is not None or not scene:
         raise InputError("several scenes are given as a list of LabelledScene, at least one, each with its own labels")
     started, folder = time.perf_counter(), Path(out)
-    with held_beside(folder) as kept, whole_run(folder) as part:
-        inputs = _inputs(scene)
-        prepared = prepare(scene, config or TrainConfig(), init)
-        where = pick_device(device)
-        checkpoints = Checkpoints(kept, prepared.fingerprint(init, where))
-        checkpoints.begin(resume=resume)
-        fitted = cross_fit(
-            prepared.ground,
-            prepared.splits,
-            prepared.config,
-            where,
-            jobs=jobs or _processors(),
-            progress=progress,
-            init=init,
-            checkpoints=checkpoints,
-        )
-        notes = prepared.notes
-        if len(fitted.weights) < len(members_of(prepared.config)):
-            notes += (f"no ground is held out to weigh members by: {next(iter(fitted.weights))} answers alone",)
-        if init is not None:
-            measured = fitted.results[0].statistics
-            notes += tuple(notes_of(init, measured, fitted.results[0].new_classes))
-        model = _model(folder.name, scene, prepared, fitted, init, notes)
-        model.save(part / MODEL_NAME)
-        _write_splits(part, scene, prepared, model)
-        if len(prepared.splits) > 1:
-            _write_answers(part, scene, prepared, fitted, model)
-        write_whole(part / "config.toml", prepared.config.to_toml().encode())
-        provenance.write(part, inputs, scene[0].labels.column, scene[0].labels.layer, command)
-        write_whole(part / "history.csv", to_csv(_history(fitted)))
-        write_whole(part / "metrics.json", model.record.to_json())
-        seconds = sum((Counter(result.seconds) for result in fitted.results), Counter())
-        timing = {**seconds, "total": time.perf_counter() - started, "peak_memory_bytes": memory.peak()}
-        write_whole(part / "timing.json", as_json(timing))
+    with held_beside(folder) as kept:
+        with whole_run(folder) as part:
+            inputs = _inputs(scene)
+            prepared = prepare(scene, config or TrainConfig(), init)
+            where = pick_device(device)
+            checkpoints = Checkpoints(kept, prepared.fingerprint(init, where))
+            checkpoints.begin(resume=resume)
+            fitted = cross_fit(
+                prepared.ground,
+                prepared.splits,
+                prepared.config,
+                where,
+                jobs=jobs or _processors(),
+                progress=progress,
+                init=init,
+                checkpoints=checkpoints,
+            )
+            notes = prepared.notes
+            if len(fitted.weights) < len(members_of(prepared.config)):
+                notes += (f"no ground is held out to weigh members by: {next(iter(fitted.weights))} answers alone",)
+            if init is not None:
+                measured = fitted.results[0].statistics
+                notes += tuple(notes_of(init, measured, fitted.results[0].new_classes))
+            model = _model(folder.name, scene, prepared, fitted, init, notes)
+            model.save(part / MODEL_NAME)
+            _write_splits(part, scene, prepared, model)
+            if len(prepared.splits) > 1:
+                _write_answers(part, scene, prepared, fitted, model)
+            write_whole(part / "config.toml", prepared.config.to_toml().encode())
+            provenance.write(part, inputs, scene[0].labels.column, scene[0].labels.layer, command)
+            write_whole(part / "history.csv", to_csv(_history(fitted)))
+            write_whole(part / "metrics.json", model.record.to_json())
+            seconds = sum((Counter(result.seconds) for result in fitted.results), Counter())
+            timing = {**seconds, "total": time.perf_counter() - started, "peak_memory_bytes": memory.peak()}
+            write_whole(part / "timing.json", as_json(timing))
+        checkpoints.clear()
     return Run(folder, model)
 
 

@@ -51,10 +51,7 @@ class History:
         self._progress(stage, step, steps, figures)
 
     def steps(self, loop: str, steps: int, state: State) -> Iterator[int]:
-        """The steps of a loop, from 1 or from behind that whose state was kept last.
-
-        The last one is not kept: what follows a loop is made of what it leaves, at once.
-        """
+        """The steps of a loop, from 1 or from behind that whose state was kept last: none where that was the last."""
         name, done = f"{self._name}-{loop}", 0
         self._loops.append(name)
         piece = self._checkpoints.find(name)
@@ -63,7 +60,7 @@ class History:
             done, self.rows = piece.figures["step"], piece.figures["rows"]
         for step in range(done + 1, steps + 1):
             yield step
-            if self._checkpoints.folder is not None and step < steps and time.monotonic() >= self._due:
+            if self._checkpoints.folder is not None and time.monotonic() >= self._due:
                 started = time.monotonic()
                 self._checkpoints.keep(name, state.piece(step=step, rows=self.rows))
                 self._due = time.monotonic() + max(LEAST, (time.monotonic() - started) / SHARE)

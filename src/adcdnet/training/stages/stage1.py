@@ -54,7 +54,6 @@ def train_prior(
     prior.mean.zero_()  # stage I learns from F itself
     prior.deviation.fill_(1)
     optimizer, rate = optimizer_of([*prior.parameters(), *metric.parameters()], stage)
-    rank: float | None = None
     state = State({"prior": prior, "metric": metric}, optimizer, rate, rng)
     for step in history.steps("stage1", stage.steps, state):
         (f_ms, f_pan), some = _features(prior, area, config, schedule, rng)
@@ -69,6 +68,7 @@ def train_prior(
             figures = {"loss": loss.item(), "sps": distance.item(), "effective_rank": rank}
             history.note("stage1", step, stage.steps, **figures, learning_rate=float(rate.get_last_lr()[0]))
             _check_rank(rank, step, channels)
+    rank = float(history.rows[-1]["effective_rank"]) if stage.steps else None
     prior.requires_grad_(False).eval()
     if config.network.prior_mask == "standardised":
         _standardise(prior, [_features(prior, area, config, schedule, rng)[0] for _ in range(_MEASURED)])

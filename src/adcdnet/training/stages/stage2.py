@@ -144,6 +144,8 @@ def train_round(
             seen = validation.scores
             figures |= {"validation_kappa": seen.kappa, "validation_aa": seen.aa, "validation_oa": seen.oa}
         history.note("stage2", before + step, total, **figures)
+    if validation is None and supervision.area.has_validation:  # the last step was kept, the look at it was not
+        validation = validate(average, config.answers, supervision.area, supervision.schedule)
     return Round(average, validation)
 
 
