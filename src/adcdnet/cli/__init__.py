@@ -26,7 +26,7 @@ from adcdnet.cli.explain import explain_command
 from adcdnet.cli.predict import predict_command
 from adcdnet.cli.report import report_command
 from adcdnet.cli.sample import sample_command
-from adcdnet.cli.stop import stoppable, take_signals
+from adcdnet.cli.stop import signals_taken, stoppable
 from adcdnet.cli.train import train_command
 from adcdnet.errors import InputError
 
@@ -58,9 +58,9 @@ def main() -> None:
     debug = "--debug" in sys.argv
     _print_what_can_be_printed()
     _keep_memory()
-    take_signals()
     try:
-        app(args=[a for a in sys.argv[1:] if a != "--debug"])
+        with signals_taken():
+            app(args=[a for a in sys.argv[1:] if a != "--debug"])
     except InputError as error:
         if debug:
             raise

@@ -10,8 +10,9 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.queues import Queue
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 _Result = TypeVar("_Result")
 
@@ -24,21 +25,28 @@ def at_work(
     jobs: int,
     begin: Callable[..., None],
     arguments: tuple[Any, ...],
-    tasks_each: int | None = None,
+    queues: tuple[Queue[Any], ...] = (),
+    tasks_each: Literal[1] | None = None,
 ) -> Iterator[list[Future[_Result]]]:
     """What becomes of all calls of a function, `jobs` at once. An exception inside the block ends all processes.
 
-    begin: called in each process first, with the arguments. tasks_each: calls after which a process is replaced.
+    begin: called in each process first, with the arguments and the queues; processes can only inherit the latter.
+    tasks_each: 1 where each call has a process of its own.
     Signals that end a command reach whole groups of processes: this one alone answers to them.
     """
     context = multiprocessing.get_context("spawn")
     # a pipe that is closed reaches every process; an event would wait for those that are gone to wake
     wait, stop = context.Pipe(duplex=False)
+    # arguments of a process itself would be written to it while it starts, one after another and deaf to Ctrl-C
+    handed = context.Queue()
+    handed.cancel_join_thread()
+    for _ in calls if tasks_each else range(jobs):
+        handed.put(arguments)
     pool = ProcessPoolExecutor(
         jobs,
         mp_context=context,
         initializer=_begin,
-        initargs=(wait, begin, arguments),
+        initargs=(wait, begin, handed, queues),
         max_tasks_per_child=tasks_each,
     )
     try:
@@ -46,10 +54,14 @@ def at_work(
             futures = [pool.submit(function, *call) for call in calls]
         yield futures
     except BaseException:
-        stop.close()
+        for process in list(pool._processes.values()):  # no public name; one that only begins does not hear of the pipe
+            process.kill()
+        # not waited for: of a process that was killed while it told its result, the pool waits for the rest
+        pool.shutdown(wait=False, cancel_futures=True)
         raise
+    else:
+        pool.shutdown()
     finally:
-        pool.shutdown(cancel_futures=True)
         stop.close()
         wait.close()
 
@@ -67,13 +79,15 @@ def _shielded() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(stop: Connection, begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _begin(
+    stop: Connection, begin: Callable[..., None], handed: Queue[tuple[Any, ...]], queues: tuple[Queue[Any], ...]
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes on Windows too
     parent = multiprocessing.parent_process()
     assert parent is not None
     Thread(target=_end_after, args=(parent.join,), daemon=True).start()
     Thread(target=_end_after, args=(partial(stop.poll, None),), daemon=True).start()
-    begin(*arguments)
+    begin(*handed.get(), *queues)
 
 
 def _end_after(event: Callable[[], object]) -> None:

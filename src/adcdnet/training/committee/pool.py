@@ -52,10 +52,14 @@ def train_folds(
     done = threading.Event()
     listener = Thread(target=together.listen, args=(told, done), daemon=True)
     listener.start()
-    work = _Work(ground, config, device, told, checkpoints)
     try:
         with at_work(
-            _train, list(enumerate(folds)), jobs=min(jobs, len(folds)), begin=_begin, arguments=(work,)
+            _train,
+            list(enumerate(folds)),
+            jobs=min(jobs, len(folds)),
+            begin=_begin,
+            arguments=(ground, config, device, checkpoints),
+            queues=(told,),
         ) as results:
             return [result.result() for result in results]
     except BrokenProcessPool as error:
@@ -108,17 +112,19 @@ class _Work:
     ground: Ground
     config: TrainConfig
     device: torch.device
-    told: Queue[Any]
     checkpoints: Checkpoints
+    told: Queue[Any]
 
 
 _work: list[_Work] = []  # one, in a process of the pool
 
 
-def _begin(work: _Work) -> None:
+def _begin(
+    ground: Ground, config: TrainConfig, device: torch.device, checkpoints: Checkpoints, told: Queue[Any]
+) -> None:
     torch.set_num_threads(1)
     threadpool_limits(1)
-    _work.append(work)
+    _work.append(_Work(ground, config, device, checkpoints, told))
 
 
 def _train(number: int, fold: Fold) -> FoldResult:

@@ -64,10 +64,10 @@ def train_prior(
         update(loss, optimizer, rate)
         if looks_at(step, stage.steps, config.validations):
             check_finite(loss.item(), "stage I", step)
-            rank = min(effective_rank(some(f).detach().float().cpu()) for f in (f_ms, f_pan))
-            figures = {"loss": loss.item(), "sps": distance.item(), "effective_rank": rank}
+            found = min(effective_rank(some(f).detach().float().cpu()) for f in (f_ms, f_pan))
+            figures = {"loss": loss.item(), "sps": distance.item(), "effective_rank": found}
             history.note("stage1", step, stage.steps, **figures, learning_rate=float(rate.get_last_lr()[0]))
-            _check_rank(rank, step, channels)
+            _check_rank(found, step, channels)
     rank = float(history.rows[-1]["effective_rank"]) if stage.steps else None
     prior.requires_grad_(False).eval()
     if config.network.prior_mask == "standardised":
