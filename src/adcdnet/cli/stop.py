@@ -14,7 +14,7 @@ from typing import Any
 from adcdnet.cli.console import err
 
 EXIT_CODE = 130  # what shells expect of a command that Ctrl-C ended
-_ENDING = 4.5  # seconds that a command may take to tidy up; what it leaves then, the next one clears
+_ENDING = 4.0  # seconds that a command may take to tidy up; what it leaves then, the next one clears
 _came: list[int] = []  # the first signal
 
 
@@ -57,11 +57,11 @@ def _end_in_time(read: int) -> None:
 
 @contextmanager
 def stopped_with(words: str) -> Iterator[None]:
-    """What is said of the command if it is stopped in this block."""
+    """What is said of the command if it is stopped in this block; what an inner block says goes before."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(words) from None
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(str(error) or words) from None
 
 
 def stoppable(command: Callable[..., None]) -> Callable[..., None]:

@@ -43,6 +43,7 @@ _SCORES = (("oa", "OA"), ("aa", "AA"), ("kappa", "kappa"))
 _LEAKS = "that says how well the scene is remembered, not how well new ground is mapped"
 
 
+@stopped_with("the same command with --resume goes on from what is finished")
 def train_command(
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     scenes: Annotated[
@@ -185,7 +186,7 @@ def train_command(
         fine = settings.network.grid == "fine"
         opened = [_open(files, stack, chosen, fine=fine, fix_shift=fix_shift) for files in wanted]
         words = sys.argv[1:]
-        with stopped_with("the same command with --resume goes on from what is finished"), progress_bars() as report:
+        with progress_bars() as report:
             run = train(
                 opened,
                 out=out,
