@@ -266,6 +266,18 @@ def test_how_many_folds_run_at_once_changes_nothing(labelled_pair, tmp_path, mon
     assert member_bytes(one) == member_bytes(two)
 
 
+def test_progress_says_of_which_fold_it_is(labelled_pair, tmp_path):
+    calls = []
+    config = TrainConfig.of_profile("patch").replace(CHEAP)
+    with labelled_pair.open() as scene:
+        labels = labelled_pair.read_labels(scene)
+        tell = lambda *told: calls.append(told)  # noqa: E731
+        train(scene, labels, out=tmp_path / "run", config=config, jobs=1, progress=tell, device="cpu")
+    folds = [told[3].get("fold") for told in calls if told[0] == "members"]
+    assert folds == [1, 1, 2, 2, 3, 3, None, None]  # the last trains on all labels
+    assert {told[3].get("folds") for told in calls} == {3, None}
+
+
 def test_fewer_folds_where_the_ground_allows_no_more(labelled_pair):
     ground, labelled = ground_of(labelled_pair)
     config = TrainConfig().replace({"split": {"folds": 20, "block": 14}}).split

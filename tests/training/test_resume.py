@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,10 @@ from adcdnet.split.parts import check_of_model
 from adcdnet.training.checkpoints import Checkpoints, Piece, held_beside
 from adcdnet.training.committee import classifiers
 from adcdnet.training.folder import require_run_folder, whole_run
+from adcdnet.training.needs import needs_of
+from adcdnet.training.prepare import prepare
 from adcdnet.training.run import train
+from adcdnet.training.scenes import LabelledScene
 from adcdnet.training.stages import loop
 from conftest import QUICK, left_by_a_killed_process
 
@@ -180,9 +184,6 @@ def test_what_is_kept_of_another_training_is_refused(few, tmp_path, changes):
 
 
 def test_other_labels_images_or_a_model_to_begin_from_make_another_training(several, few, labelled_pair, tmp_path):
-    from adcdnet.training.prepare import prepare
-    from adcdnet.training.scenes import LabelledScene
-
     config = TrainConfig.of_profile("patch").replace(QUICK)
     cpu = torch.device("cpu")
     with labelled_pair.open() as scene:
@@ -342,3 +343,27 @@ def test_a_raster_that_was_copied_beside_another_model_is_known(few, tmp_path):
         check_of_model(two.split())
     shutil.copy(one.split(), tmp_path / "split.tif")
     check_of_model(tmp_path / "split.tif")  # beside no model
+
+
+# ---- what a training needs
+
+
+def test_what_is_needed_grows_with_images_labels_and_processes(labelled_pair):
+    with labelled_pair.open() as scene:
+        one = LabelledScene(scene, labelled_pair.read_labels(scene))
+    config = TrainConfig().replace({"members": ["adcdnet", "boosting"]})
+    images = 4 * 83 * 71 * (4 + 4)
+    alone = needs_of([one], config.replace({"split": {"folds": 1}}), 3)
+    assert (alone.processes, alone.memory) == (1, 350 * 2**20 + 2 * images)
+    assert alone.disk == 4 * (one.labels.index >= 0).sum() * 3 * (1 + 2)
+    three = needs_of([one, one], config, 3)
+    assert (three.processes, three.memory) == (3, 4 * 350 * 2**20 + 7 * 2 * images)
+    assert three.disk == 2 * alone.disk
+    assert needs_of([one], config, 99).processes == 5
+
+
+def test_a_disk_that_is_too_full_is_refused_before_any_work(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match=r"has 0.0 GB free, the training needs .* GB at least; make room, or choose"):
+        few(tmp_path / "runs" / "run")
+    assert not list(tmp_path.iterdir())

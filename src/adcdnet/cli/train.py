@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from adcdnet.benchmark.random_split import Claim
     from adcdnet.geo.scene_files import SceneFiles
     from adcdnet.mapping.model import Run
+    from adcdnet.training.needs import Needs
     from adcdnet.training.scenes import LabelledScene
 
 _SCORES = (("oa", "OA"), ("aa", "AA"), ("kappa", "kappa"))
@@ -128,6 +129,7 @@ def train_command(
     from adcdnet.geo.scene_files import SceneFiles, read_scenes
     from adcdnet.mapping.model import Model
     from adcdnet.training.folder import require_run_folder
+    from adcdnet.training.needs import needs_of
     from adcdnet.training.run import train
     from adcdnet.training.transfer import settings_of
 
@@ -186,6 +188,7 @@ def train_command(
         fine = settings.network.grid == "fine"
         opened = [_open(files, stack, chosen, fine=fine, fix_shift=fix_shift) for files in wanted]
         words = sys.argv[1:]
+        _print_needs(needs_of(opened, settings, jobs))
         with progress_bars() as report:
             run = train(
                 opened,
@@ -208,6 +211,14 @@ def train_command(
             with stopped_with(whole), progress_bars() as report:
                 _print_claims(*compare(run, opened, init=model, device=device, progress=report))
     out_console.print(f"run: {run.folder}   report of it: adcdnet report {run.folder}", markup=False)
+
+
+def _print_needs(needs: Needs) -> None:
+    memory, disk = (
+        f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.0f} MB" for size in (needs.memory, needs.disk)
+    )
+    where = "one process" if needs.processes == 1 else f"{needs.processes} processes"
+    out_console.print(f"needs at least {memory} of memory, in {where}, and {disk} of disk")
 
 
 def _print_run(run: Run, *, by_blocks: bool) -> None:

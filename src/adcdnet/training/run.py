@@ -7,7 +7,6 @@ Each labelled pixel is judged once, by members that trained neither on it nor ne
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from adcdnet.training import provenance
 from adcdnet.training.checkpoints import Checkpoints, held_beside
 from adcdnet.training.committee.cross_fit import CrossFit, cross_fit, members_of
 from adcdnet.training.folder import whole_run
+from adcdnet.training.needs import needs_of, processors, require_disk
 from adcdnet.training.prepare import Prepared, folds_raster, prepare
 from adcdnet.training.record import record_of
 from adcdnet.training.scenes import LabelledScene
@@ -60,7 +60,8 @@ def train(
     scene: one, with its labels; or several `LabelledScene`s, which must agree in bands, ratio, phase and classes,
     and may differ in size and coordinate system. Labels must be on their scene's grid (`read_labels`): `scene.grid`, or
     `scene.fine_grid` where the settings of the network say grid "fine". Raises InputError for
-    settings or labels that cannot be used, for a collapse in stage I and for a folder that cannot be written.
+    settings or labels that cannot be used, for a collapse in stage I and for a folder that cannot be written or has too
+    little room.
     A training that is stopped or killed leaves an older run as it was, and what it has finished in a hidden folder
     beside the run. resume: go on from that; the model is then the same as of one undisturbed training. InputError where
     it is of another training, or another process works on this run.
@@ -79,10 +80,12 @@ def train(
     elif labels is not None or not scene:
         raise InputError("several scenes are given as a list of LabelledScene, at least one, each with its own labels")
     started, folder = time.perf_counter(), Path(out)
+    config = config or TrainConfig()
+    require_disk(folder, needs_of(scene, config, jobs))
     with held_beside(folder) as kept:
         with whole_run(folder) as part:
             inputs = _inputs(scene)
-            prepared = prepare(scene, config or TrainConfig(), init)
+            prepared = prepare(scene, config, init)
             where = pick_device(device)
             checkpoints = Checkpoints(kept, prepared.fingerprint(init, where))
             checkpoints.begin(resume=resume)
@@ -91,7 +94,7 @@ def train(
                 prepared.splits,
                 prepared.config,
                 where,
-                jobs=jobs or _processors(),
+                jobs=jobs or processors(),
                 progress=progress,
                 init=init,
                 checkpoints=checkpoints,
@@ -116,11 +119,6 @@ def train(
             write_whole(part / "timing.json", as_json(timing))
         checkpoints.clear()
     return Run(folder, model)
-
-
-def _processors() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write_splits(folder: Path, scenes: Sequence[LabelledScene], prepared: Prepared, model: Model) -> None:

@@ -39,7 +39,7 @@ def train_folds(
 
     A single fold has all threads. KeyboardInterrupt ends all. InputError where a process is killed.
     """
-    together = _Together(progress, len(folds))
+    together = _Together(progress, folds)
     if len(folds) == 1:
         return [train_fold(ground, folds[0], config, device, progress, checkpoints)]
     if jobs == 1 or device.type == "cuda":
@@ -73,16 +73,20 @@ def train_folds(
 
 
 class _Together:
-    """The progress of several folds as one: the steps of a stage are those of all folds."""
+    """The progress of several folds as one: the steps of a stage are those of all folds. Figures say of which fold
+    they are, and of how many."""
 
-    def __init__(self, progress: Progress, folds: int) -> None:
+    def __init__(self, progress: Progress, folds: Sequence[Fold]) -> None:
         self._progress, self._folds = progress, folds
+        self._tested = sum(fold.part is not None for fold in folds)
         self._done: dict[str, dict[int, int]] = {}
 
     def tell(self, fold: int, stage: str, step: int, steps: int, figures: Mapping[str, float]) -> None:
         done = self._done.setdefault(stage, {})
         done[fold] = step
-        self._progress(stage, sum(done.values()), steps * self._folds, figures)
+        if self._folds[fold].part is not None:
+            figures = {"fold": fold + 1, "folds": self._tested, **figures}
+        self._progress(stage, sum(done.values()), steps * len(self._folds), figures)
 
     def of_fold(self, fold: int) -> Progress:
         return lambda *told: self.tell(fold, *told)
