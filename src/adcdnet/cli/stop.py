@@ -28,7 +28,8 @@ def signals_taken() -> Iterator[None]:
         if number is not None and signal.getsignal(number) != signal.SIG_IGN
     }
     read, write = os.pipe()
-    os.set_blocking(write, False)
+    if hasattr(os, "set_blocking"):  # not with Python 3.11 on Windows, which does not ask for it
+        os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     Thread(target=_end_in_time, args=(read,), daemon=True).start()
     try:
