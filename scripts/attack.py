@@ -103,7 +103,7 @@ def killed_and_resumed(
     shutil.copytree(older, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     for _ in range(rng.choice([1, 1, 2, 3])):
-        name, after = rng.choice(SIGNALS), rng.uniform(0, seconds)
+        name, after = rng.choice(SIGNALS), rng.uniform(0, 0.8 * seconds)
         process = subprocess.Popen(
             [*command, "--out", out, "--resume", "--jobs", rng.choice("112")],
             start_new_session=True,

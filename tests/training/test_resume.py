@@ -167,6 +167,12 @@ def test_pieces_are_data_and_come_back_to_the_bit(tmp_path):
         assert found.arrays[name].numpy().tobytes() == array.numpy().tobytes()
     assert Checkpoints(tmp_path, "g").find("a") is None
     assert pieces.find("b") is None
+    file = tmp_path / "a.safetensors"
+    for place, name in ((-1, "a value"), (file.read_bytes().index(b"third"), "a figure")):
+        content = bytearray(file.read_bytes())
+        content[place] ^= 1
+        (tmp_path / "b.safetensors").write_bytes(content)
+        assert pieces.find("b") is None, name
 
 
 # ---- what an earlier training left
