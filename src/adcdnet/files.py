@@ -25,7 +25,7 @@ _OF_A_RUN = re.compile(  # what a training leaves
     r"model\.safetensors|config\.toml|(metrics|inputs|timing)\.json|history\.csv|(split|folds|held-out)\b.*\.tif"
 )
 _LARGEST_TEXT = 2**26  # bytes
-_LONGEST_HEADER = 100_000_000  # bytes, as safetensors has it
+_LONGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it
 
 
 class HeldFolder:
@@ -73,6 +73,13 @@ def remove_left(folders: Iterable[Path]) -> None:
                 left = HeldFolder.hold(folder)
                 if left is not None:
                     left.remove()
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, innermost first, up to one that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def require_file_name(path: Path) -> None:

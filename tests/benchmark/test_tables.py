@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +37,7 @@ from adcdnet.mapping.local_priors import LocalPriors
 from adcdnet.mapping.posterior import posterior
 from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.split import folds
+from adcdnet.training import workers
 from conftest import QUICK
 
 PATCH = {"profile": "patch", **QUICK}
@@ -263,22 +265,14 @@ def test_a_baseline_is_trained_once_for_both_ways_of_reading_it(scene, tmp_path,
     fit = cells.METHODS["mlp"]
     monkeypatch.setitem(cells.METHODS, "mlp", lambda *a, **k: fits.append(1) or fit(*a, **k, steps=30))
 
-    class Here:  # a pool of this very process
-        def __init__(self, *_, **__):
-            pass
+    @contextmanager
+    def here(function, calls, **_):  # in this very process
+        futures = [Future() for _ in calls]
+        for future, call in zip(futures, calls, strict=True):
+            future.set_result(function(*call))
+        yield futures
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def submit(self, call, *arguments):
-            future = Future()
-            future.set_result(call(*arguments))
-            return future
-
-    monkeypatch.setattr(pool, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(pool, "at_work", here)
     todo = [Cell(scene, method, 0, fold, 0, folds=2) for fold in (0, 1) for method in ("mlp", "mlp-alike")]
     told = []
     pool.run_cells(todo, tmp_path, progress=lambda _, done, of, __: told.append((done, of)))
@@ -374,7 +368,7 @@ def test_a_killed_training_is_one_line(scene, quick, tmp_path, monkeypatch):
         future.set_exception(BrokenProcessPool("killed"))
         return future
 
-    monkeypatch.setattr(pool.ProcessPoolExecutor, "submit", killed)
+    monkeypatch.setattr(workers.ProcessPoolExecutor, "submit", killed)
     with pytest.raises(InputError, match="call again with fewer --jobs"):
         benchmark([scene], methods=[quick], reference=quick, out=tmp_path, folds=2)
 
@@ -388,16 +382,16 @@ def test_a_cell_in_a_process_of_its_own(scene, quick, tmp_path):
 def test_a_training_ends_where_the_benchmark_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text("""
-import multiprocessing, time
-from adcdnet.benchmark.pool import _begin_worker
+import time
+from adcdnet.training.workers import at_work
 
 def train():
-    _begin_worker(threads=1)
     print("training", flush=True)
     time.sleep(600)
 
 if __name__ == "__main__":
-    multiprocessing.get_context("spawn").Process(target=train).start()
+    with at_work(train, [()], jobs=1, begin=int, arguments=()) as results:
+        results[0].result()
 """)
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE) as parent:
         assert parent.stdout.readline().split() == [b"training"]

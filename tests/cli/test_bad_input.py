@@ -509,7 +509,7 @@ def test_a_map_smaller_than_its_patches(refused, quick_run, labelled_pair, tmp_p
 
 
 def test_a_benchmark_that_cannot_write_says_so_before_it_trains(refused, labelled_pair, tmp_path, monkeypatch):
-    monkeypatch.setattr("adcdnet.benchmark.pool.ProcessPoolExecutor", None)  # any training would need it
+    monkeypatch.setattr("adcdnet.benchmark.pool.at_work", None)  # any training would need it
     pair = labelled_pair
     (tmp_path / "scenes.toml").write_text(
         f'[[scene]]\nname = "a"\nms = "{pair.ms}"\npan = "{pair.pan}"\nlabels = "{pair.labels}"\n'

@@ -119,13 +119,13 @@ def test_a_file_cut_short_anywhere(saved):
 
 def test_a_model_of_a_later_version(saved):
     rewrite(saved, header=lambda h: h.update(format=99))
-    assert "format 99, this version reads 9" in refusal(saved)
+    assert "format 99, this version reads 10" in refusal(saved)
 
 
 @pytest.mark.parametrize("number", [8, 1])
 def test_a_model_of_an_earlier_version(saved, number):
     rewrite(saved, header=lambda h: h.update(format=number))
-    assert f"format {number}, this version reads 9" in refusal(saved)
+    assert f"format {number}, this version reads 10" in refusal(saved)
 
 
 def drop(key):

@@ -251,21 +251,6 @@ def test_a_constant_image_is_a_collapse(labelled_pair, write_tif, tmp_path):
 # ---- how it ends
 
 
-def test_ctrl_c_leaves_a_usable_run(labelled_pair, tmp_path):
-    def interrupt(stage, step, steps, known):
-        if (stage, step) == ("stage2", 4):
-            raise KeyboardInterrupt
-
-    run = labelled_pair.train(tmp_path / "run", progress=interrupt)
-    assert run.model.record.interrupted
-    assert run.model.record.interrupted_at_step == 4
-    assert {p.name for p in run.folder.iterdir()} == FILES
-    assert json.loads((run.folder / "metrics.json").read_text())["interrupted"]
-    assert history(run)[-1]["step"] == "4"
-    with labelled_pair.open() as scene:
-        predict(run.folder, scene, out=tmp_path / "map.tif")
-
-
 def test_the_model_is_the_end_whatever_validation_said_before(labelled_pair, tmp_path, monkeypatch):
     looks = []
 
@@ -493,36 +478,6 @@ def test_labels_are_few_by_their_passes_alone(profile):
     for changes in ({"passes": 0.0}, {"plain_if_few": False}):
         asked = config.replace(changes)
         assert suited_to(1000, 4, asked) == asked
-
-
-def test_ctrl_c_in_the_second_round_leaves_the_first(labelled_pair, tmp_path):
-    alone = few_labels(labelled_pair, tmp_path, name="alone", self_training=0.0)[0]
-    last = alone.model.record.steps
-
-    def interrupt(stage, step, steps, known):
-        if stage == "stage2" and step > last:
-            raise KeyboardInterrupt
-
-    run, drawn, starts = few_labels(labelled_pair, tmp_path, progress=interrupt, validations=6)
-    assert len(starts) == 2
-    assert drawn
-    assert same_weights(run.model, alone.model)
-    assert run.model.record.interrupted
-    assert run.model.record.interrupted_at_step == last + 1
-    assert run.model.record.self_trained is None
-
-
-def test_ctrl_c_between_the_rounds_leaves_the_first(labelled_pair, tmp_path, monkeypatch):
-    alone = few_labels(labelled_pair, tmp_path, name="alone", self_training=0.0)[0]
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("adcdnet.training.stages.stage2.logits_on", interrupt)  # nothing validates here
-    run = few_labels(labelled_pair, tmp_path)[0]
-    assert same_weights(run.model, alone.model)
-    assert run.model.record.interrupted_at_step == alone.model.record.steps
-    assert run.model.record.self_trained is None
 
 
 def test_of_very_much_ground_without_labels_some_windows_are_enough(labelled_pair, tmp_path, monkeypatch):

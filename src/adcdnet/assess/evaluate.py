@@ -28,7 +28,7 @@ from adcdnet.geo.raster import RasterReader, read_band
 from adcdnet.metrics import Scores, scores
 from adcdnet.metrics.intervals import NO_INTERVAL, Interval, Intervals, block_bootstrap, confusion_by_block
 from adcdnet.split.blocks import block_numbers, block_side
-from adcdnet.split.parts import PART_NAMES, TRAIN, Leakage, leakage
+from adcdnet.split.parts import PART_NAMES, TRAIN, Leakage, check_of_model, leakage
 
 _Z = 1.959964  # standard errors on each side of an estimate that make 95 %
 _FEW_POINTS = 10  # of a class, below which its intervals hold the truth less often than they say
@@ -330,6 +330,7 @@ def _read_split(path: Path | str, grid: Grid, place: str) -> _Split:
 
     place: what has that grid, for the InputError of a split that does not lie on it.
     """
+    check_of_model(Path(path))
     part, own, _ = read_band(path)
     step = max(1, grid.height // part.shape[0])
     part, own = part.repeat(step, 0).repeat(step, 1), own.refine(step)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 
 import torch
 
@@ -20,6 +18,7 @@ from adcdnet.benchmark.methods_by_name import settings_of, trained_as
 from adcdnet.errors import InputError
 from adcdnet.files import write_whole
 from adcdnet.mapping.progress import Progress, silent
+from adcdnet.training.workers import at_work
 
 
 def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1, progress: Progress = silent) -> None:
@@ -33,42 +32,22 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1, progress: Prog
     for cell in missing:
         trainings.setdefault(replace(cell, method=trained_as(cell.method)), []).append(cell)
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    pool = ProcessPoolExecutor(
-        jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        max_tasks_per_child=1,
-        initializer=_begin_worker,
-        initargs=(threads,),
-    )
-    with pool:
-        running = {pool.submit(_compute, together, out): together for together in trainings.values()}
-        try:
+    calls = [(together, out) for together in trainings.values()]
+    try:
+        with at_work(
+            _compute, calls, jobs=jobs, begin=torch.set_num_threads, arguments=(threads,), tasks_each=1
+        ) as results:
+            running = dict(zip(results, trainings.values(), strict=True))
             for future in as_completed(running):
                 future.result()
                 for _ in running[future]:
                     done += 1
                     progress("cells", done, len(cells), {})
-        except BrokenProcessPool as error:
-            raise InputError(
-                "a training was killed, most likely for want of memory; what is finished is kept: call again with "
-                "fewer --jobs"
-            ) from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _begin_worker(threads: int) -> None:
-    """A training ends with the benchmark that wants it, also where that is killed and can tell nobody."""
-    torch.set_num_threads(threads)
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a training was killed, most likely for want of memory; what is finished is kept: call again with "
+            "fewer --jobs"
+        ) from error
 
 
 def _refuse_unwritable(folder: Path) -> None:

@@ -28,6 +28,7 @@ from adcdnet.cli.predict import predict_command
 from adcdnet.cli.report import report_command
 from adcdnet.cli.sample import sample_command
 from adcdnet.cli.scenes import scenes_command
+from adcdnet.cli.stop import signals_taken, stoppable
 from adcdnet.cli.suggest import suggest_command
 from adcdnet.cli.train import train_command
 from adcdnet.errors import InputError
@@ -55,16 +56,17 @@ _COMMANDS: dict[str, Callable[..., None]] = {  # in the order of their use, whic
     "doctor": doctor_command,
 }
 for _name, _command in _COMMANDS.items():
-    app.command(_name)(_command)
+    app.command(_name)(stoppable(_command))
 
 
 def main() -> None:
-    """Entry point: one line for a user's error, exit code 1; typer itself ends wrong use with 2."""
+    """Entry point: one line for a user's error, exit code 1; typer itself ends wrong use with 2; stopped, it is 130."""
     debug = "--debug" in sys.argv
     _print_what_can_be_printed()
     _keep_memory()
     try:
-        app(args=[a for a in sys.argv[1:] if a != "--debug"])
+        with signals_taken():
+            app(args=[a for a in sys.argv[1:] if a != "--debug"])
     except InputError as error:
         if debug:
             raise

@@ -147,7 +147,11 @@ def progress_bars() -> Iterator[Any]:
         def report(stage: str, step: int, steps: int, known: dict[str, float]) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(visible(stage), total=steps, known="")
-            text = "  ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in known.items() if k != "learning_rate")
+            unsaid = ("learning_rate", "fold", "folds")
+            words = [f"{k.replace('_', ' ')} {v:.3g}" for k, v in known.items() if k not in unsaid]
+            if "fold" in known:
+                words = [f"fold {known['fold']} of {known['folds']}", *words]
+            text = "  ".join(words)
             bars.update(tasks[stage], completed=step)
             if text:
                 bars.update(tasks[stage], known=text)

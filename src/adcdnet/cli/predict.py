@@ -34,6 +34,7 @@ from adcdnet.cli.console import (
     progress_bars,
     say,
 )
+from adcdnet.cli.stop import stopped_with
 from adcdnet.errors import InputError
 from adcdnet.files import MODEL_FILE, refuse_overwriting
 
@@ -60,9 +61,7 @@ def predict_command(
     probabilities: Annotated[Path | None, typer.Option(help="Also write a probability per class (GeoTIFF).")] = None,
     trust: Annotated[
         Path | None,
-        typer.Option(
-            help="Also write how unlike labels each pixel is, and how likely its class is wrong (GeoTIFF)."
-        ),
+        typer.Option(help="Also write how unlike labels each pixel is, and how likely its class is wrong (GeoTIFF)."),
     ] = None,
     engine: Annotated[Engine | None, typer.Option(help="dense (default where the network allows) or patch.")] = None,
     tau: Annotated[
@@ -117,6 +116,8 @@ def predict_command(
     trained = loaded.record.chosen_bands
     bands = bands_of(ms_bands) or trained.get("ms"), bands_of(pan_bands) or trained.get("pan")
 
+    how = "the same command goes on from the finished tiles" if resume else ""
+
     def opened(files: SceneFiles) -> Scene:
         scene = files.open(ms_bands=bands[0], pan_bands=bands[1])
         try:
@@ -133,7 +134,8 @@ def predict_command(
     made = _Made(out, probabilities, trust)
     read = [model, scenes, *_known_to(model), *([] if prior in ("natural", "balanced") else [Path(prior)])]
     if scenes is not None and not ms and not pan and mask is None and not mask_values and not mask_bits:
-        _map_all(mapped, opened, named, scenes, made, fine=fine, read=read)
+        with stopped_with(how):
+            _map_all(mapped, opened, named, scenes, made, fine=fine, read=read)
         return
     if scenes is not None or not ms or not pan:
         raise typer.BadParameter("name a file of scenes, or --ms and --pan of one", param_hint="SCENES")
@@ -144,7 +146,8 @@ def predict_command(
     if mask is not None and not any(rule.values()):
         rule = _rule_of_training(model)
     files = SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask, **rule)
-    _map(mapped, opened, files, made, fine=fine)
+    with stopped_with(how):
+        _map(mapped, opened, files, made, fine=fine)
     named(files, made)
 
 

@@ -26,25 +26,27 @@ from adcdnet.cli.console import (
     PanBandsOption,
     PanFilesOption,
     bands_of,
-    err,
     mask_rule,
     out_console,
     print_table,
     progress_bars,
     say,
 )
+from adcdnet.cli.stop import stopped_with
 from adcdnet.errors import InputError
 
 if TYPE_CHECKING:
     from adcdnet.benchmark.random_split import Claim
     from adcdnet.geo.scene_files import SceneFiles
     from adcdnet.mapping.model import Run
+    from adcdnet.training.needs import Needs
     from adcdnet.training.scenes import LabelledScene
 
 _SCORES = (("oa", "OA"), ("aa", "AA"), ("kappa", "kappa"))
 _LEAKS = "that says how well the scene is remembered, not how well new ground is mapped"
 
 
+@stopped_with("the same command with --resume goes on from what is finished")
 def train_command(
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     scenes: Annotated[
@@ -110,6 +112,9 @@ def train_command(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Folds trained at once. Default: as many as there are processors.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from what an earlier, stopped call of the same training finished.")
+    ] = False,
     compare_random: Annotated[
         bool,
         typer.Option("--compare-random", help="Train twice, to show what a split by random pixels would have claimed."),
@@ -124,9 +129,12 @@ def train_command(
     from adcdnet.config import TrainConfig
     from adcdnet.geo.scene_files import SceneFiles, read_scenes
     from adcdnet.mapping.model import Model
+    from adcdnet.training.folder import require_run_folder
+    from adcdnet.training.needs import needs_of
     from adcdnet.training.run import train
     from adcdnet.training.transfer import settings_of
 
+    require_run_folder(out)
     if profile and config:
         raise typer.BadParameter("a settings file names its own profile; give one of the two", param_hint="--profile")
     settings = TrainConfig.read(config) if config else TrainConfig.of_profile(profile or "default")
@@ -188,20 +196,38 @@ def train_command(
     with ExitStack() as stack:
         fine = settings.network.grid == "fine"
         opened = [_open(files, stack, chosen, fine=fine, fix_shift=fix_shift) for files in wanted]
+        words = sys.argv[1:]
+        _print_needs(needs_of(opened, settings, jobs))
         with progress_bars() as report:
-            words = sys.argv[1:]
             run = train(
-                opened, out=out, config=settings, init=model, device=device, jobs=jobs, progress=report, command=words
+                opened,
+                out=out,
+                config=settings,
+                init=model,
+                device=device,
+                jobs=jobs,
+                resume=resume,
+                progress=report,
+                command=words,
             )
         said = {note for scene in opened for note in scene.notes}
         say([n for n in run.model.record.notes if n not in said])
         _print_run(run, by_blocks=settings.split.unit == "blocks" and len(wanted) == 1 and wanted[0].split is None)
-        if compare_random and not run.model.record.interrupted:
+        if compare_random:
             from adcdnet.benchmark.random_split import compare_random as compare
 
-            with progress_bars() as report:
+            whole = f"the run {run.folder} is whole, only the comparison is missing"
+            with stopped_with(whole), progress_bars() as report:
                 _print_claims(*compare(run, opened, init=model, device=device, progress=report))
     out_console.print(f"run: {run.folder}   report of it: adcdnet report {run.folder}", markup=False)
+
+
+def _print_needs(needs: Needs) -> None:
+    memory, disk = (
+        f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.0f} MB" for size in (needs.memory, needs.disk)
+    )
+    where = "one process" if needs.processes == 1 else f"{needs.processes} processes"
+    out_console.print(f"needs at least {memory} of memory, in {where}, and {disk} of disk")
 
 
 def _print_run(run: Run, *, by_blocks: bool) -> None:
@@ -232,8 +258,6 @@ def _print_run(run: Run, *, by_blocks: bool) -> None:
             "every labelled pixel was judged once, by members that trained neither on it nor near it; the map is made "
             "by all folds together"
         )
-    if record.interrupted:
-        err.print("stopped early; the run holds the model so far", style="yellow")
     holding = record.leakage["holding"]
     if record.settings["split"]["unit"] == "random" and holding is not None:
         out_console.print(

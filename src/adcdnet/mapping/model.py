@@ -35,7 +35,7 @@ from adcdnet.nn.context import CONTEXT_REACH, ContextBranch
 from adcdnet.nn.networks import Network, network_of
 from adcdnet.nn.parts import PUBLISHED
 
-FORMAT = 9
+FORMAT = 10
 MOST_MEMBERS = 256
 _AREA = "applicability"  # before the names of its arrays
 _ARCHITECTURE: TypeAdapter[Architecture] = TypeAdapter(Annotated[Architecture, Field(discriminator="form")])
@@ -216,7 +216,7 @@ class Model:
             number, _, inner = name.partition(".")
             own[number][inner] = value
         area = own.pop(_AREA)
-        members = tuple(_member_of(*each, layout) for each in zip(header["members"], own.values(), strict=True))
+        members = tuple(member_of(*each, layout) for each in zip(header["members"], own.values(), strict=True))
         if header["weights_sha256"] != digest_of(arrays):
             raise ValueError("its weights are not those that were saved (their checksum differs)")
         statistics = _statistics_of(header, layout)
@@ -269,8 +269,8 @@ def header_of(member: Member) -> dict[str, Any]:
     }
 
 
-def _member_of(header: dict[str, Any], arrays: dict[str, Tensor], layout: Layout) -> Member:
-    """ValueError and its like where something is not as a training leaves it."""
+def member_of(header: dict[str, Any], arrays: dict[str, Tensor], layout: Layout) -> Member:
+    """Of what `header_of` and `arrays_of` gave. ValueError and its like where that is not as a training leaves it."""
     kind, sensors = header["kind"], header["sensors"]
     _check_numbers("drawn_shares", header["drawn_shares"], layout.classes, positive=True)
     _check_numbers("weight", (header["weight"],), 1)

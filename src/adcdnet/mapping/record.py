@@ -40,7 +40,6 @@ class RunRecord:
     block: int | None = None
     guard: int | None = None
     leakage: Mapping[str, float | None] = field(default_factory=dict)
-    interrupted: bool = False
     notes: tuple[str, ...] = ()
     sampling: str = ""
     labels_per_tile: float | None = None
@@ -51,7 +50,6 @@ class RunRecord:
     cross_validation: Mapping[str, Any] | None = None
     calibration: Mapping[str, float] | None = None
     self_trained: int | None = None
-    interrupted_at_step: int | None = None
     scenes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

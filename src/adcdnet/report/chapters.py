@@ -59,8 +59,6 @@ def warnings(findings: Findings) -> list[str]:
     for source in findings.files.sources.values():
         if source.changed:
             notes.append(f"{source.path.name} is not the file that the run was trained with: its SHA-256 differs")
-    if record.interrupted:
-        notes.append(f"training was stopped by hand at step {record.interrupted_at_step}")
     if not findings.files.labels:
         notes.append("no labels were at hand, so nothing is said of accuracy")
     elif findings.split is None and findings.folds is None:

@@ -52,6 +52,7 @@ from adcdnet.nn.networks import Network
 from adcdnet.nn.tile_adcdnet import TileADCDNet, TileMaps
 from adcdnet.nn.tile_sharing import Targets
 from adcdnet.report.explanation_figure import EXPLAINED, HeadSummary, explanation_figure
+from adcdnet.split.parts import check_of_model
 
 _TILE = 64  # MS pixels
 _MATRICES = 2**25  # bytes of scan matrices and their decays at once
@@ -172,10 +173,11 @@ def explain(
 
 def held_out_labels(run: Path, labels: Labels, grid: Grid) -> Labels | None:
     """Those of the first fold of a run of several folds, where its first network did not train; None for other runs,
-    and for a scene on another grid."""
+    and for a scene on another grid. InputError where the folds are not those of the run's model."""
     file = run / folds_name()
     if not file.exists():
         return None
+    check_of_model(file)
     folds, own, _ = read_band(file)
     if (own.shape, own.transform) != (grid.shape, grid.transform):
         return None

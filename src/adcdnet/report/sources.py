@@ -15,6 +15,7 @@ from adcdnet.geo.masks import PLAIN, MaskRule
 from adcdnet.geo.origins import require_here
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.model import Model, folds_name, held_out_name, split_name
+from adcdnet.split.parts import check_of_model
 from adcdnet.training import provenance as inputs
 
 _OTHER = "other files"  # in the place of a SHA-256: the run was trained with more or fewer of them
@@ -115,7 +116,8 @@ def read_run(
     bands: Mapping[str, Sequence[str]] | None = None,
     mask_rule: MaskRule = PLAIN,
 ) -> RunFiles:
-    """The run in a folder; `given` (by role) goes before the files it was trained with. InputError without images.
+    """The run in a folder; `given` (by role) goes before the files it was trained with. InputError without images, and
+    where the files are of two trainings.
 
     scene: which one of a run of several, by default the first. bands, mask_rule: before those of training. Labels and
     mask of training are left out where the images are others, unless they are given; its correction of PAN always is.
@@ -128,6 +130,9 @@ def read_run(
     recorded, command = inputs.read(folder)
     names = list(model.record.scenes)
     name = _choose(names, scene, folder)
+    for raster in (folder / split_name(name), folder / folds_name(name)):
+        if raster.exists():
+            check_of_model(raster)
     before = f"{name}: " if name else ""
     others = {what: file for what, file in recorded.items() if not what.startswith(before)}
     recorded = {what.removeprefix(before): file for what, file in recorded.items() if what.startswith(before)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from scipy import ndimage
 
 from adcdnet.config import SplitConfig
 from adcdnet.errors import InputError
+from adcdnet.files import MODEL_FILE, MODEL_TAG, model_digest
 from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.raster import RasterReader
 
 UNUSED, TRAIN, VALIDATION, TEST, GUARD = range(5)
 PART_NAMES = ("unused", "train", "validation", "test", "guard")
@@ -32,6 +35,18 @@ class Split:
     block: int  # MS pixels per side
     notes: tuple[str, ...]
     hides_test: bool = True  # training sees zeros in place of test and validation pixels
+
+
+def check_of_model(raster: Path) -> None:
+    """InputError for a run's raster of folds or parts beside a model of another training, as a kill between two files
+    of the run leaves them. One that says nothing of its model, or lies beside none, is believed."""
+    with RasterReader(raster) as file:
+        whose = file.tags.get(MODEL_TAG)
+    if whose and model_digest(raster.with_name(MODEL_FILE)) not in ("", whose):
+        raise InputError(
+            f"{raster} and the model beside it are of two trainings, the later of which was killed as it ended; give "
+            "its adcdnet train command once more, with --resume"
+        )
 
 
 def check_parts(

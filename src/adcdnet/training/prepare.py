@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from adcdnet.config import TrainConfig
@@ -43,6 +47,21 @@ class Prepared:
     @property
     def classes(self) -> ClassTable:
         return self.ground.classes
+
+    def fingerprint(self, init: Model | None, device: torch.device) -> str:
+        """Of all that the training depends on: settings, versions, images and labels as they were read, the split, the
+        model to begin from, the kind of device."""
+        digest = hashlib.sha256()
+        libraries = [version(name) for name in ("adcdnet", "torch", "numpy", "scikit-learn")]
+        begun = None if init is None else (init.digest, init.statistics, init.classes)
+        told = (libraries, self.config.model_dump(), self.ground.layout, self.ground.phase, self.classes, begun)
+        digest.update(repr((*told, device.type)).encode())
+        arrays: list[NDArray[Any]] = [x for pixels in self.ground.pixels for x in pixels]
+        arrays += [labels.index for labels in self.ground.labels]
+        for array in (*arrays, *(split.part for of_fold in self.splits for split in of_fold)):
+            digest.update(f"{array.shape} {array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
 
 def prepare(scenes: Sequence[LabelledScene], config: TrainConfig, init: Model | None) -> Prepared:

@@ -25,8 +25,8 @@ def record_of(
     first, config, folds = scenes[0].scene, prepared.config, prepared.splits
     counts = [_counts(labelled.labels, [of_fold[k] for of_fold in folds]) for k, labelled in enumerate(scenes)]
     own = [note for labelled in scenes for note in labelled.notes]
-    trained = next(iter(fitted.results[0].trained.values()), None)
-    radii = [t.effective_radius for result in fitted.results for t in result.trained.values()]
+    course = next(iter(fitted.results[0].courses.values()), None)
+    radii = [course.effective_radius for result in fitted.results for course in result.courses.values()]
     radius = max((r for r in radii if r is not None), default=None)
     if radius is not None and radius > config.guard:
         own.append(f"the network looks {radius} MS pixels far, more than the guard band of {config.guard}")
@@ -36,7 +36,6 @@ def record_of(
         intervals = judged.intervals and judged.intervals.to_dict()
         seen = {**scores(judged.confusion).to_dict(), "confusion": judged.confusion.tolist(), "intervals": intervals}
     single = len(folds) == 1
-    interrupted = None if trained is None else trained.stage2.interrupted_at
     return RunRecord(
         name=name,
         scene=", ".join(labelled.name or labelled.scene.name for labelled in scenes),
@@ -55,20 +54,18 @@ def record_of(
         block=folds[0][0].block,
         guard=prepared.guard,
         leakage=prepared.leakage,
-        interrupted=interrupted is not None,
         notes=(*own, *(note for of_fold in folds for split in of_fold for note in split.notes), *notes),
-        sampling="" if trained is None else "dense" if trained.schedule.dense else "patch",
-        labels_per_tile=None if trained is None else trained.schedule.labels_per_tile,
-        steps=None if trained is None else trained.schedule.stage2.steps,
-        effective_rank=None if trained is None else trained.effective_rank,
+        sampling="" if course is None else "dense" if course.dense else "patch",
+        labels_per_tile=None if course is None else course.labels_per_tile,
+        steps=None if course is None else course.steps,
+        effective_rank=None if course is None else course.effective_rank,
         effective_radius=radius,
         validation=seen if single else None,
         cross_validation=None if single else seen,
         calibration=None
         if judged is None
         else {"temperature": fitted.temperature, "error_after": judged.calibration_error},
-        self_trained=None if trained is None else trained.stage2.self_trained,
-        interrupted_at_step=interrupted,
+        self_trained=None if course is None else course.self_trained,
         scenes={} if len(scenes) == 1 else _of_each(scenes, folds[0], counts),
     )
 

@@ -7,7 +7,6 @@ Each labelled pixel is judged once, by members that trained neither on it nor ne
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ import numpy as np
 
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
-from adcdnet.files import as_json, write_whole
+from adcdnet.files import MODEL_FILE, MODEL_TAG, as_json, write_whole
 from adcdnet.geo.grid import tiles
 from adcdnet.geo.labels import Labels
 from adcdnet.geo.masks import PLAIN
@@ -30,8 +29,11 @@ from adcdnet.mapping.model import Model, Run, folds_name, held_out_name, split_n
 from adcdnet.mapping.progress import Progress, silent
 from adcdnet.split.parts import PART_NAMES
 from adcdnet.training import provenance
+from adcdnet.training.applicability import applicability_of
+from adcdnet.training.checkpoints import Checkpoints, held_beside
 from adcdnet.training.committee.cross_fit import CrossFit, cross_fit, members_of
 from adcdnet.training.folder import whole_run
+from adcdnet.training.needs import needs_of, processors, require_disk
 from adcdnet.training.prepare import Prepared, folds_raster, prepare
 from adcdnet.training.record import record_of
 from adcdnet.training.scenes import LabelledScene
@@ -50,6 +52,7 @@ def train(
     init: Model | Run | Path | str | None = None,
     device: str = "auto",
     jobs: int | None = None,
+    resume: bool = False,
     progress: Progress = silent,
     command: Sequence[str] = (),
 ) -> Run:
@@ -58,9 +61,11 @@ def train(
     scene: one, with its labels; or several `LabelledScene`s, which must agree in bands, ratio, phase and classes,
     and may differ in size and coordinate system. Labels must be on their scene's grid (`read_labels`): `scene.grid`, or
     `scene.fine_grid` where the settings of the network say grid "fine". Raises InputError for
-    settings or labels that cannot be used, for a collapse in stage I and for a folder that cannot be written.
-    KeyboardInterrupt ends a training of several folds without a trace. Of a single split, in stage II, it ends that
-    stage early: the run is then complete with the weights so far, and says so.
+    settings or labels that cannot be used, for a collapse in stage I and for a folder that cannot be written or has too
+    little room.
+    A training that is stopped or killed leaves an older run as it was, and what it has finished in a hidden folder
+    beside the run. resume: go on from that; the model is then the same as of one undisturbed training. InputError where
+    it is of another training, or another process works on this run.
     init: a model, a run or its folder to begin from: the weights, prior and band statistics of its first network are
     taken over, and its settings where no config is given. Stage I goes on from its prior, or keeps it where its steps
     are 0. jobs: folds trained at once, in processes of their own; None: as many as there are processors.
@@ -76,47 +81,53 @@ def train(
     elif labels is not None or not scene:
         raise InputError("several scenes are given as a list of LabelledScene, at least one, each with its own labels")
     started, folder = time.perf_counter(), Path(out)
-    with whole_run(folder) as part:
-        prepared = prepare(scene, config or TrainConfig(), init)
-        _write_inputs(part, scene, prepared, command)
-        fitted = cross_fit(
-            prepared.ground,
-            prepared.splits,
-            prepared.config,
-            pick_device(device),
-            jobs=jobs or _processors(),
-            progress=progress,
-            init=init,
-        )
-        notes = prepared.notes
-        if len(fitted.weights) < len(members_of(prepared.config)):
-            notes += (f"no ground is held out to weigh members by: {next(iter(fitted.weights))} answers alone",)
-        if init is not None:
-            measured = fitted.results[0].statistics
-            notes += tuple(notes_of(init, measured, fitted.results[0].new_classes))
-        model = _model(folder.name, scene, prepared, fitted, init, notes)
-        model.save(part / "model.safetensors")
-        if len(prepared.splits) > 1:
-            _write_answers(part, scene, prepared, fitted, model)
-        write_whole(part / "history.csv", to_csv(_history(fitted)))
-        write_whole(part / "metrics.json", model.record.to_json())
-        seconds = sum((Counter(result.seconds) for result in fitted.results), Counter())
-        timing = {**seconds, "total": time.perf_counter() - started, "peak_memory_bytes": memory.peak()}
-        write_whole(part / "timing.json", as_json(timing))
+    config = config or TrainConfig()
+    require_disk(folder, needs_of(scene, config, jobs))
+    with held_beside(folder) as kept:
+        with whole_run(folder) as part:
+            inputs = _inputs(scene)
+            prepared = prepare(scene, config, init)
+            where = pick_device(device)
+            checkpoints = Checkpoints(kept, prepared.fingerprint(init, where))
+            checkpoints.begin(resume=resume)
+            fitted = cross_fit(
+                prepared.ground,
+                prepared.splits,
+                prepared.config,
+                where,
+                jobs=jobs or processors(),
+                progress=progress,
+                init=init,
+                checkpoints=checkpoints,
+            )
+            notes = prepared.notes
+            if len(fitted.weights) < len(members_of(prepared.config)):
+                notes += (f"no ground is held out to weigh members by: {next(iter(fitted.weights))} answers alone",)
+            if init is not None:
+                measured = fitted.results[0].statistics
+                notes += tuple(notes_of(init, measured, fitted.results[0].new_classes))
+            model = _model(folder.name, scene, prepared, fitted, init, notes)
+            model.save(part / MODEL_FILE)
+            _write_splits(part, scene, prepared, model)
+            if len(prepared.splits) > 1:
+                _write_answers(part, scene, prepared, fitted, model)
+            write_whole(part / "config.toml", prepared.config.to_toml().encode())
+            provenance.write(part, inputs, command)
+            write_whole(part / "history.csv", to_csv(_history(fitted)))
+            write_whole(part / "metrics.json", model.record.to_json())
+            seconds = sum((Counter(result.seconds) for result in fitted.results), Counter())
+            timing = {**seconds, "total": time.perf_counter() - started, "peak_memory_bytes": memory.peak()}
+            write_whole(part / "timing.json", as_json(timing))
+        checkpoints.clear()
     return Run(folder, model)
 
 
-def _processors() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _write_inputs(folder: Path, scenes: Sequence[LabelledScene], prepared: Prepared, command: Sequence[str]) -> None:
-    """Folds or splits, settings, and which files the run is made from: all that is known before the first step."""
+def _write_splits(folder: Path, scenes: Sequence[LabelledScene], prepared: Prepared, model: Model) -> None:
+    """Folds, or the parts of a single split, of each scene."""
     for k, labelled in enumerate(scenes):
         name = labelled.name if len(scenes) > 1 else ""
         of_folds = [of_fold[k] for of_fold in prepared.splits]
-        tags = {"BLOCK": str(of_folds[0].block), "REACH": str(prepared.config.guard)}
+        tags = {"BLOCK": str(of_folds[0].block), "REACH": str(prepared.config.guard), MODEL_TAG: model.digest}
         if any(labelled.scene.phase):
             tags["PHASE"] = " ".join(map(str, labelled.scene.phase))
         if len(of_folds) == 1:
@@ -125,8 +136,6 @@ def _write_inputs(folder: Path, scenes: Sequence[LabelledScene], prepared: Prepa
         else:
             file, values = folds_name(name), folds_raster(of_folds)
         write_raster(folder / file, values, labelled.scene.grid, nodata=0, tags=tags)
-    write_whole(folder / "config.toml", prepared.config.to_toml().encode())
-    provenance.write(folder, _inputs(scenes), command)
 
 
 def _write_answers(
@@ -136,7 +145,8 @@ def _write_answers(
     probabilities, as `predict` writes both."""
     assert fitted.judgement is not None
     values = np.asarray(model.classes.values, np.uint8)
-    tags = {"ADCDNET_MODEL": model.record.name, "ADCDNET_FOLDS": str(len(prepared.splits))}
+    folds = str(len(prepared.splits))
+    tags = {"ADCDNET_MODEL": model.record.name, "ADCDNET_FOLDS": folds, MODEL_TAG: model.digest}
     for labelled, answered in zip(scenes, fitted.judgement.answered, strict=True):
         name, grid = labelled.name if len(scenes) > 1 else "", labelled.scene.grid_of(model.grid)
         row, col, p = (np.concatenate(parts, axis=-1) for parts in zip(*answered, strict=True))
@@ -174,17 +184,21 @@ def _model(
     notes: Sequence[str],
 ) -> Model:
     single = len(prepared.splits) == 1
+    statistics, area = prepared.statistics if init is None else init.statistics, None
+    if fitted.judgement is not None and not single:
+        area = applicability_of(prepared.ground, fitted.judgement, statistics, prepared.config.seed)
     shares = fitted.results[0].label_shares if single else prepared.label_shares
     return Model(
         fitted.members,
         prepared.ground.layout,
-        prepared.statistics if init is None else init.statistics,
+        statistics,
         prepared.classes,
         shares,
         record_of(name, scenes, prepared, fitted, notes),
         fitted.temperature,
         fitted.answers,
         prepared.ground.phase,
+        area,
     )
 
 

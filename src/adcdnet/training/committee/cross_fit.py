@@ -27,6 +27,7 @@ from adcdnet.metrics.intervals import Intervals, block_bootstrap, confusion_by_b
 from adcdnet.split.blocks import block_numbers
 from adcdnet.split.parts import TEST, TRAIN, UNUSED, VALIDATION, Split
 from adcdnet.training.borders import refine
+from adcdnet.training.checkpoints import NOWHERE, Checkpoints
 from adcdnet.training.committee.classifiers import FITS
 from adcdnet.training.committee.folds import Fold, FoldResult, Ground
 from adcdnet.training.committee.held_out import HeldOut
@@ -82,6 +83,7 @@ def cross_fit(
     jobs: int,
     progress: Progress,
     init: Model | None = None,
+    checkpoints: Checkpoints = NOWHERE,
 ) -> CrossFit:
     """splits: of each fold, of each scene. Of a single one the validation part weighs the members, if there is one; of
     several, the test parts; these also choose how much local class priors count. Without any such ground the first
@@ -98,6 +100,7 @@ def cross_fit(
     config = config.replace({"answers": {"local_priors": max(choice.local_priors for choice in choices)}})
     folds = [
         Fold(
+            name=f"fold{number + 1}",
             splits=of_fold,
             part=part,
             members=names,
@@ -109,8 +112,8 @@ def cross_fit(
     cheap = [name for name in names if name in FITS]
     if cheap and not single:
         whole = [_all_trains(split) for split in splits[0]]
-        folds.append(Fold(splits=whole, part=None, members=cheap, seed=config.seed, init=init))
-    results = train_folds(ground, folds, config, device, jobs=jobs, progress=progress)
+        folds.append(Fold(name="whole", splits=whole, part=None, members=cheap, seed=config.seed, init=init))
+    results = train_folds(ground, folds, config, device, jobs=jobs, progress=progress, checkpoints=checkpoints)
     tested = results[: len(splits)]
     held = [[scene for scene in result.held_out if (scene.truth >= 0).any()] for result in tested]
     if not any(held):

@@ -24,6 +24,7 @@ from adcdnet.mapping.members import Member
 from adcdnet.mapping.smoothing import looks, smooth
 from adcdnet.split.parts import TRAIN, Split, near
 from adcdnet.training.borders import bordered, refine, without
+from adcdnet.training.checkpoints import Piece
 
 _WINDOW = 128  # MS pixels per side that are answered at once
 
@@ -66,6 +67,29 @@ class HeldOut:
         )
         reading.add(together, self.row, self.col)
         return reading.probabilities(together, self.row, self.col, tau=tau)
+
+
+_ARRAYS = ("row", "col", "truth", "likelihoods")
+
+
+def piece_of(held_out: Sequence[HeldOut]) -> Piece:
+    """Answers as a checkpoint."""
+    arrays = {f"{k}.{name}": getattr(scene, name) for k, scene in enumerate(held_out) for name in _ARRAYS}
+    scenes = [{"shape": s.shape, "step": s.step, "label_shares": s.label_shares} for s in held_out]
+    return Piece({name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in arrays.items()}, {"scenes": scenes})
+
+
+def answers_of(piece: Piece) -> tuple[HeldOut, ...]:
+    """What `piece_of` was given."""
+    return tuple(
+        HeldOut(
+            shape=tuple(scene["shape"]),
+            step=scene["step"],
+            label_shares=tuple(scene["label_shares"]),
+            **{name: piece.arrays[f"{k}.{name}"].numpy() for name in _ARRAYS},
+        )
+        for k, scene in enumerate(piece.figures["scenes"])
+    )
 
 
 def answer(

@@ -4,17 +4,12 @@ nothing but the time."""
 from __future__ import annotations
 
 import multiprocessing
-import os
 import queue
-import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing.connection import Connection
 from multiprocessing.queues import Queue
 from threading import Thread
 from typing import Any
@@ -25,65 +20,73 @@ from threadpoolctl import threadpool_limits
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.mapping.progress import Progress
+from adcdnet.training.checkpoints import NOWHERE, Checkpoints
 from adcdnet.training.committee.folds import Fold, FoldResult, Ground, train_fold
+from adcdnet.training.workers import at_work
 
 
 def train_folds(
-    ground: Ground, folds: Sequence[Fold], config: TrainConfig, device: torch.device, *, jobs: int, progress: Progress
+    ground: Ground,
+    folds: Sequence[Fold],
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    jobs: int,
+    progress: Progress,
+    checkpoints: Checkpoints = NOWHERE,
 ) -> list[FoldResult]:
     """The results of all folds, in their order. jobs: at once; on a GPU one after another.
 
-    A single fold has all threads and ends early at KeyboardInterrupt, as `train_network` does; of several,
-    KeyboardInterrupt ends all. InputError where a process is killed.
+    A single fold has all threads. KeyboardInterrupt ends all. InputError where a process is killed.
     """
-    together = _Together(progress, len(folds))
+    together = _Together(progress, folds)
     if len(folds) == 1:
-        return [train_fold(ground, folds[0], config, device, progress)]
+        return [train_fold(ground, folds[0], config, device, progress, checkpoints)]
     if jobs == 1 or device.type == "cuda":
-        results = []
         with _one_thread():
-            for number, fold in enumerate(folds):
-                results.append(_uninterrupted(train_fold(ground, fold, config, device, together.of_fold(number))))
-        return results
-    context = multiprocessing.get_context("spawn")
-    told: Queue[Any] = context.Queue()
-    # a pipe that is closed reaches every process; an event would wait for those that are gone to wake
-    wait, stop = context.Pipe(duplex=False)
+            return [
+                train_fold(ground, fold, config, device, together.of_fold(number), checkpoints)
+                for number, fold in enumerate(folds)
+            ]
+    told: Queue[Any] = multiprocessing.get_context("spawn").Queue()
     done = threading.Event()
     listener = Thread(target=together.listen, args=(told, done), daemon=True)
     listener.start()
-    pool = ProcessPoolExecutor(
-        min(jobs, len(folds)), mp_context=context, initializer=_begin, initargs=(ground, config, device, told, wait)
-    )
     try:
-        return list(pool.map(_train, range(len(folds)), folds))
+        with at_work(
+            _train,
+            list(enumerate(folds)),
+            jobs=min(jobs, len(folds)),
+            begin=_begin,
+            arguments=(ground, config, device, checkpoints),
+            queues=(told,),
+        ) as results:
+            return [result.result() for result in results]
     except BrokenProcessPool as error:
-        stop.close()
         raise InputError(
-            "the training of a fold was killed, most likely for want of memory; train with fewer --jobs"
+            "the training of a fold was killed, most likely for want of memory; train with fewer --jobs, and with "
+            "--resume to go on from what is finished"
         ) from error
-    except BaseException:
-        stop.close()
-        raise
     finally:
-        pool.shutdown(cancel_futures=True)
-        stop.close()
-        wait.close()
         done.set()
         listener.join(timeout=2)
 
 
 class _Together:
-    """The progress of several folds as one: the steps of a stage are those of all folds."""
+    """The progress of several folds as one: the steps of a stage are those of all folds. Figures say of which fold
+    they are, and of how many."""
 
-    def __init__(self, progress: Progress, folds: int) -> None:
+    def __init__(self, progress: Progress, folds: Sequence[Fold]) -> None:
         self._progress, self._folds = progress, folds
+        self._tested = sum(fold.part is not None for fold in folds)
         self._done: dict[str, dict[int, int]] = {}
 
     def tell(self, fold: int, stage: str, step: int, steps: int, figures: Mapping[str, float]) -> None:
         done = self._done.setdefault(stage, {})
         done[fold] = step
-        self._progress(stage, sum(done.values()), steps * self._folds, figures)
+        if self._folds[fold].part is not None:
+            figures = {"fold": fold + 1, "folds": self._tested, **figures}
+        self._progress(stage, sum(done.values()), steps * len(self._folds), figures)
 
     def of_fold(self, fold: int) -> Progress:
         return lambda *told: self.tell(fold, *told)
@@ -113,27 +116,19 @@ class _Work:
     ground: Ground
     config: TrainConfig
     device: torch.device
+    checkpoints: Checkpoints
     told: Queue[Any]
 
 
 _work: list[_Work] = []  # one, in a process of the pool
 
 
-def _begin(ground: Ground, config: TrainConfig, device: torch.device, told: Queue[Any], stop: Connection) -> None:
-    """A process ends with the training that wants it, also where that is killed and can tell nobody."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first of them decides
+def _begin(
+    ground: Ground, config: TrainConfig, device: torch.device, checkpoints: Checkpoints, told: Queue[Any]
+) -> None:
     torch.set_num_threads(1)
     threadpool_limits(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    Thread(target=_end_after, args=(parent.join,), daemon=True).start()
-    Thread(target=_end_after, args=(partial(stop.poll, None),), daemon=True).start()
-    _work.append(_Work(ground, config, device, told))
-
-
-def _end_after(event: Any) -> None:
-    event()
-    os._exit(1)
+    _work.append(_Work(ground, config, device, checkpoints, told))
 
 
 def _train(number: int, fold: Fold) -> FoldResult:
@@ -142,10 +137,4 @@ def _train(number: int, fold: Fold) -> FoldResult:
     def tell(stage: str, step: int, steps: int, figures: Mapping[str, float]) -> None:
         work.told.put((number, stage, step, steps, dict(figures)))
 
-    return train_fold(work.ground, fold, work.config, work.device, tell)
-
-
-def _uninterrupted(result: FoldResult) -> FoldResult:
-    if any(trained.stage2.interrupted_at is not None for trained in result.trained.values()):
-        raise KeyboardInterrupt
-    return result
+    return train_fold(work.ground, fold, work.config, work.device, tell, work.checkpoints)

@@ -16,7 +16,7 @@ from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.context import CONTEXT_REACH, ContextBranch
 from adcdnet.nn.networks import Network
 from adcdnet.training.area import TrainingArea
-from adcdnet.training.stages.loop import History, check_finite, looks_at, optimizer_of, update
+from adcdnet.training.stages.loop import History, State, check_finite, looks_at, optimizer_of, update
 from adcdnet.training.stages.schedule import Schedule, within_passes
 
 STEPS, BATCH = 3, 4  # times those of stage II by patches
@@ -47,7 +47,7 @@ def train_context(
         branch.classifier.bias.add_(expected)
     branch.requires_grad_(True).train()
     optimizer, rate = optimizer_of(list(branch.parameters()), stage)
-    for step in range(1, stage.steps + 1):
+    for step in history.steps("context", stage.steps, State({"branch": branch}, optimizer, rate, rng)):
         some = torch.from_numpy(rng.integers(len(label), size=stage.batch)).to(device)
         loss = F.cross_entropy(branch(statistics[some]), label[some], weight)
         update(loss, optimizer, rate)

@@ -19,6 +19,7 @@ from adcdnet.nn.streams import TilePrior
 from adcdnet.training.area import TrainingArea
 from adcdnet.training.stages.loop import (
     History,
+    State,
     check_finite,
     looks_at,
     optimizer_of,
@@ -53,8 +54,8 @@ def train_prior(
     prior.mean.zero_()  # stage I learns from F itself
     prior.deviation.fill_(1)
     optimizer, rate = optimizer_of([*prior.parameters(), *metric.parameters()], stage)
-    rank: float | None = None
-    for step in range(1, stage.steps + 1):
+    state = State({"prior": prior, "metric": metric}, optimizer, rate, rng)
+    for step in history.steps("stage1", stage.steps, state):
         (f_ms, f_pan), some = features_of_draw(prior, area, config, schedule, rng)
         loss = distance = sps_loss(metric, f_ms, f_pan)
         if config.spread:
@@ -63,10 +64,11 @@ def train_prior(
         update(loss, optimizer, rate)
         if looks_at(step, stage.steps, config.validations):
             check_finite(loss.item(), "stage I", step)
-            rank = min(effective_rank(some(f).detach().float().cpu()) for f in (f_ms, f_pan))
-            figures = {"loss": loss.item(), "sps": distance.item(), "effective_rank": rank}
+            found = min(effective_rank(some(f).detach().float().cpu()) for f in (f_ms, f_pan))
+            figures = {"loss": loss.item(), "sps": distance.item(), "effective_rank": found}
             history.note("stage1", step, stage.steps, **figures, learning_rate=float(rate.get_last_lr()[0]))
-            _check_rank(rank, step, channels)
+            _check_rank(found, step, channels)
+    rank = float(history.rows[-1]["effective_rank"]) if stage.steps else None
     prior.requires_grad_(False).eval()
     if config.network.prior_mask == "standardised":
         _standardise(prior, [features_of_draw(prior, area, config, schedule, rng)[0] for _ in range(_MEASURED)])

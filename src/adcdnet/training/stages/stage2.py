@@ -8,7 +8,6 @@ K classes | n targets. The moving average of the weights at the end is the model
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +21,16 @@ from adcdnet.geo.grid import tiles
 from adcdnet.nn.networks import Network
 from adcdnet.nn.tile_sharing import Targets
 from adcdnet.training.area import Guessed, TrainingArea
-from adcdnet.training.stages.loop import History, check_finite, looks_at, optimizer_of, some_targets, tensors, update
+from adcdnet.training.stages.loop import (
+    History,
+    State,
+    check_finite,
+    looks_at,
+    optimizer_of,
+    some_targets,
+    tensors,
+    update,
+)
 from adcdnet.training.stages.schedule import Schedule
 from adcdnet.training.stages.validate import WINDOW, Validation, logits_on, validate
 
@@ -33,13 +41,12 @@ MOST_UNLABELLED = 2**18  # targets without a label that a second round draws fro
 class Stage2:
     """network: the average of the weights, in eval mode. validation: the last look at it; None without that part.
 
-    self_trained: how many targets without a label it learnt from too. interrupted_at: the step at which Ctrl-C came.
+    self_trained: how many targets without a label it learnt from too.
     """
 
     network: Network
     validation: Validation | None
     self_trained: int | None
-    interrupted_at: int | None
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,6 @@ class Round:
 
     network: Network
     validation: Validation | None
-    interrupted_at: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,24 +79,12 @@ def train_stage2(network: Network, supervision: Supervision) -> Stage2:
     unlabelled = unlabelled_targets(area, supervision.rng) if schedule.second_round else np.zeros(0, bool)
     again = bool(unlabelled.any())
     start = copy.deepcopy(network) if again else network
-    first = train_round(network, supervision, lambda: None, before=0, last=not again)
-    if not again or first.interrupted_at is not None:
+    first = train_round(network, supervision, before=0, last=not again)
+    if not again:
         return Stage2(**vars(first), self_trained=None)
-    taught: list[Guessed] = []  # what the first round says, once the second has begun
-
-    def guess() -> Guessed:
-        taught.append(_guess(first.network, supervision, unlabelled))
-        return taught[0]
-
-    second = train_round(start, supervision, guess, before=schedule.stage2.steps, last=True)
-    if second.interrupted_at is not None:  # a second round that has hardly begun is worth less than the first
-        return Stage2(
-            network=first.network,
-            validation=first.validation,
-            self_trained=None,
-            interrupted_at=second.interrupted_at,
-        )
-    return Stage2(**vars(second), self_trained=len(taught[0].places))
+    guessed = _guess(first.network, supervision, unlabelled)
+    second = train_round(start, supervision, guessed, before=schedule.stage2.steps, last=True)
+    return Stage2(**vars(second), self_trained=len(guessed.places))
 
 
 def _guess(teacher: Network, supervision: Supervision, unlabelled: NDArray[np.bool_]) -> Guessed:
@@ -119,42 +113,40 @@ def unlabelled_targets(area: TrainingArea, rng: np.random.Generator) -> NDArray[
 
 
 def train_round(
-    network: Network, supervision: Supervision, guess: Callable[[], Guessed | None], *, before: int, last: bool
+    network: Network, supervision: Supervision, guessed: Guessed | None = None, *, before: int, last: bool
 ) -> Round:
-    """All steps from the network as it is, which changes; the moving average of its weights. Ctrl-C ends it.
+    """All steps from the network as it is, which changes; the moving average of its weights.
 
-    guess: makes what the round learns beside the labels. before: steps of an earlier round. last: none follows.
+    guessed: what the round learns beside the labels. before: steps of an earlier round. last: none follows.
     """
-    config, stage = supervision.config, supervision.schedule.stage2
+    config, stage, history = supervision.config, supervision.schedule.stage2, supervision.history
     average = copy.deepcopy(network).eval()
     optimizer, rate = optimizer_of([p for _, p in network.trained_parameters()], stage)
-    step, total = 0, before + (1 if last else 2) * stage.steps
+    total = before + (1 if last else 2) * stage.steps
     validation: Validation | None = None
-    interrupted_at: int | None = None
-    try:
-        guessed = guess()
-        for step in range(1, stage.steps + 1):
-            network.train()
-            losses = losses_of(network, supervision, mixed=step <= config.mixup * stage.steps, guessed=guessed)
-            loss = losses[0] + config.branch_weight * sum(losses[1:], torch.zeros_like(losses[0]))
-            update(loss, optimizer, rate)
-            _move_average(average, network, min(config.average, step / (step + 9)))
-            if not looks_at(step, stage.steps, config.validations):
-                continue
-            check_finite(loss.item(), "stage II", step)
-            figures: dict[str, float] = {
-                "loss": loss.item(),
-                "main": losses[0].item(),
-                "learning_rate": float(rate.get_last_lr()[0]),
-            }
-            if supervision.area.has_validation:
-                validation = validate(average, config.answers, supervision.area, supervision.schedule)
-                seen = validation.scores
-                figures |= {"validation_kappa": seen.kappa, "validation_aa": seen.aa, "validation_oa": seen.oa}
-            supervision.history.note("stage2", before + step, total, **figures)
-    except KeyboardInterrupt:
-        interrupted_at = before + step
-    return Round(average, validation, interrupted_at)
+    state = State({"network": network, "average": average}, optimizer, rate, supervision.rng)
+    for step in history.steps("stage2-again" if before else "stage2", stage.steps, state):
+        network.train()
+        losses = losses_of(network, supervision, mixed=step <= config.mixup * stage.steps, guessed=guessed)
+        loss = losses[0] + config.branch_weight * sum(losses[1:], torch.zeros_like(losses[0]))
+        update(loss, optimizer, rate)
+        _move_average(average, network, min(config.average, step / (step + 9)))
+        if not looks_at(step, stage.steps, config.validations):
+            continue
+        check_finite(loss.item(), "stage II", step)
+        figures: dict[str, float] = {
+            "loss": loss.item(),
+            "main": losses[0].item(),
+            "learning_rate": float(rate.get_last_lr()[0]),
+        }
+        if supervision.area.has_validation:
+            validation = validate(average, config.answers, supervision.area, supervision.schedule)
+            seen = validation.scores
+            figures |= {"validation_kappa": seen.kappa, "validation_aa": seen.aa, "validation_oa": seen.oa}
+        history.note("stage2", before + step, total, **figures)
+    if validation is None and supervision.area.has_validation:  # the last step was kept, the look at it was not
+        validation = validate(average, config.answers, supervision.area, supervision.schedule)
+    return Round(average, validation)
 
 
 def losses_of(

@@ -29,16 +29,24 @@ from adcdnet.training.stages.stage2 import Stage2, Supervision, train_stage2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What all stages left. network: on the CPU, in eval mode. effective_rank: of stage I, None without it.
+class Course:
+    """How the training of a network went, in figures. dense: by tiles. effective_rank: of stage I, None without it."""
 
-    seconds: by stage.
-    """
+    dense: bool
+    labels_per_tile: float | None
+    steps: int
+    effective_rank: float | None
+    effective_radius: int | None
+    self_trained: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What all stages left. network: on the CPU, in eval mode. seconds: by stage."""
 
     network: Network
     schedule: Schedule
-    effective_rank: float | None
-    effective_radius: int | None
+    course: Course
     stage2: Stage2
     seconds: Mapping[str, float]
 
@@ -87,8 +95,14 @@ def train_network(network: Network, area: TrainingArea, config: TrainConfig, his
     return Trained(
         network=average,
         schedule=schedule,
-        effective_rank=rank,
-        effective_radius=effective_radius(average, area, rng_radius),
+        course=Course(
+            dense=schedule.dense,
+            labels_per_tile=schedule.labels_per_tile,
+            steps=schedule.stage2.steps,
+            effective_rank=rank,
+            effective_radius=effective_radius(average, area, rng_radius),
+            self_trained=stage2.self_trained,
+        ),
         stage2=stage2,
         seconds=seconds,
     )
