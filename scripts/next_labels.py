@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from adcdnet.assess.suggest import suggest
-from adcdnet.errors import InputError
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.labels import read_labels
@@ -71,6 +70,10 @@ class Analyst:
                 break
         return found
 
+    def can_label(self, row: int, col: int) -> bool:
+        """Whether the truth of a square is known in its middle; the analyst leaves others out."""
+        return bool(self.truth[row + SIDE // 2, col + SIDE // 2] >= 0)
+
     def labelled(self, places: Chosen) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
         """Labels of the places (h, w), −1 elsewhere, and the place each lies in."""
         index, place = np.full(self.truth.shape, -1, np.int16), np.full(self.truth.shape, -1)
@@ -106,9 +109,10 @@ def uncertain(analyst: Analyst, p: NDArray[np.float32], places: Chosen, count: i
         doubt[r : r + SIDE, c : c + SIDE] = -np.inf
     windows = np.lib.stride_tricks.sliding_window_view(doubt, (SIDE, SIDE)).mean(axis=(2, 3))
     found: Chosen = []
-    for _ in range(count):
+    while len(found) < count and np.isfinite(windows).any():
         r, c = (int(v) for v in np.unravel_index(int(windows.argmax()), windows.shape))
-        found.append((r, c))
+        if analyst.can_label(r, c):
+            found.append((r, c))
         windows[max(0, r - SIDE + 1) : r + SIDE, max(0, c - SIDE + 1) : c + SIDE] = -np.inf
     return found
 
@@ -125,13 +129,13 @@ def suggested(analyst: Analyst, p: NDArray[np.float32], places: Chosen, count: i
         apart = area.dissimilarity(analyst.x.reshape(-1, analyst.x.shape[-1])).reshape(index.shape)
         trust = np.stack([apart / area.threshold, 1 - p.max(axis=0)]).astype(np.float32)[:, :, analyst.pool]
     shown = np.where(place >= 0, np.maximum(index, 0), -1).astype(np.int16)[:, analyst.pool]
-    try:
-        found = suggest(
-            p[:, :, analyst.pool], analyst.classes, n=count, side=SIDE, trust=trust, labelled=shown, seed=seed
-        )
-    except InputError:
-        return []
-    return [(place.row, place.col) for place in found]
+    found = suggest(
+        p[:, :, analyst.pool], analyst.classes, n=4 * count, side=SIDE, trust=trust, labelled=shown, seed=seed
+    )
+    able = [(place.row, place.col) for place in found if analyst.can_label(place.row, place.col)]
+    drawn = {(place.row, place.col) for place in found if place.reason.startswith("drawn at random")}
+    chosen = [place for place in able if place not in drawn][: (count + 1) // 2]
+    return chosen + [place for place in able if place in drawn][: count - len(chosen)]
 
 
 def at_random(analyst: Analyst, p: NDArray[np.float32], places: Chosen, count: int, seed: int) -> Chosen:

@@ -61,7 +61,8 @@ def suggest_command(
     from adcdnet.mapping.trust import write_trust
     from adcdnet.report.sources import read_run
 
-    rule = MaskRule.of(**mask_rule(mask, mask_values, mask_bits, alone=True))
+    given_rule = mask_rule(mask, mask_values, mask_bits, alone=True)
+    rule = MaskRule.of(given_rule["mask_values"], given_rule["mask_bits"])
     given = {"ms": ms or (), "pan": pan or (), "mask": () if mask is None else (mask,)}
     files = read_run(run, given, scene, mask_rule=rule)
     model = files.model
