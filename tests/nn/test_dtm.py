@@ -77,7 +77,7 @@ def test_padding_of_a_sequence_is_no_part_of_its_token(length):
         module(depths(), lengths=[None])
 
 
-@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+@pytest.mark.parametrize("form", ["loop", "chunked", "parallel", "matrix"])
 def test_form_is_passed_to_the_scan_and_a_loop_can_be_differentiated_twice(form):
     module = head(form=form)
     assert module.mamba.form == form

@@ -12,6 +12,8 @@ from torch.testing import assert_close
 from adcdnet.nn import DIA, BiMamba, Mamba, selective_scan
 from adcdnet.nn.mamba import StepProjection
 
+FORMS = ("loop", "chunked", "parallel", "matrix")
+
 
 @pytest.mark.parametrize("steps", [1, 5, 40])
 @pytest.mark.parametrize(("d_model", "d_state", "d_conv", "expand"), [(17, 16, 4, 2), (40, 5, 3, 1)])
@@ -158,7 +160,7 @@ def test_settings_of_mamba_ssm_by_hand():
     assert_close(torch.stack(ys, dim=1), mamba(x))
 
 
-@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("cut", [1, 2, 20])
 def test_a_stream_that_is_cut_goes_on_from_its_state_gradients_included(form, cut):
     """Prefill: the parts of a sequence give what the whole gives, and the first one hears of the loss of the second."""
@@ -177,7 +179,7 @@ def test_a_stream_that_is_cut_goes_on_from_its_state_gradients_included(form, cu
     assert mine[0][:, :cut].any()
 
 
-@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("network", [Mamba, BiMamba])
 def test_padding_reaches_neither_answer_nor_state(network, form):
     torch.manual_seed(6)
@@ -208,7 +210,7 @@ def test_both_ways_by_hand():
     assert (moved.abs().amax((0, 2)) > 1e-6).all()  # every output hears of every input
 
 
-@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+@pytest.mark.parametrize("form", FORMS)
 def test_half_precision_decays_by_rates_of_single(form):
     mamba, x = Mamba(6, d_state=16, form=form).bfloat16(), torch.randn(2, 33, 6).bfloat16()
     assert mamba.A.dtype == torch.float32
@@ -219,7 +221,7 @@ def test_half_precision_decays_by_rates_of_single(form):
     assert y.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+@pytest.mark.parametrize("form", FORMS)
 def test_form_is_that_of_the_scan(form, monkeypatch):
     asked = []
     monkeypatch.setattr(
