@@ -10,7 +10,7 @@ h state (b, c, n)         y output (b, l, c)
 Four forms. The loop defines, and autograd differentiates it; it keeps every state for the backward pass. The chunked
 form keeps the state before every 32nd step and computes the others again when the gradient needs them: l/32 states and
 a few buffers of 32 instead of several times l, with the same additions and multiplications and no division. The
-parallel form does the same in all chunks at once: some 30 times fewer operations, which is what a GPU waits for. The
+parallel form does the same in all chunks at once: some ten times fewer kernels, which is what a GPU waits for. The
 matrix form has no steps at all, but l² decays: for exports whose length is to stay free where no operator of ours can
 be had.
 
