@@ -122,8 +122,8 @@ def test_average_precision_by_hand():
     assert detection.average_precision(Known(answers), test) == 0
     answers[0, 1, 2, 0], answers[0, 4, 6, 0] = 2.0, 3.0  # the surest is wrong, the next right, one is missed
     assert detection.average_precision(Known(answers), test) == pytest.approx(100 / 3 * 0.25)
-    answers[0, 6, 2, 0] = 4.0  # the surest is right: precision 1, then 2/3 at two of three
-    assert detection.average_precision(Known(answers), test) == pytest.approx(100 / 3 * (1 + 2 / 3) / 2)
+    answers[0, 6, 2, 0] = 1.0  # wrong, right, right: 1/2, then 2/3, which counts for both
+    assert detection.average_precision(Known(answers), test) == pytest.approx(100 / 3 * 2 / 3)
 
 
 def test_clips_show_the_label_first_and_another_digit_then():
