@@ -310,10 +310,10 @@ def test_form_is_that_of_the_scan(form, monkeypatch):
 # ---- works with
 
 
-@pytest.mark.parametrize("steps", [5, 33])
-def test_functional_transforms_give_what_backward_gives(steps):
+@pytest.mark.parametrize(("steps", "form"), [(5, "auto"), (33, "auto"), (33, "parallel")])
+def test_functional_transforms_give_what_backward_gives(steps, form):
     torch.manual_seed(8)
-    mamba, x = Mamba(6).double(), torch.randn(3, steps, 6, dtype=torch.float64)
+    mamba, x = Mamba(6, form=form).double(), torch.randn(3, steps, 6, dtype=torch.float64)
     parameters = dict(mamba.named_parameters())
 
     def loss(own, sample):
@@ -325,7 +325,7 @@ def test_functional_transforms_give_what_backward_gives(steps):
         mamba(x[sample : sample + 1]).square().sum().backward()
         for name, p in parameters.items():
             assert_close(each[name][sample], p.grad, rtol=1e-9, atol=1e-12, msg=name)
-    both = torch.func.stack_module_state([mamba, Mamba(6).double()])[0]  # an ensemble
+    both = torch.func.stack_module_state([mamba, Mamba(6, form=form).double()])[0]  # an ensemble
     found = torch.func.vmap(lambda own: torch.func.functional_call(mamba, own, (x,)))(both)
     assert_close(found[0], mamba(x))
 
@@ -350,7 +350,7 @@ BATCH, LENGTH = torch.export.Dim("b", min=1, max=64), torch.export.Dim("l", min=
 SIZES = [(1, 2), (3, 16), (2, 17), (5, 100)]
 
 
-@pytest.mark.parametrize("form", ["auto", "matrix"])
+@pytest.mark.parametrize("form", ["auto", "parallel", "matrix"])
 def test_exports_with_free_batch_and_length(form):
     mamba = Mamba(6, d_out=3, form=form).eval()
     program = torch.export.export(mamba, (torch.randn(2, 20, 6),), dynamic_shapes=({0: BATCH, 1: LENGTH},))
@@ -371,9 +371,9 @@ def test_onnx_runtime_agrees_at_any_length(tmp_path):
         assert_close(torch.from_numpy(y), mamba(x).detach(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("steps", [5, 33])
-def test_a_batch_of_nothing(steps):
-    mamba = Mamba(6, d_out=3)
+@pytest.mark.parametrize(("steps", "form"), [(5, "auto"), (33, "auto"), (33, "parallel")])
+def test_a_batch_of_nothing(steps, form):
+    mamba = Mamba(6, d_out=3, form=form)
     y = mamba(torch.randn(0, steps, 6))
     y.sum().backward()
     assert y.shape == (0, steps, 3)

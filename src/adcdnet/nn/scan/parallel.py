@@ -29,7 +29,7 @@ def forward(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
     b, steps, _ = u.shape
     u, delta, B, C = (_side_by_side(v) for v in (u, delta, B, C))
     left = F.pad(delta[:, 1:], (0, 0, 0, 1)).flip(1).cumsum(1).flip(1)  # time from a step to the end of its chunk
-    states = _carried(h, _kept(delta, A), _gained(left, A, delta * u, B))
+    states = _carried(h, _kept(delta, A), _gained(left, A, delta * u, B), -(-steps // CHUNK))
     parts = zip(*(torch.split(v, _rows(u, A)) for v in (u, delta, B, C, states[:, :-1].flatten(0, 1))))
     y = torch.cat([forward_part(u, delta, A, B, C, D, h)[0] for u, delta, B, C, h in parts])
     return _end_to_end(y, b, steps), states
@@ -52,7 +52,7 @@ def backward(
     grad, u, delta, B, C = (_side_by_side(v) for v in (grad, u, delta, B, C))
     gained = _gained(delta.cumsum(1), A, grad, C)
     # dL/dh before each chunk and behind the last, as far as later steps make it
-    ends = _carried(grad_end, _kept(delta, A), gained, onward=False)
+    ends = _carried(grad_end, _kept(delta, A), gained, states.shape[1] - 1, onward=False)
     before, behind = states[:, :-1, None].flatten(0, 1), ends[:, 1:].flatten(0, 1)
     parts = zip(*(torch.split(v, _rows(u, A)) for v in (grad, behind, u, delta, B, C, before)))
     found = together(backward_part(g, end, u, delta, A, B, C, D, h) for g, end, u, delta, B, C, h in parts)
@@ -71,7 +71,7 @@ def _side_by_side(v: Tensor) -> Tensor:
 
 def _end_to_end(v: Tensor, b: int, steps: int) -> Tensor:
     """(b·K, s, x) -> (b, l, x)."""
-    return v.reshape(b, len(v) // max(b, 1) * v.shape[1], v.shape[2])[:, :steps].contiguous()
+    return v.reshape(b, -(-steps // v.shape[1]) * v.shape[1], v.shape[2])[:, :steps].contiguous()
 
 
 def _rows(v: Tensor, A: Tensor) -> int:
@@ -93,10 +93,9 @@ def _gained(elapsed: Tensor, A: Tensor, v: Tensor, w: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _carried(first: Tensor, kept: Tensor, gained: Tensor, *, onward: bool = True) -> Tensor:
+def _carried(first: Tensor, kept: Tensor, gained: Tensor, chunks: int, *, onward: bool = True) -> Tensor:
     """The states (b, K + 1, n, c) between chunks: from the first (b, n, c) onward, or from the last backwards."""
     b, n, c = first.shape
-    chunks = len(kept) // max(b, 1)
     kept, gained = (v.view(b, chunks, n, c) for v in (kept, gained))
     states = torch.cat((first[:, None], gained) if onward else (gained, first[:, None]), dim=1)
     for k in range(chunks) if onward else reversed(range(chunks)):
