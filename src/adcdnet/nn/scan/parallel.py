@@ -28,8 +28,7 @@ def forward(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
     """y (b, l, c), and the state h (b, n, c) before each chunk and after the last: (b, chunks + 1, n, c)."""
     b, steps, _ = u.shape
     u, delta, B, C = (_side_by_side(v) for v in (u, delta, B, C))
-    left = F.pad(delta[:, 1:], (0, 0, 0, 1)).flip(1).cumsum(1).flip(1)  # time from a step to the end of its chunk
-    states = _carried(h, _kept(delta, A), _gained(left, A, delta * u, B), -(-steps // CHUNK))
+    states = _carried(h, _kept(delta, A), _gained(_time_left(delta), A, delta * u, B), -(-steps // CHUNK))
     parts = zip(*(torch.split(v, _rows(u, A)) for v in (u, delta, B, C, states[:, :-1].flatten(0, 1))))
     y = torch.cat([forward_part(u, delta, A, B, C, D, h)[0] for u, delta, B, C, h in parts])
     return _end_to_end(y, b, steps), states
@@ -50,7 +49,7 @@ def backward(
     """From the gradients of y and of the last state (b, n, c), and the states that `forward` kept."""
     b, steps, _ = u.shape
     grad, u, delta, B, C = (_side_by_side(v) for v in (grad, u, delta, B, C))
-    gained = _gained(delta.cumsum(1), A, grad, C)
+    gained = _gained(_time_gone(delta), A, grad, C)
     # dL/dh before each chunk and behind the last, as far as later steps make it
     ends = _carried(grad_end, _kept(delta, A), gained, states.shape[1] - 1, onward=False)
     before, behind = states[:, :-1, None].flatten(0, 1), ends[:, 1:].flatten(0, 1)
@@ -66,7 +65,9 @@ def _side_by_side(v: Tensor) -> Tensor:
     b, steps, x = v.shape
     size = min(CHUNK, steps)
     missing = -steps % size
-    return F.pad(v, (0, 0, 0, missing)).reshape(b * ((steps + missing) // size), size, x)
+    if missing:  # a copy
+        v = F.pad(v, (0, 0, 0, missing))
+    return v.reshape(b * ((steps + missing) // size), size, x)
 
 
 def _end_to_end(v: Tensor, b: int, steps: int) -> Tensor:
@@ -77,6 +78,25 @@ def _end_to_end(v: Tensor, b: int, steps: int) -> Tensor:
 def _rows(v: Tensor, A: Tensor) -> int:
     """How many chunks are taken at once."""
     return max(1, BUFFER // (v.shape[1] * A.numel()))
+
+
+# Not by cumsum, which is no deterministic operation on CUDA, and not by a product with ones, which tf32 would round.
+
+
+def _time_left(delta: Tensor) -> Tensor:
+    """From the end of each step to that of its chunk, (b·K, s, c)."""
+    left = torch.zeros_like(delta)
+    for t in reversed(range(delta.shape[1] - 1)):
+        torch.add(left[:, t + 1], delta[:, t + 1], out=left[:, t])
+    return left
+
+
+def _time_gone(delta: Tensor) -> Tensor:
+    """From the beginning of a chunk to the end of each of its steps, (b·K, s, c)."""
+    gone = delta.clone()
+    for t in range(1, delta.shape[1]):
+        gone[:, t] += gone[:, t - 1]
+    return gone
 
 
 def _kept(delta: Tensor, A: Tensor) -> Tensor:
