@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from adcdnet.benchmark.comparisons import SpatialAttention
 from adcdnet.nn import DeformableInteractiveAttention
 
+SETTINGS = {"samples": 1200, "epochs": 12}  # per seed
+
 VARIANTS = {
     "no attention": nn.Identity,
     "CBAM spatial": partial(SpatialAttention, rectify=False),
@@ -52,5 +54,5 @@ def run(seeds: Sequence[int], *, samples: int, epochs: int) -> list[Row]:
 
 
 if __name__ == "__main__":
-    args = arguments(__doc__, samples=1200, epochs=12)
+    args = arguments(__doc__, **SETTINGS)
     print(table(run(args.seeds, samples=args.samples, epochs=args.epochs)))

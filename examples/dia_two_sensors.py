@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from adcdnet.benchmark.comparisons import SpatialAttention
 from adcdnet.nn import DIA
 
+SETTINGS = {"samples": 1000, "epochs": 12}  # per seed
+
 COVERS, BANDS, SIDE = 6, 4, 16
 Pair = Callable[[], tuple[nn.Module, nn.Module]]
 
@@ -87,5 +89,5 @@ def run(seeds: Sequence[int], *, samples: int, epochs: int) -> list[Row]:
 
 
 if __name__ == "__main__":
-    args = arguments(__doc__, samples=1000, epochs=12)
+    args = arguments(__doc__, **SETTINGS)
     print(table(run(args.seeds, samples=args.samples, epochs=args.epochs)))

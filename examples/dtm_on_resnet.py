@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 from adcdnet.nn import DeepTemporalMamba
 
+SETTINGS = {"samples": 600, "epochs": 16}  # per seed
+
 LAMBDA = 0.8
 
 
@@ -60,5 +62,5 @@ def run(seeds: Sequence[int], *, samples: int, epochs: int) -> list[Row]:
 
 
 if __name__ == "__main__":
-    args = arguments(__doc__, samples=600, epochs=16)
+    args = arguments(__doc__, **SETTINGS)
     print(table(run(args.seeds, samples=args.samples, epochs=args.epochs)))

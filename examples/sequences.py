@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from adcdnet.nn import DeepTemporalMamba, Mamba, SequenceDepth, SequenceToken
 
+SETTINGS = {"samples": 1024, "epochs": 16}  # per seed
+
 LENGTH = 2000
 WIDTH = 24  # of the Mamba layers; the others get the width at which they have as many parameters
 
@@ -154,6 +156,6 @@ def run(task: str, seeds: Sequence[int], *, samples: int, epochs: int) -> list[R
 
 
 if __name__ == "__main__":
-    args = arguments(__doc__, samples=1024, epochs=16)
+    args = arguments(__doc__, **SETTINGS)
     for task in ("digits", "heart"):
         print(table(run(task, args.seeds, samples=args.samples, epochs=args.epochs)), "\n")

@@ -95,9 +95,9 @@ class Row:
         return cls(variant, accuracy(network, test), sum(p.numel() for p in network.parameters()), seconds)
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], measure: str = "test accuracy, %") -> str:
     """Mean ± sd of the accuracy over the seeds of each variant, its parameters and its time per training step."""
-    lines = ["| variant | test accuracy, % | parameters | ms per step |", "|---|---|---|---|"]
+    lines = [f"| variant | {measure} | parameters | ms per step |", "|---|---|---|---|"]
     for variant in dict.fromkeys(row.variant for row in rows):
         own = [row for row in rows if row.variant == variant]
         reached = np.array([row.accuracy for row in own])

@@ -20,7 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-FORMS = ("loop", "chunked", "mambapy parallel", "mambapy loop")
+FORMS = ("loop", "chunked", "parallel", "mambapy parallel", "mambapy loop")
 BATCH, CHANNELS, STATES = 8, 256, 16
 
 
@@ -28,7 +28,7 @@ def scan(form: str) -> Callable[..., Tensor]:
     """The scan of that name, as a function of u, delta, A, B, C and D."""
     from adcdnet.nn import selective_scan
 
-    if form in ("loop", "chunked"):
+    if form in ("loop", "chunked", "parallel"):
         return lambda *inputs: selective_scan(*inputs, form=form)
     if form == "mamba-ssm":
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn

@@ -247,6 +247,46 @@ def test_without_gates_mean_and_maximum_are_mixed_as_they_are():
     assert_close(module(x), x * mask)
 
 
+def published(x: torch.Tensor, weights: dict[str, torch.Tensor], scales: tuple[float, float] | None) -> torch.Tensor:
+    """The published module in functions, for even sizes; scales None: without modulation."""
+
+    def conv(name, v, stride=1):
+        return F.conv2d(v, weights[f"{name}.weight"], weights[f"{name}.bias"], stride, 1)
+
+    avg, top = conv("downavg", x.mean(1, keepdim=True), 2), conv("downmax", x.amax(1, keepdim=True), 2)
+    pair = (top, avg)
+    if scales is not None:
+        gates = [
+            torch.sigmoid(conv(name, v.detach() + s * (v - v.detach())))
+            for name, v, s in zip(("d_conv", "d_conv1"), (avg, top), scales, strict=True)
+        ]
+        pair = (gates[0] * top, gates[1] * avg)
+    return F.relu(x * torch.sigmoid(F.interpolate(conv("conv", torch.cat(pair, 1)), scale_factor=2)))
+
+
+@pytest.mark.parametrize("scales", [(0.4, 0.1), (0.1, 0.4), None])
+def test_weights_of_the_published_module_are_loaded_by_its_names(scales):
+    torch.manual_seed(0)
+    layers = {"conv": 2, "downavg": 1, "downmax": 1} | ({"d_conv": 1, "d_conv1": 1} if scales else {})
+    weights = {f"{name}.weight": torch.randn(1, bands, 3, 3) for name, bands in layers.items()}
+    weights |= {f"{name}.bias": torch.randn(1) for name in layers}
+    named = {} if scales is None else {"global_scale": scales[0], "local_scale": scales[1]}
+    network = {f"branch.dct_ms.{name}": value for name, value in weights.items()} | {"branch.bn1.weight": torch.ones(3)}
+    module = DIA.from_published(network, prefix="branch.dct_ms.", **named)
+    assert module.gated == (scales is not None)
+    x, x_published = (torch.linspace(-2, 2, 2 * 3 * 48).reshape(2, 3, 6, 8).requires_grad_() for _ in range(2))
+    y, y_published = module(x), published(x_published, weights, scales)
+    assert_close(y, y_published)
+    y.square().sum().backward()
+    y_published.square().sum().backward()
+    assert_close(x.grad, x_published.grad)
+    del weights["downmax.bias"]
+    with pytest.raises(ValueError, match=r"missing downmax\.bias, unknown none"):
+        DIA.from_published(weights)
+    with pytest.raises(ValueError, match=r"unknown branch\.bn1\.weight"):
+        DIA.from_published(network)
+
+
 @pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize(("g", "core"), [(9, 3), (8, 8), (5, 1)])
 def test_masks_of_many_patches_are_those_of_each(g, core, gated):

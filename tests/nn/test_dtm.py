@@ -69,6 +69,7 @@ def test_padding_of_a_sequence_is_no_part_of_its_token(length):
     padded[2][:, length:] = float("nan")
     lengths = [None, None, torch.tensor([length, length])]
     assert_close(module(padded, lengths=lengths), module(alone))
+    assert_close(module.explain(padded, lengths=lengths).evidence, module.explain(alone).evidence)
     token = SequenceToken(1, 4)
     x = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 9.0, 9.0]).view(1, 7, 1)  # 5 valid: parts 0-1, 1-2, 2-3, 3-4
     parts = torch.tensor([[1.5, 3.0, 6.0, 12.0]])
@@ -77,7 +78,7 @@ def test_padding_of_a_sequence_is_no_part_of_its_token(length):
         module(depths(), lengths=[None])
 
 
-@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+@pytest.mark.parametrize("form", ["loop", "chunked", "parallel", "matrix"])
 def test_form_is_passed_to_the_scan_and_a_loop_can_be_differentiated_twice(form):
     module = head(form=form)
     assert module.mamba.form == form
@@ -198,6 +199,12 @@ def test_wrong_input_is_refused_with_what_was_needed():
         head(read_out="max")
     with pytest.raises(ValueError, match="no depths"):
         DeepTemporalMamba((), d_model=4, num_classes=2)
+    for name in ("d_model", "num_classes", "d_out"):
+        with pytest.raises(ValueError, match=f"{name} is 0; it must be a whole number"):
+            head(**{name: 0})
+    for depth in (0, MapDepth(0), SequenceDepth(0)):
+        with pytest.raises(ValueError, match="channels is 0"):
+            DeepTemporalMamba((depth,), d_model=4, num_classes=2)
 
 
 def test_head_compiles_in_one_piece_and_runs_under_autocast():
@@ -231,6 +238,15 @@ def test_means_are_made_on_the_processor_whatever_the_device(monkeypatch):
     for side in (9, 40):
         assert to_grid(torch.zeros(2, 3, side, side, device="meta")).shape == (2, 3, 4, 4)
     assert asked == ["cpu", "cpu"]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 6, 11])
+def test_sequences_are_averaged_as_pytorch_does_without_its_pooling(steps, monkeypatch):
+    """MPS has no adaptive pooling of 11 steps to 4, and on a GPU its gradients are not the same twice."""
+    token, x = SequenceToken(2, 8).double(), torch.randn(3, steps, 2, dtype=torch.float64)
+    defined = nn.functional.adaptive_avg_pool1d(x.mT, 4).flatten(1)
+    monkeypatch.delattr(nn.functional, "adaptive_avg_pool1d")
+    assert_close(token(x), torch.relu(token.norm(token.linear(defined))), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [(9, 9), (5, 5), (4, 4), (3, 7), (17, 16), (40, 33)])

@@ -7,10 +7,13 @@ import pytest
 import torch
 from mambapy.mamba import MambaBlock, MambaConfig
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence, unpack_sequence
 from torch.testing import assert_close
 
-from adcdnet.nn import DIA, BiMamba, Mamba, selective_scan
+from adcdnet.nn import DIA, BiMamba, DeepTemporalMamba, Mamba, SequenceDepth, selective_scan
 from adcdnet.nn.mamba import StepProjection
+
+FORMS = ("loop", "chunked", "parallel", "matrix")
 
 
 @pytest.mark.parametrize("steps", [1, 5, 40])
@@ -96,7 +99,8 @@ def orders(modules: list[nn.Module]) -> dict[str, list[nn.Module]]:
 def test_modules_made_on_meta_are_initialised_in_any_order(order):
     """PyTorch's contract: `reset_parameters` of every module sets its own parameters, and all are set in the end."""
     with torch.device("meta"):
-        network = nn.ModuleList((Mamba(32, d_state=4), DIA(), BiMamba(16), Mamba(24, expand=1)))
+        head = DeepTemporalMamba((3, SequenceDepth(2)), d_model=20, num_classes=2)
+        network = nn.ModuleList((Mamba(32, d_state=4), DIA(), BiMamba(16), Mamba(24, expand=1), head))
     network.to_empty(device="cpu")
     for p in network.parameters():
         nn.init.constant_(p, float("nan"))
@@ -105,6 +109,7 @@ def test_modules_made_on_meta_are_initialised_in_any_order(order):
             module.reset_parameters()
     assert all(p.isfinite().all() for p in network.parameters())
     assert all(has_its_own_start(m) for m in network.modules() if isinstance(m, Mamba))
+    assert all(m.A_log._no_weight_decay and m.D._no_weight_decay for m in network.modules() if isinstance(m, Mamba))
     assert not network[1].gate_avg.weight.any()
     assert not network[1].gate_max.bias.any()
     assert network[1].mask.weight.any()
@@ -140,6 +145,25 @@ def test_what_could_be_taken_for_something_else_goes_by_name():
         BiMamba(64, 16)
 
 
+@pytest.mark.parametrize("name", ["d_model", "d_out", "d_state", "d_conv", "expand", "dt_rank"])
+@pytest.mark.parametrize("size", [0, -4, 1.5, True, "8"])
+def test_sizes_that_are_none_are_refused(name, size):
+    with pytest.raises(ValueError, match=f"{name} is {size!r}; it must be a whole number"):
+        Mamba(**{"d_model": 8, name: size})
+
+
+def test_an_unknown_form_is_refused_when_the_block_is_made_and_the_form_is_shown():
+    with pytest.raises(ValueError, match="'fast'; it must be one of 'auto'"):
+        Mamba(6, form="fast")
+    assert "form='parallel'" in repr(Mamba(6, form="parallel"))
+
+
+@pytest.mark.parametrize("size", [(5, 6), (2, 5, 7), (2, 0, 6)])
+def test_other_shapes_than_sequences_are_refused(size):
+    with pytest.raises(ValueError, match=r"it must be \(b, l, 6\)"):
+        Mamba(6)(torch.zeros(size))
+
+
 def test_settings_of_mamba_ssm_by_hand():
     mamba = Mamba(20, d_state=3, expand=1, dt_rank=5, bias=True, conv_bias=False)
     shapes = {name: tuple(p.shape) for name, p in mamba.named_parameters()}
@@ -158,7 +182,7 @@ def test_settings_of_mamba_ssm_by_hand():
     assert_close(torch.stack(ys, dim=1), mamba(x))
 
 
-@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("cut", [1, 2, 20])
 def test_a_stream_that_is_cut_goes_on_from_its_state_gradients_included(form, cut):
     """Prefill: the parts of a sequence give what the whole gives, and the first one hears of the loss of the second."""
@@ -177,7 +201,7 @@ def test_a_stream_that_is_cut_goes_on_from_its_state_gradients_included(form, cu
     assert mine[0][:, :cut].any()
 
 
-@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("network", [Mamba, BiMamba])
 def test_padding_reaches_neither_answer_nor_state(network, form):
     torch.manual_seed(6)
@@ -196,8 +220,61 @@ def test_padding_reaches_neither_answer_nor_state(network, form):
             assert_close([v[sample] for v in state], [v[0] for v in alone], rtol=0, atol=1e-12)
     y.sum().backward()
     assert all(p.grad.isfinite().all() for p in module.parameters())
-    with pytest.raises(ValueError, match=r"integers \(b,\)"):
-        module(x, lengths=lengths.double())
+    for wrong in (lengths.double(), lengths[:1]):  # one length is not meant for all samples
+        with pytest.raises(ValueError, match=r"integers \(4,\)"):
+            module(x, lengths=wrong)
+
+
+@pytest.mark.parametrize("network", [Mamba, BiMamba])
+def test_steps_that_a_mask_leaves_out_might_as_well_never_have_been(network):
+    torch.manual_seed(6)
+    module = network(6, d_out=5, bias=True).double()
+    x = torch.randn(4, 9, 6, dtype=torch.float64)
+    mask = torch.ones(4, 9, dtype=torch.bool)
+    mask[0, :4] = mask[1, 5:] = mask[2, [0, 3, 4, 8]] = mask[3] = False  # in front, behind, amid, all
+    x[~mask] = float("nan")
+    y = module(x, mask=mask)
+    for sample in range(3):
+        alone = module(x[sample, mask[sample]][None])[0]
+        assert_close(y[sample, mask[sample]], alone, rtol=0, atol=1e-12)
+    assert not y[~mask].any()
+    with pytest.raises(ValueError, match="lengths and mask"):
+        module(x, mask=mask, lengths=torch.tensor([9, 9, 9, 9]))
+    for wrong in (mask[:, :5], mask.int()):
+        with pytest.raises(ValueError, match=r"mask is .* it must be bool \(4, 9\)"):
+            module(x, mask=wrong)
+
+
+def test_a_prompt_padded_in_front_leaves_the_state_that_it_leaves_alone():
+    torch.manual_seed(6)
+    module, x = Mamba(6, bias=True).double(), torch.randn(2, 9, 6, dtype=torch.float64)
+    mask = torch.arange(9) >= torch.tensor([[7], [0]])  # two steps, and all
+    _, state = module(x, mask=mask, return_state=True)
+    for sample, first in enumerate((7, 0)):
+        _, alone = module(x[sample : sample + 1, first:], return_state=True)
+        assert_close([v[sample] for v in state], [v[0] for v in alone], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("network", [Mamba, BiMamba])
+def test_sequences_laid_end_to_end_are_read_each_by_itself(network):
+    torch.manual_seed(6)
+    module, x = network(6, d_out=5).double(), torch.randn(10, 6, dtype=torch.float64, requires_grad=True)
+    y = module.packed(x, torch.tensor([4, 1, 5]))
+    alone = torch.cat([module(part[None])[0] for part in x.split([4, 1, 5])])
+    assert_close(y, alone, rtol=0, atol=1e-12)
+    mine, theirs = (torch.autograd.grad(v.square().sum(), (x, *module.parameters())) for v in (y, alone))
+    assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match="add up to 9, but x has 10"):
+        module.packed(x, torch.tensor([4, 1, 4]))
+
+
+def test_packed_sequences_of_pytorch_go_by_way_of_padding():  # as docs/concepts/dtm.md shows
+    module = Mamba(6)
+    given = pack_sequence([torch.randn(length, 6) for length in (3, 7, 1)], enforce_sorted=False)
+    x, lengths = pad_packed_sequence(given, batch_first=True)
+    y = pack_padded_sequence(module(x, lengths=lengths), lengths, batch_first=True, enforce_sorted=False)
+    for own, alone in zip(unpack_sequence(y), unpack_sequence(given), strict=True):
+        assert_close(own, module(alone[None])[0])
 
 
 def test_both_ways_by_hand():
@@ -208,7 +285,7 @@ def test_both_ways_by_hand():
     assert (moved.abs().amax((0, 2)) > 1e-6).all()  # every output hears of every input
 
 
-@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+@pytest.mark.parametrize("form", FORMS)
 def test_half_precision_decays_by_rates_of_single(form):
     mamba, x = Mamba(6, d_state=16, form=form).bfloat16(), torch.randn(2, 33, 6).bfloat16()
     assert mamba.A.dtype == torch.float32
@@ -219,7 +296,7 @@ def test_half_precision_decays_by_rates_of_single(form):
     assert y.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("form", ["loop", "chunked", "matrix"])
+@pytest.mark.parametrize("form", FORMS)
 def test_form_is_that_of_the_scan(form, monkeypatch):
     asked = []
     monkeypatch.setattr(
@@ -233,10 +310,10 @@ def test_form_is_that_of_the_scan(form, monkeypatch):
 # ---- works with
 
 
-@pytest.mark.parametrize("steps", [5, 33])
-def test_functional_transforms_give_what_backward_gives(steps):
+@pytest.mark.parametrize(("steps", "form"), [(5, "auto"), (33, "auto"), (33, "parallel")])
+def test_functional_transforms_give_what_backward_gives(steps, form):
     torch.manual_seed(8)
-    mamba, x = Mamba(6).double(), torch.randn(3, steps, 6, dtype=torch.float64)
+    mamba, x = Mamba(6, form=form).double(), torch.randn(3, steps, 6, dtype=torch.float64)
     parameters = dict(mamba.named_parameters())
 
     def loss(own, sample):
@@ -248,7 +325,7 @@ def test_functional_transforms_give_what_backward_gives(steps):
         mamba(x[sample : sample + 1]).square().sum().backward()
         for name, p in parameters.items():
             assert_close(each[name][sample], p.grad, rtol=1e-9, atol=1e-12, msg=name)
-    both = torch.func.stack_module_state([mamba, Mamba(6).double()])[0]  # an ensemble
+    both = torch.func.stack_module_state([mamba, Mamba(6, form=form).double()])[0]  # an ensemble
     found = torch.func.vmap(lambda own: torch.func.functional_call(mamba, own, (x,)))(both)
     assert_close(found[0], mamba(x))
 
@@ -273,7 +350,7 @@ BATCH, LENGTH = torch.export.Dim("b", min=1, max=64), torch.export.Dim("l", min=
 SIZES = [(1, 2), (3, 16), (2, 17), (5, 100)]
 
 
-@pytest.mark.parametrize("form", ["auto", "matrix"])
+@pytest.mark.parametrize("form", ["auto", "parallel", "matrix"])
 def test_exports_with_free_batch_and_length(form):
     mamba = Mamba(6, d_out=3, form=form).eval()
     program = torch.export.export(mamba, (torch.randn(2, 20, 6),), dynamic_shapes=({0: BATCH, 1: LENGTH},))
@@ -294,9 +371,9 @@ def test_onnx_runtime_agrees_at_any_length(tmp_path):
         assert_close(torch.from_numpy(y), mamba(x).detach(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("steps", [5, 33])
-def test_a_batch_of_nothing(steps):
-    mamba = Mamba(6, d_out=3)
+@pytest.mark.parametrize(("steps", "form"), [(5, "auto"), (33, "auto"), (33, "parallel")])
+def test_a_batch_of_nothing(steps, form):
+    mamba = Mamba(6, d_out=3, form=form)
     y = mamba(torch.randn(0, steps, 6))
     y.sum().backward()
     assert y.shape == (0, steps, 3)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .dia import DIA, DeformableInteractiveAttention, scale_gradient
     from .dtm import DeepTemporalMamba, Explanation, MapDepth, MapToken, SequenceDepth, SequenceToken
     from .mamba import BiMamba, Mamba, MambaState
-    from .scan import scan_matrix, selective_scan
+    from .scan import scan_form, scan_matrix, selective_scan
 else:
     _FILE_OF = {
         "BiMamba": "mamba",
@@ -25,6 +25,7 @@ else:
         "SequenceDepth": "dtm",
         "SequenceToken": "dtm",
         "scale_gradient": "dia",
+        "scan_form": "scan",
         "scan_matrix": "scan",
         "selective_scan": "scan",
     }
@@ -54,6 +55,7 @@ __all__ = [
     "SequenceDepth",
     "SequenceToken",
     "scale_gradient",
+    "scan_form",
     "scan_matrix",
     "selective_scan",
 ]

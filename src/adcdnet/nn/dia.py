@@ -11,14 +11,26 @@ s_a, s_m factors on the gradients that reach a', m' through their gates (global_
 
 `gated=False`: g_a = g_m = 1, without the gates' parameters. `rectify=False`: y = x·M.
 
-Deviation: odd h and w are accepted (the upsampling goes to (h, w), not to twice the halved size).
+Deviations: odd h and w are accepted (the upsampling goes to (h, w), not to twice the halved size). The biases of the
+gates start at zero as their weights do, so that the gates are neutral. The published module takes a stride for its
+gates, which crashes for all but 1: there is none here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+_PUBLISHED = {  # names of layers in the published module, which has no others, and here
+    "downavg": "down_avg",
+    "downmax": "down_max",
+    "d_conv": "gate_avg",
+    "d_conv1": "gate_max",
+    "conv": "mask",
+}
 
 
 def scale_gradient(v: Tensor, s: float) -> Tensor:
@@ -77,7 +89,7 @@ class DeformableInteractiveAttention(nn.Module):
             if not 0 <= scale <= 1:  # NaN too
                 raise ValueError(f"{name} is {scale}; a factor on gradients must lie in [0, 1]")
         given = [c for c in (channels, out_channels, in_channels) if c is not None]
-        if any(isinstance(c, bool) or not isinstance(c, int) or c < 1 or c != given[0] for c in given):
+        if any(isinstance(c, bool) or not hasattr(c, "__index__") or c < 1 or c != given[0] for c in given):
             raise ValueError(
                 f"channels are {', '.join(map(repr, given))}; they must be the same whole number, at least 1 "
                 "(the factors on gradients go by name: global_scale=0.4, local_scale=0.1)"
@@ -89,6 +101,36 @@ class DeformableInteractiveAttention(nn.Module):
         if gated:
             self.gate_avg, self.gate_max = ZeroGate(), ZeroGate()
         self.mask = nn.Conv2d(2, 1, 3, padding=1)
+
+    @classmethod
+    def from_published(
+        cls,
+        weights: Mapping[str, Tensor],
+        *,
+        prefix: str = "",
+        global_scale: float = 0.4,
+        local_scale: float = 0.1,
+    ) -> DeformableInteractiveAttention:
+        """A module with the weights of the published one, whose layers are conv, downavg, downmax, d_conv and d_conv1.
+
+        weights: its state_dict, or that of a network which has it under `prefix`, such as "dct_ms."; without d_conv and
+        d_conv1 (distortionmode=False there) the module is not gated. The factors are no weights: they are given here,
+        0.4 and 0.1 for the published DeformableAttention, 0.1 and 0.4 for its DeformableAttention2. ValueError for
+        names that are missing or unknown.
+        """
+        own = {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
+        gated = any(name.startswith("d_conv") for name in own)
+        layers = [name for name in _PUBLISHED if gated or not name.startswith("d_conv")]
+        needed = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+        if own.keys() != needed:
+            missing, unknown = sorted(needed - own.keys()), sorted(own.keys() - needed)
+            raise ValueError(
+                f"no weights of the published module under prefix {prefix!r}: missing {', '.join(missing) or 'none'}, "
+                f"unknown {', '.join(unknown) or 'none'}; give its state_dict, or the prefix of its names"
+            )
+        module = cls(global_scale=global_scale, local_scale=local_scale, gated=gated)
+        module.load_state_dict({f"{_PUBLISHED[n.split('.')[0]]}.{n.split('.')[1]}": own[n] for n in sorted(needed)})
+        return module
 
     def extra_repr(self) -> str:
         flags = "".join(f", {name}=False" for name in ("gated", "rectify") if not getattr(self, name))

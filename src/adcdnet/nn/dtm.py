@@ -7,6 +7,7 @@ tokens (b, l, d) -> LayerNorm -> Mamba -> (b, l, d_out) -> read-out position -> 
 Deviation: a map is averaged to 4×4 before its Linear (token="pool"); the paper flattens it whole (token="flatten").
 """
 
+# ruff: noqa: B905  (the zip of Python 3.9 knows no strict)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .mamba import Mamba, valid_steps
+from .mamba import Mamba, check_sizes, valid_steps
 from .scan import Form, scan_matrix
 
 Token = Literal["pool", "flatten"]
@@ -66,6 +67,7 @@ class MapToken(nn.Module):
         self, channels: int, d_model: int, *, size: tuple[int, int] | None = None, token: Token = "pool"
     ) -> None:
         super().__init__()
+        check_sizes(channels=channels, d_model=d_model)
         if token not in ("pool", "flatten"):
             raise ValueError(f"token is {token!r}; it must be 'pool' or 'flatten'")
         if token == "flatten" and size is None:
@@ -90,28 +92,28 @@ class SequenceToken(nn.Module):
 
     def __init__(self, channels: int, d_model: int) -> None:
         super().__init__()
+        check_sizes(channels=channels, d_model=d_model)
         self.linear = nn.Linear(channels * GRID, d_model)
         self.norm = nn.LayerNorm(d_model)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        # by a matrix product, since not every device has PyTorch's pooling for lengths that are no multiple of 4
         if lengths is None:
-            parts = F.adaptive_avg_pool1d(x.transpose(1, 2), GRID)  # (b, c, 4)
+            lengths = torch.full((1,), x.shape[1], device=x.device)
         else:
-            parts = (_parts(lengths.to(x.device), x.shape[1]).to(x.dtype) @ _valid(x, lengths)).transpose(1, 2)
-        return torch.relu(self.norm(self.linear(parts.flatten(1))))
-
-
-def _valid(x: Tensor, lengths: Tensor) -> Tensor:
-    """x (b, l, c) with zeros in place of padding."""
-    return x.masked_fill(~valid_steps(lengths.to(x.device), x.shape[1]), 0)
+            lengths = lengths.to(x.device)
+            x = x.masked_fill(~valid_steps(lengths, x), 0)
+        inside = _parts(lengths, x.shape[1]).to(x.dtype)
+        parts = inside @ x / inside.sum(-1, keepdim=True).clamp(min=1)  # (b, 4, c)
+        return torch.relu(self.norm(self.linear(parts.transpose(1, 2).flatten(1))))
 
 
 def _parts(lengths: Tensor, steps: int) -> Tensor:
-    """Weights (b, 4, steps) that average 4 parts of the first `lengths` steps, as `adaptive_avg_pool1d` cuts them."""
+    """(b, 4, steps), true where a step belongs to a part of the first `lengths`, cut as `adaptive_avg_pool1d` does."""
     part, step = torch.arange(GRID, device=lengths.device)[:, None], torch.arange(steps, device=lengths.device)
     length = lengths[:, None, None]
     first, end = part * length // GRID, ((part + 1) * length + GRID - 1) // GRID
-    return ((step >= first) & (step < end)) / (end - first).clamp(min=1)
+    return (step >= first) & (step < end)
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ class DeepTemporalMamba(nn.Module):
             raise ValueError("no depths; at least one is needed")
         if prior not in ("last", "first", None):
             raise ValueError(f"prior is {prior!r}; it must be 'last', 'first' or None")
+        check_sizes(d_model=d_model, d_out=d_out, num_classes=1 if num_classes is None else num_classes)
         if read_out not in ("last", "mean"):
             raise ValueError(f"read_out is {read_out!r}; it must be 'last' or 'mean'")
         self.prior, self.read_out = prior, read_out
@@ -213,8 +216,7 @@ class DeepTemporalMamba(nn.Module):
         if len(valid) != len(depths):
             raise ValueError(f"{len(valid)} lengths came for {len(depths)} depths; give None where a depth has none")
         tokens = [
-            token(depth) if own is None else token(depth, own)
-            for token, depth, own in zip(self.tokens, depths, valid, strict=True)
+            token(depth) if own is None else token(depth, own) for token, depth, own in zip(self.tokens, depths, valid)
         ]
         if prior is not None:
             tokens.insert(0 if self.prior == "first" else len(tokens), prior)
@@ -238,11 +240,13 @@ class DeepTemporalMamba(nn.Module):
         return out[:, -1] if self.read_out == "last" else out.mean(1)
 
     @torch.no_grad()
-    def explain(self, depths: Sequence[Tensor], prior: Tensor | None = None) -> Explanation:
+    def explain(
+        self, depths: Sequence[Tensor], prior: Tensor | None = None, *, lengths: Sequence[Tensor | None] | None = None
+    ) -> Explanation:
         """Which depth decided? Same input as forward; ValueError if the head has no classes or no Mamba."""
         if self.out_norm is None or self.classifier is None:
             raise ValueError("this head has no classes to explain; make it with num_classes=K")
-        u, delta, B, C, z = self.mamba.scan_inputs(self.norm(self.sequence(depths, prior)))
+        u, delta, B, C, z = self.mamba.scan_inputs(self.norm(self.sequence(depths, prior, lengths=lengths)))
         matrix = scan_matrix(delta, self.mamba.A, B, C).to(u)
         skip = self.mamba.D * u
         paths = matrix * u[:, None]  # (b, t, j, e): from token j to position t

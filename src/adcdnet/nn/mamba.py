@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .scan import Form, scan_with_state
+from .scan import Form, check_form, scan_with_state
 
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 1e-3, 1e-1, 1e-4  # step sizes at initialisation, as in the Mamba paper
 
@@ -67,7 +67,8 @@ class Mamba(nn.Module):
     """One Mamba block: (b, l, d_model) -> (b, l, d_out); output t depends on inputs 0..t alone.
 
     No residual and no normalisation: add them around it. d_out defaults to d_model; the other settings are those of
-    mamba-ssm, all by name, since its second one is d_state. form: of the scan, see `selective_scan`.
+    mamba-ssm, all by name, since its second one is d_state. form: of the scan, see `selective_scan`. ValueError for
+    sizes below 1 and unknown forms.
     """
 
     def __init__(
@@ -84,9 +85,13 @@ class Mamba(nn.Module):
         form: Form = "auto",
     ) -> None:
         super().__init__()
+        check_form(form)
+        check_sizes(d_model=d_model, d_state=d_state, d_conv=d_conv, expand=expand)
         self.d_model, self.d_state, self.d_conv, self.form = d_model, d_state, d_conv, form
         self.d_inner = expand * d_model
         self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
+        d_out = d_model if d_out is None else d_out
+        check_sizes(dt_rank=self.dt_rank, d_out=d_out)
         self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias)
         self.conv1d = nn.Conv1d(
             self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1, bias=conv_bias
@@ -95,9 +100,7 @@ class Mamba(nn.Module):
         self.dt_proj = StepProjection(self.dt_rank, self.d_inner)
         self.A_log = nn.Parameter(torch.empty(self.d_inner, d_state))
         self.D = nn.Parameter(torch.empty(self.d_inner))
-        for p in (self.A_log, self.D):
-            p._no_weight_decay = True  # type: ignore[attr-defined]  # as mamba-ssm marks them, for optimizers that ask
-        self.out_proj = nn.Linear(self.d_inner, d_out or d_model, bias=bias)
+        self.out_proj = nn.Linear(self.d_inner, d_out, bias=bias)
         self.reset_parameters()
         self.dt_proj.reset_parameters()  # drawn again behind out_proj, so that a seed keeps its weights
 
@@ -106,6 +109,11 @@ class Mamba(nn.Module):
         """Mamba's own start of A_log (A = -1..-n) and D (1). The layers inside have their own."""
         self.A_log.copy_(torch.arange(1, self.d_state + 1).log().expand(self.d_inner, -1))
         self.D.fill_(1.0)
+        for p in (self.A_log, self.D):  # here, since parameters made on "meta" are replaced when they get memory
+            p._no_weight_decay = True  # type: ignore[attr-defined]  # as mamba-ssm marks them, for optimizers that ask
+
+    def extra_repr(self) -> str:
+        return f"form={self.form!r}"
 
     @property
     def A(self) -> Tensor:
@@ -139,6 +147,7 @@ class Mamba(nn.Module):
         state: MambaState | None = None,
         *,
         lengths: Tensor | None = None,
+        mask: Tensor | None = None,
         return_state: Literal[False] = False,
     ) -> Tensor: ...
 
@@ -149,6 +158,7 @@ class Mamba(nn.Module):
         state: MambaState | None = None,
         *,
         lengths: Tensor | None = None,
+        mask: Tensor | None = None,
         return_state: Literal[True],
     ) -> tuple[Tensor, MambaState]: ...
 
@@ -158,6 +168,7 @@ class Mamba(nn.Module):
         state: MambaState | None = None,
         *,
         lengths: Tensor | None = None,
+        mask: Tensor | None = None,
         return_state: bool = False,
     ) -> Tensor | tuple[Tensor, MambaState]:
         """(b, l, d_model) -> (b, l, d_out); with return_state also the state behind it.
@@ -165,9 +176,18 @@ class Mamba(nn.Module):
         state: where a stream stands before x; None: at its start.
         lengths: (b,) valid steps of each sample, those at the end being padding: whatever stands there reaches neither
         the answer, which is 0 there, nor the state.
+        mask: (b, l) bool, true where a step is valid, for padding anywhere; the others are left out as if they had
+        never been. ValueError where both came.
         """
+        if x.dim() != 3 or x.shape[1] < 1 or x.shape[2] != self.d_model:
+            raise ValueError(f"x is {tuple(x.shape)}; it must be (b, l, {self.d_model}), with l at least 1")
+        if mask is not None:
+            order, lengths = _valid_first(mask, x, lengths)
+            y, end = self(_taken(x, order), state, lengths=lengths, return_state=True)
+            y = _taken(y, order.argsort(1))
+            return (y, end) if return_state else y
         lengths = None if lengths is None else lengths.to(x.device)
-        valid = None if lengths is None else valid_steps(lengths, x.shape[1])
+        valid = None if lengths is None else valid_steps(lengths, x)
         if valid is not None:
             x = x.masked_fill(~valid, 0)
         u, z = self.in_proj(x).chunk(2, dim=-1)
@@ -197,8 +217,15 @@ class Mamba(nn.Module):
         known = torch.cat((before, u), -1)
         if lengths is None:
             return known[..., known.shape[-1] - count :]
-        where = lengths[:, None] + torch.arange(count, device=u.device)  # (b, count)
+        where = lengths.clamp(0, u.shape[-1])[:, None] + torch.arange(count, device=u.device)  # (b, count)
         return known.gather(-1, where[:, None].expand(-1, u.shape[1], -1))
+
+    def packed(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Sequences laid end to end, x (all their steps, d_model) and lengths (b,) -> (all their steps, d_out).
+
+        Each is read by itself. Costs what the longest costs, b times. ValueError if the lengths do not add up.
+        """
+        return _packed(self, x, lengths)
 
     def start(self, batch: int) -> MambaState:
         """The state of `batch` streams before their first step."""
@@ -216,7 +243,7 @@ class Mamba(nn.Module):
 class BiMamba(nn.Module):
     """Two Mamba blocks, one of which reads backwards, summed: (b, l, d_model) -> (b, l, d_out).
 
-    Output t depends on all inputs. Settings as of `Mamba`.
+    Output t depends on all inputs. Settings as of `Mamba`, errors too.
     """
 
     def __init__(
@@ -248,22 +275,68 @@ class BiMamba(nn.Module):
             for _ in range(2)
         )
 
-    def forward(self, x: Tensor, *, lengths: Tensor | None = None) -> Tensor:
-        """lengths: (b,) as of `Mamba.forward`; each sample is read backwards from its own last valid step."""
+    def forward(self, x: Tensor, *, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """lengths, mask: as of `Mamba.forward`; each sample is read backwards from its own last valid step."""
         y: Tensor
+        if mask is not None:
+            order, lengths = _valid_first(mask, x, lengths)
+            return _taken(self(_taken(x, order), lengths=lengths), order.argsort(1))
         if lengths is None:
             y = self.onward(x) + self.back(x.flip(1)).flip(1)
             return y
         y = self.onward(x, lengths=lengths)
         step, last = torch.arange(x.shape[1], device=x.device), lengths.to(x.device)[:, None] - 1
-        turned = torch.where(step <= last, last - step, step)[..., None]  # (b, l, 1), its own inverse
-        returned = self.back(x.gather(1, turned.expand_as(x)), lengths=lengths)
-        y = y + returned.gather(1, turned.expand_as(returned))
+        turned = torch.where(step <= last, last - step, step)  # (b, l), its own inverse
+        y = y + _taken(self.back(_taken(x, turned), lengths=lengths), turned)
         return y
 
+    def packed(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """As `Mamba.packed`."""
+        return _packed(self, x, lengths)
 
-def valid_steps(lengths: Tensor, steps: int) -> Tensor:
-    """(b, steps, 1), true where a step is none of padding. ValueError for what is not one length a sample."""
-    if lengths.dim() != 1 or lengths.is_floating_point():
-        raise ValueError(f"lengths are {lengths.dtype} of shape {tuple(lengths.shape)}; they must be integers (b,)")
-    return (torch.arange(steps, device=lengths.device) < lengths[:, None])[..., None]
+
+def check_sizes(**sizes: int) -> None:
+    """ValueError for what is no whole number, at least 1."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not hasattr(size, "__index__") or size < 1:
+            raise ValueError(f"{name} is {size!r}; it must be a whole number, at least 1")
+
+
+def valid_steps(lengths: Tensor, x: Tensor) -> Tensor:
+    """(b, l, 1), true where a step of x (b, l, c) is no padding. ValueError for what is not one length a sample."""
+    if lengths.shape != x.shape[:1] or lengths.is_floating_point():
+        raise ValueError(
+            f"lengths are {lengths.dtype} of shape {tuple(lengths.shape)}; with x {tuple(x.shape)} they must be "
+            f"integers ({len(x)},)"
+        )
+    return (torch.arange(x.shape[1], device=lengths.device) < lengths[:, None])[..., None]
+
+
+def _valid_first(mask: Tensor, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The steps (b, l) in such an order that the valid ones come first, and how many these are (b,)."""
+    if lengths is not None:
+        raise ValueError("lengths and mask both came; give one of them")
+    if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
+        raise ValueError(
+            f"mask is {mask.dtype} of shape {tuple(mask.shape)}; with x {tuple(x.shape)} it must be "
+            f"bool {tuple(x.shape[:2])}"
+        )
+    mask, steps = mask.to(x.device), x.shape[1]
+    return (torch.arange(steps, device=x.device) + steps * ~mask).argsort(1), mask.sum(1)
+
+
+def _taken(x: Tensor, order: Tensor) -> Tensor:
+    """The steps of x (b, l, c) in such an order (b, l)."""
+    return x.gather(1, order[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def _packed(module: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:
+    """Rows of x, sequence by sequence, through a module of (b, l, d_model) that takes lengths."""
+    lengths = lengths.to(x.device)
+    if int(lengths.sum()) != len(x):
+        raise ValueError(f"lengths add up to {int(lengths.sum())}, but x has {len(x)} steps; they must be equal")
+    padded = x.new_zeros(len(lengths), int(lengths.max()), x.shape[-1])
+    valid = valid_steps(lengths, padded)[..., 0]
+    padded = padded.masked_scatter(valid[..., None], x)
+    y: Tensor = module(padded, lengths=lengths)[valid]
+    return y
