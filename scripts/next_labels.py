@@ -5,8 +5,8 @@
 A FOLDER holds ms.tif, pan.tif, labels.tif and, in it or above it, classes.csv. The left three fifths of its columns can
 be labelled, the right third judges. Each strategy begins with the same 20 random places of 5 × 5 pixels, gets their
 true labels, learns them with a perceptron on context statistics, and asks for more places, round by round. Printed:
-kappa on the judging ground after each round, mean ± sd over seeds, and with how many places each strategy reaches what
-random places reach at the end.
+kappa ± sd over seeds; AA on the judging ground after each round, and with how many places each strategy reaches the
+kappa that random places reach at the end.
 """
 
 from __future__ import annotations
@@ -96,10 +96,12 @@ class Analyst:
         )
         return p
 
-    def kappa(self, p: NDArray[np.float32]) -> float:
+    def judged(self, p: NDArray[np.float32]) -> tuple[float, float]:
+        """Kappa and AA on the judging ground."""
         truth, said = (a[:, self.judge] for a in (self.truth, p.argmax(axis=0)))
         known = truth >= 0
-        return scores(confusion_matrix(truth[known].astype(np.int64), said[known], len(self.classes))).kappa
+        found = scores(confusion_matrix(truth[known].astype(np.int64), said[known], len(self.classes)))
+        return found.kappa, found.aa
 
 
 def uncertain(analyst: Analyst, p: NDArray[np.float32], places: Chosen, count: int, seed: int) -> Chosen:
@@ -162,25 +164,25 @@ def main() -> None:
             name: [_curve(analyst, strategy, given.rounds, given.places, seed) for seed in range(given.seeds)]
             for name, strategy in STRATEGIES.items()
         }
-        goal = mean(curve[-1] for curve in curves["random"])
+        goal = mean(curve[-1][0] for curve in curves["random"])
         for name, own in curves.items():
-            figures = [
-                f"{mean(v):.3f} ± {stdev(v):.3f}" if len(v) > 1 else f"{v[0]:.3f}" for v in zip(*own, strict=True)
-            ]
-            averages = [mean(v) for v in zip(*own, strict=True)]
-            reached = next((str(n) for n, kappa in zip(counts, averages, strict=True) if kappa >= goal), "–")
+            rounds = [tuple(zip(*of_seeds, strict=True)) for of_seeds in zip(*own, strict=True)]  # kappas, AAs
+            figures = [f"{mean(k):.3f}{f' ± {stdev(k):.3f}' if len(k) > 1 else ''}; {mean(a):.3f}" for k, a in rounds]
+            reached = next((str(n) for n, (k, _) in zip(counts, rounds, strict=True) if mean(k) >= goal), "–")
             print(f"| {name} | {' | '.join(figures)} | {reached} |", flush=True)
 
 
-def _curve(analyst: Analyst, strategy: Callable[..., Chosen], rounds: int, count: int, seed: int) -> list[float]:
+def _curve(
+    analyst: Analyst, strategy: Callable[..., Chosen], rounds: int, count: int, seed: int
+) -> list[tuple[float, float]]:
     places = analyst.start(seed, count)
-    kappas = []
+    found = []
     for k in range(rounds + 1):
         p = analyst.learnt(analyst.labelled(places)[0], seed)
-        kappas.append(analyst.kappa(p))
+        found.append(analyst.judged(p))
         if k < rounds:
             places = places + strategy(analyst, p, places, count, seed)
-    return kappas
+    return found
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from adcdnet.split.parts import PART_NAMES
 Drawings = dict[str, str]
 FOLD_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 PART_COLORS = (None, "#0072b2", "#e69f00", "#cc3311", "#b8b8b8")  # unused, train, validation, test, guard
+MUCH_OUTSIDE = 0.1  # share of a map outside the area of applicability that is worth a warning
 _CURVES = (  # name, stage, columns and what they are called, title
     ("loss1", "stage1", {"loss": "loss", "sps": "distance of the sensors"}, "Stage I: loss"),
     ("rank", "stage1", {"effective_rank": "effective rank"}, "Stage I: effective rank of the prior"),
@@ -72,6 +73,11 @@ def warnings(findings: Findings) -> list[str]:
             )
     if product.made:
         notes.append("no map was named: one was made for this page and not kept")
+    if (product.outside or 0) > MUCH_OUTSIDE:
+        notes.append(
+            f"{product.outside:.0%} of the map is unlike anything that was labelled; accuracy was not measured on such "
+            "ground: label some of it (adcdnet suggest)"
+        )
     if product.probabilities is None:
         notes.append("without probabilities of this large scene, nothing is said of how sure the map is")
     elif findings.survey.disagree > 0.01:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from adcdnet.geo.raster import RasterReader
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.predict import predict
 from adcdnet.mapping.progress import Progress
+from adcdnet.mapping.trust import write_trust
 from adcdnet.report.sources import RunFiles
 from adcdnet.report.survey import Survey, survey
 from adcdnet.report.words import operating_point
@@ -30,11 +31,17 @@ PREDICTED = 1_000_000  # pixels up to which a map or probabilities that are lack
 
 @dataclass(frozen=True)
 class Product:
-    """The map of a page and its probabilities, if any. made: no map was named or found, so it was made for the page."""
+    """The map of a page and its probabilities, if any. made: no map was named or found, so it was made for the page.
+
+    trust: the layer that says where it may be trusted, and outside: the share of the map that is unlike all labels;
+    None without probabilities, of a large scene, and of a run of one split.
+    """
 
     map: Path
     probabilities: Path | None
     made: bool
+    trust: Path | None = None
+    outside: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,9 +90,9 @@ class Findings:
 def find_product(
     files: RunFiles, scene: Scene, named: Path | None, soft: Path | None, *, temp: Path, progress: Progress
 ) -> Product:
-    """A map and its probabilities: as named, else of the run's folder, else predicted into `temp`.
+    """A map, its probabilities and how far both may be trusted: as named, else of the run's folder, else into `temp`.
 
-    Probabilities of a large scene are not predicted. InputError for a large scene without any map.
+    Probabilities and trust of a large scene are not predicted. InputError for a large scene without any map.
     """
     own = files.folder / f"{files.scene or 'map'}.tif"
     if named is None and own.exists():
@@ -101,7 +108,7 @@ def find_product(
     step = files.model.step
     small = scene.grid.height * scene.grid.width * step**2 <= PREDICTED
     if named is not None and (soft is not None or not small):
-        return Product(named, soft, made=False)
+        return _with_trust(Product(named, soft, made=False), files, scene, temp / "trust.tif", small=small)
     if not small:
         raise InputError(
             f"{scene.name} is large ({scene.grid.height}×{scene.grid.width} MS pixels) and the run has no map of it; "
@@ -117,7 +124,15 @@ def find_product(
         prior=prior,
         progress=progress,
     )
-    return Product(named or temp / "map.tif", temp / "probabilities.tif", made=named is None)
+    made = Product(named or temp / "map.tif", temp / "probabilities.tif", made=named is None)
+    return _with_trust(made, files, scene, temp / "trust.tif", small=True)
+
+
+def _with_trust(product: Product, files: RunFiles, scene: Scene, out: Path, *, small: bool) -> Product:
+    if files.model.applicability is None or product.probabilities is None or not small:
+        return product
+    outside = write_trust(files.model, scene, product.probabilities, out)
+    return replace(product, trust=out, outside=outside)
 
 
 def look(
@@ -154,7 +169,16 @@ def look(
         files,
         scene,
         product,
-        survey(product.map, product.probabilities, grid, files.model.classes, truth, judged_by=judged_by, rng=rng),
+        survey(
+            product.map,
+            product.probabilities,
+            grid,
+            files.model.classes,
+            truth,
+            trust=product.trust,
+            judged_by=judged_by,
+            rng=rng,
+        ),
         split,
         folds,
         truth,

@@ -92,6 +92,23 @@ def _layers(findings: Findings) -> list[dict[str, str]]:
                 "Entropy of the class probabilities, from 0 (dark, sure) to that of a guess (light, all classes alike)",
             ),
         ]
+    if seen.trust is not None:
+        unlike, error = np.nan_to_num(seen.trust)
+        outside = f"{findings.product.outside or 0:.1%} of the map lies outside the area of applicability"
+        layers += [
+            _layer(
+                "dissimilarity",
+                "unlike all labels",
+                pictures.heat(np.clip(unlike / 2, 0, 1), np.isfinite(seen.trust[0]), "magma"),
+                f"How unlike all labels a pixel is, from 0 (dark) over the threshold to twice it (light); {outside}",
+            ),
+            _layer(
+                "error",
+                "expected error",
+                pictures.heat(error, np.isfinite(seen.trust[1]), "magma"),
+                "Probability that the mapped class is wrong, from 0 (dark) to 1 (light), fitted to held-out answers",
+            ),
+        ]
     return layers
 
 

@@ -39,7 +39,8 @@ class Judged:
 class Survey:
     """counts (K,): mapped pixels. index (h, w) uint8: every `step`-th pixel of the map, 0 none, class k as k + 1.
 
-    probabilities (K, h, w) uint8, in 255ths, of the same pixels, or None. disagree: the share of shown pixels whose
+    probabilities (K, h, w) uint8, in 255ths, of the same pixels, or None. trust (2, h, w): dissimilarity and expected
+    error of these, nan where there is no class, or None. disagree: the share of shown pixels whose
     most probable class is not the mapped one, nan without probabilities.
     """
 
@@ -49,6 +50,7 @@ class Survey:
     probabilities: NDArray[np.uint8] | None
     judged: Judged | None
     disagree: float
+    trust: NDArray[np.float32] | None = None
 
 
 def survey(
@@ -58,6 +60,7 @@ def survey(
     classes: ClassTable,
     truth: NDArray[np.integer] | None,
     *,
+    trust: Path | None = None,
     judged_by: Path | None = None,
     rng: np.random.Generator,
 ) -> Survey:
@@ -69,6 +72,7 @@ def survey(
     lookup[list(classes.values)] = np.arange(1, len(classes) + 1)
     index, counts = np.zeros(shape, np.uint8), np.zeros(len(classes) + 1, np.int64)
     shown = None if probabilities is None else np.zeros((len(classes), *shape), np.uint8)
+    layer = None if trust is None else np.full((2, *shape), np.nan, np.float32)
     wanted = None if truth is None else _thinned(truth, rng)
     known, differ = 0, 0
     pixels: list[Judged] = []
@@ -80,6 +84,7 @@ def survey(
         for raster in (soft, judging):
             if raster is not None:
                 _check(raster, grid, len(classes))
+        trusted = None if trust is None else files.enter_context(RasterReader(trust))
         for window in tiles(grid.height, grid.width, max(1, _WINDOW // step) * step):
             values = mapped.read(window)[0]
             if values.dtype != np.uint8 or not np.isin(values, (0, *classes.values)).all():
@@ -98,13 +103,15 @@ def survey(
                 there = (coarse > 0) & np.isfinite(some[0])
                 known += int(there.sum())
                 differ += int((some[:, there].argmax(0) + 1 != coarse[there]).sum())
+            if trusted is not None and layer is not None:
+                layer[:, *place] = trusted.read(window)[:, ::step, ::step]
             if wanted is not None and truth is not None and judging is not None:
                 if p is None or judged_by is not None:
                     p = judging.read(window)
                 row, col = np.nonzero(wanted[window.slices] & np.isfinite(p[0]))
                 label = truth[window.slices][row, col].astype(np.int64)
                 pixels.append(Judged(row + window.row, col + window.col, label, p[:, row, col].T))
-    return Survey(counts[1:], step, index, shown, _joined(pixels), differ / known if known else math.nan)
+    return Survey(counts[1:], step, index, shown, _joined(pixels), differ / known if known else math.nan, layer)
 
 
 def _step(grid: Grid, classes: int) -> int:
