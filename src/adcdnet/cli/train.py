@@ -197,7 +197,7 @@ def train_command(
         fine = settings.network.grid == "fine"
         opened = [_open(files, stack, chosen, fine=fine, fix_shift=fix_shift) for files in wanted]
         words = sys.argv[1:]
-        _print_needs(needs_of(opened, settings, jobs))
+        _say_needs(needs_of(opened, settings, jobs))
         with progress_bars() as report:
             run = train(
                 opened,
@@ -222,12 +222,12 @@ def train_command(
     out_console.print(f"run: {run.folder}   report of it: adcdnet report {run.folder}", markup=False)
 
 
-def _print_needs(needs: Needs) -> None:
+def _say_needs(needs: Needs) -> None:
     memory, disk = (
         f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.0f} MB" for size in (needs.memory, needs.disk)
     )
     where = "one process" if needs.processes == 1 else f"{needs.processes} processes"
-    out_console.print(f"needs at least {memory} of memory, in {where}, and {disk} of disk")
+    say([f"the training needs at least {memory} of memory, in {where}, and {disk} of disk"])
 
 
 def _print_run(run: Run, *, by_blocks: bool) -> None:

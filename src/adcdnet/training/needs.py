@@ -46,8 +46,8 @@ def needs_of(scenes: Sequence[LabelledScene], config: TrainConfig, jobs: int | N
 def require_disk(out: Path, needs: Needs) -> None:
     """InputError where the disk of a folder, which need not be there yet, has clearly too little room."""
     there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.is_dir())
-    free = shutil.disk_usage(there).free
-    if free < needs.disk:
+    total, _, free = shutil.disk_usage(there)
+    if total and free < needs.disk:  # some file systems, such as /proc, do not count
         raise InputError(
             f"{there} has {free / 2**30:.1f} GB free, the training needs {needs.disk / 2**30:.1f} GB at least; make "
             "room, or choose another --out"
