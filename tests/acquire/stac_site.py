@@ -311,6 +311,7 @@ def add_sentinel(
     ms: tuple[str, ...] = MS,
     pan: tuple[str, ...] = PAN,
     scl_name: str = "scl",
+    compress: str = "deflate",
     **properties: Any,
 ) -> dict[str, Any]:
     """An item as Earth Search has it. Values are 1000·(band + 1) + 300·class + day of the month, plus `add`.
@@ -324,7 +325,7 @@ def add_sentinel(
         transform = ground.transform @ Affine.scale(1 / step)
         for band, asset in enumerate(names):
             values = (1000 * (band + 1) + 300 * ground.truth(step) + date + add).astype(np.uint16)
-            href = site.put(f"{name}/{asset}.tif", values, transform, ground.crs, nodata=0)
+            href = site.put(f"{name}/{asset}.tif", values, transform, ground.crs, nodata=0, compress=compress)
             assets[asset] = {"href": href, "type": "image/tiff; application=geotiff", **extra}
     scl = np.full(ground.size, 4, np.uint8)
     if cloud is not None:
@@ -433,9 +434,15 @@ def caller(call: Call, site: Site, folder: Path) -> Call:
             "--labels": "none",
             "--bbox": Ground().bbox(5),
         }
-        for other, name in (("--area", "--bbox"), ("--list", "--out")):
+        for other, names in (
+            ("--area", ["--bbox"]),
+            ("--list", ["--out"]),
+            ("--again", ["--bbox", "--dates", "--api"]),
+        ):
             if other in words:
-                del given[name]
+                given = {name: value for name, value in given.items() if name not in names}
+        if any(word.endswith(".toml") for word in words):  # which names its API
+            del given["--api"]
         more = [word for name, value in given.items() if name not in words for word in (name, value)]
         return call("acquire", *words, *more)
 

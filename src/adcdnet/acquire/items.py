@@ -36,7 +36,11 @@ class Item:
             footprint = shape(given["geometry"])
             assets = {str(name): dict(asset) for name, asset in given["assets"].items()}
             when = properties.get("datetime") or properties["start_datetime"]
-            if footprint.is_empty or not all(isinstance(asset.get("href"), str) for asset in assets.values()):
+            if (
+                footprint.is_empty
+                or given["id"] is None
+                or not all(isinstance(asset.get("href"), str) for asset in assets.values())
+            ):
                 return None
             return cls(
                 str(given["id"]), str(given["collection"]), str(when), shapely.make_valid(footprint), properties, assets

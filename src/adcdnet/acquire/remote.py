@@ -88,14 +88,16 @@ class RemoteRaster:
                 try:
                     with rasterio.Env(**self._options), _listening() as heard:
                         self._open(self._sign(renew))
-                        return work(self._dataset)
+                        done = work(self._dataset)
+                        _require_whole(heard)
+                        return done
                 except (OSError, RasterioError) as error:
                     self.close()
                     code = _code([*heard, *_chain(error)])
                     if code in _GONE or pause is None or (code in _REFUSED and renew):
                         raise InputError(f"{self.address} cannot be read: {self._why(code, error)}") from None
-                    renew = code in _REFUSED
-                    if not renew:
+                    renew = code in _REFUSED or code is None
+                    if code not in _REFUSED:
                         time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
@@ -141,6 +143,13 @@ def _code(said: list[str]) -> int | None:
     codes = [int(found[1]) for text in said if "respon" in text and (found := re.search(r"(\d{3})\s*$", text))]
     bad = [code for code in codes if code >= 400 and code != 416]  # 416: asked beyond the end of a file cut short
     return bad[-1] if bad else None
+
+
+def _require_whole(heard: list[str]) -> None:
+    """OSError where GDAL was content with a part: it takes a header that was cut off, without what is missing."""
+    for text in heard:
+        if re.search(r"IO error|[Rr]ead error|corrupt|failed with response", text):
+            raise OSError(text)
 
 
 class _Listener(logging.Filter):

@@ -83,7 +83,7 @@ def search(
     if not there:
         names = ", ".join(dict.fromkeys(sensor.collection for sensor in ways))
         raise InputError(f"{catalogue.api.address} has no collection {names}; name another API or sensor")
-    lacking = ""
+    lacking: list[tuple[int, str]] = []
     for sensor in there:
         found, notes = catalogue.search(sensor.collection, area=area, days=days)
         items = [item for item in found if item.has(sensor.where)]
@@ -94,10 +94,12 @@ def search(
             return sensor, whole, notes
         if items:
             missing = sorted(set(sensor.assets) - set(items[0].assets))
-            lacking = f"; {items[0].id} and others lack the assets {', '.join(missing)}"
+            lacking.append((len(missing), f"; {items[0].id} and others lack the assets {', '.join(missing)}"))
+    lacks = min(lacking)[1] if lacking else ""
+    names = " and ".join(dict.fromkeys(sensor.collection for sensor in there))
     raise InputError(
-        f"{there[0].collection} at {catalogue.api.address} has no item over the area from {days.first} to {days.last}"
-        f"{lacking}; take other dates, another sensor or another API"
+        f"{names} at {catalogue.api.address}: no item over the area from {days.first} to {days.last}{lacks}; take other "
+        " dates, another sensor or another API"
     )
 
 

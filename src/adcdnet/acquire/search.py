@@ -55,16 +55,9 @@ class Catalogue:
 
     def has(self, collection: str) -> bool:
         """Whether there is a collection of this name."""
-        from pystac_client.exceptions import APIError
-
-        try:
-            with self._asking():
-                self._client.get_collection(collection)
-        except InputError as error:
-            if isinstance(error.__cause__, APIError) and error.__cause__.status_code == 404:
-                return False
-            raise
-        return True
+        with self._asking():
+            found = self._client.get_collection(collection)
+        return found is not None and found.id == collection
 
     def search(
         self, collection: str, *, area: Area | None = None, days: Days | None = None, ids: Sequence[str] | None = None
