@@ -55,6 +55,7 @@ class Site:
     collections: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)  # of each request
     tokens: set[str] | None = None
     token_life: float = 3600.0
     page: int = 3  # items in one answer, however many are asked for
@@ -123,6 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
+        self.site.headers.append(dict(self.headers.items()))
         self.site.requests.append(f"{self.command} {self.path} {self.headers.get('Range', '')}")
         fault = next(
             (f for f in self.site.faults if f.times > 0 and f.where in self.path and f.method in ("", self.command)),

@@ -5,6 +5,8 @@ import time
 
 import numpy as np
 import pytest
+from rasterio.control import GroundControlPoint
+from rasterio.io import MemoryFile
 from stac_site import HERE, Ground, add_sentinel, add_worldcover, caller, read, serving
 
 from adcdnet.acquire import pair, search
@@ -262,3 +264,56 @@ def test_a_token_server_that_fails_is_one_line(site, acquire, sensor):
     code, _, err = acquire("--sensor", sensor)
     assert (code, err.count("\n")) == (1, 1)
     assert "tokens of " in err
+
+
+def test_a_file_that_does_not_say_where_it_lies_is_named_without_its_token(site, acquire, tmp_path, sensor):
+    """The words of the reader of rasters hold the address as it was opened."""
+    points = [
+        GroundControlPoint(r, c, 610_000 + 20 * c, 5_740_000 - 20 * r) for r, c in ((0, 0), (0, 50), (50, 0), (50, 50))
+    ]
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", height=75, width=91, count=1, dtype="uint16", gcps=points, crs=LARGE.crs
+        ) as dataset:
+            dataset.write(np.ones((1, 75, 91), np.uint16))
+        site.files["/files/S2A_T32/nir08.tif"] = memory.read()
+    code, said, err = acquire("--sensor", sensor)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "nir08.tif does not say by a transform where it lies" in err
+    assert "SECRET" not in said + err
+
+
+def test_a_bucket_that_its_reader_pays_for(site, acquire, tmp_path, monkeypatch):
+    """The server stands for S3: it is asked with a signature and with the word that the reader pays."""
+    add(site)
+    for item in site.collections["sentinel-2-l2a"]:
+        for asset in item["assets"].values():
+            name = asset["href"].partition("/files/")[2]
+            asset["alternate"] = {"s3": {"href": f"s3://bucket/{name}"}}
+            asset["href"] = "https://login.invalid/" + name
+            site.files[f"/files/bucket/{name}"] = site.files[f"/files/{name}"]
+    (tmp_path / "paid.toml").write_text(
+        write_signed(site, tmp_path).read_text().partition("[api]")[0]
+        + f'[api]\naddress = "{site.api}"\nalternate = "s3"\nneeds = ["AWS_ACCESS_KEY_ID"]\naccount = "set a key"\n'
+        'options = { AWS_REQUEST_PAYER = "requester", AWS_REGION = "us-west-2" }\n'
+    )
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    code, _, err = acquire("--sensor", tmp_path / "paid.toml")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "no account is set for the files of" in err
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "AKID",
+        "AWS_SECRET_ACCESS_KEY": "SECRETKEY",
+        "AWS_S3_ENDPOINT": f"127.0.0.1:{site.port}/files",
+        "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+    }.items():
+        monkeypatch.setenv(name, value)
+    code, _, err = acquire("--sensor", tmp_path / "paid.toml")
+    assert code == 0, err
+    assert is_right(tmp_path)
+    paid = [headers for line, headers in zip(site.requests, site.headers, strict=True) if "/files/bucket/" in line]
+    assert paid
+    assert all(headers.get("x-amz-request-payer") == "requester" for headers in paid)
+    assert all("AKID" in headers.get("Authorization", "") for headers in paid)
+    assert b"SECRETKEY" not in all_text(tmp_path)

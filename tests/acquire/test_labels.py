@@ -168,3 +168,34 @@ def test_a_file_of_labels_says_whose_they_are(site, acquire, tmp_path):
         tags = dataset.tags()
     assert tags["LABEL_PRODUCT"] == "worldcover 2021"
     assert tags["LICENCE"] == "CC BY 4.0"
+
+
+def test_training_and_report_say_that_labels_are_a_product(site, acquire, call, tmp_path):
+    add_sentinel(site, "S2A_T32", "2024-06-15")
+    add_worldcover(site)
+    assert acquire()[0] == 0
+    scenes = tmp_path / "out" / "scenes.toml"
+    code, _, err = call("train", scenes, "--quick", "--out", tmp_path / "run")
+    assert code == 0, err
+    assert (
+        "labels are a product, not the truth on the ground (worldcover 2021): scores say how well it is repeated" in err
+    )
+    code, _, err = call("report", tmp_path / "run")
+    assert code == 0, err
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    first = page[page.index("<h2>Summary</h2>") :].partition("</p>")[0]
+    assert "every score here says how well it is repeated" in first
+
+
+def test_values_that_are_no_class_of_a_product_stay_unlabelled(site, acquire, tmp_path):
+    """As cloud in some products: one pixel of it does not end a run."""
+    add_sentinel(site, "S2A_T32", "2024-06-15")
+    item = add_worldcover(site)
+    with rasterio.MemoryFile(site.files["/files/wc/map.tif"]) as memory, memory.open() as dataset:
+        values, transform = dataset.read(1), dataset.transform
+    values[100:104] = 17
+    item["assets"]["map"]["href"] = site.put("wc/cloudy.tif", values, transform, "EPSG:4326", nodata=0)
+    code, _, err = acquire()
+    assert code == 0, err
+    assert "worldcover: the values 17 are no class of it; their pixels stay unlabelled" in err
+    assert set(np.unique(read(tmp_path / "out" / "labels.tif"))) == {0, 10, 40, 80}

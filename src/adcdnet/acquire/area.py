@@ -16,6 +16,7 @@ import shapely
 from pyproj.exceptions import ProjError
 from shapely.affinity import translate
 from shapely.geometry import box, mapping, shape
+from shapely.geometry.polygon import orient
 
 from adcdnet.errors import InputError
 from adcdnet.geo.shapes import polygons_of, read_shapes
@@ -84,8 +85,9 @@ class Area:
 
     @property
     def square_km(self) -> float:
-        area, _ = pyproj.Geod(ellps="WGS84").geometry_area_perimeter(shapely.orient_polygons(self.shape))
-        return abs(float(area)) / 1e6
+        geod = pyproj.Geod(ellps="WGS84")
+        parts = getattr(self.shape, "geoms", [self.shape])
+        return sum(abs(geod.geometry_area_perimeter(orient(part))[0]) for part in parts) / 1e6
 
     def onto(self, crs: str) -> Any:
         """The area in another coordinate system. InputError where it cannot be laid there."""

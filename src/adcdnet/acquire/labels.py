@@ -22,6 +22,7 @@ from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, tiles
 from adcdnet.geo.label_rasters import read_raster
+from adcdnet.geo.raster import is_nodata
 from adcdnet.geo.raster_writer import RasterWriter
 from adcdnet.geo.scene import Scene
 
@@ -68,7 +69,7 @@ def product_labels(
     for number, item in enumerate(items):
         raster = open_asset(catalogue, item, product.asset)
         try:
-            native = _copy(raster, scene.grid, folder / f"{item.id}-{number}.tif".replace("/", "_"))
+            native, more = _copy(raster, scene.grid, folder / f"{number}.tif", table)
         finally:
             raster.close()
         if native is None:
@@ -80,26 +81,40 @@ def product_labels(
             raise InputError(f"the labels of {product.name} name no classes; name them in a TOML file of the product")
         index = np.where(index == _NONE, own, index)
         used.append((item, raster.address))
-        notes += [note for note in said if "another coordinate system" not in note and " covers " not in note]
+        notes += [f"{product.name}: {note}" for note in more]
+        # what else is said of the copy, such as how its pixels lie, is so for every product
+        notes += [note for note in said if note.startswith("values of the class table")]
     if table is None or not used:
         raise NoLabels(f"{product.name} has no labels on the ground of the pair; choose another product")
     year = used[0][0].when[:4]
     return ProductLabels(index, table, tuple(used), year, tuple(dict.fromkeys(notes)))
 
 
-def _copy(raster: RemoteRaster, grid: Grid, path: Path) -> Path | None:
-    """The pixels of a raster over a grid in any system, as a file; None where there are none."""
+def _copy(
+    raster: RemoteRaster, grid: Grid, path: Path, table: ClassTable | None
+) -> tuple[Path | None, tuple[str, ...]]:
+    """The pixels of a raster over a grid in any system, as a file, or None where there are none; and notes.
+
+    Values that are no class of a table become no data: products have such as cloud.
+    """
     if raster.count != 1:
         raise InputError(f"{raster.address} has {raster.count} bands; labels need one")
     bounds = _bounds_on(grid, raster.grid)
     window = window_of(raster.grid, bounds).grow(_MARGIN).within(*raster.grid.shape)
     if window.height <= 0 or window.width <= 0:
-        return None
-    nodata = raster.nodata
+        return None, ()
+    nodata = 0 if raster.nodata is None else raster.nodata
+    strange: set[int] = set()
     with RasterWriter(path, raster.grid.crop(window), dtype=raster.dtype, nodata=nodata) as writer:
         for tile in tiles(window.height, window.width, 2 * TILE):
-            writer.write(raster.read(tile.shift(window.row, window.col)), tile)
-    return path
+            values = raster.read(tile.shift(window.row, window.col))
+            if table is not None:
+                other = ~np.isin(values, table.codes or table.values) & ~is_nodata(values, nodata)
+                strange |= {int(value) for value in np.unique(values[other])}
+                values = np.where(other, values.dtype.type(nodata), values)
+            writer.write(values, tile)
+    shown = ", ".join(map(str, sorted(strange - {0})[:9]))
+    return path, ((f"the values {shown} are no class of it; their pixels stay unlabelled",) if shown else ())
 
 
 def _bounds_on(grid: Grid, other: Grid) -> tuple[float, float, float, float]:

@@ -232,7 +232,7 @@ class Tile(NamedTuple):
     ms: NDArray[Any]
     pan: NDArray[Any]
     mask: NDArray[Any]
-    source: NDArray[np.uint8]  # (h, w): the number of the part from 1, 0 none
+    source: NDArray[np.uint16]  # (h, w): the number of the part from 1, 0 none
     below: int
 
 
@@ -248,7 +248,7 @@ def read_tile(plan: Plan, window: Window, pool: ThreadPoolExecutor) -> Tile:
     pan = np.full((sum(x.count for x in first.pan), h * r, w * r), plan.nodata[1], kinds[1])
     side = r if plan.mask_fine else 1
     mask = np.zeros((h * side, w * side), first.mask.dtype if first.mask else "uint8")
-    source, clear = np.zeros((h, w), np.uint8), np.zeros((h, w), bool)
+    source, clear = np.zeros((h, w), np.uint16), np.zeros((h, w), bool)
     below = 0
     for number, part in enumerate(plan.parts, 1):
         inside = part.inside(window)
@@ -262,7 +262,7 @@ def read_tile(plan: Plan, window: Window, pool: ThreadPoolExecutor) -> Tile:
         pan[:, *fine] = np.where(_repeat(take, r), seen.pan, pan[:, *fine])
         if seen.mask is not None:
             mask[of_mask] = np.where(_repeat(take, side), seen.mask, mask[of_mask])
-        source[own.slices] = np.where(take, np.uint8(number), source[own.slices])
+        source[own.slices] = np.where(take, np.uint16(number), source[own.slices])
         clear[own.slices] |= seen.clear
         below += seen.below
     return Tile(ms, pan, mask, source, below)

@@ -58,6 +58,7 @@ class RemoteRaster:
         options: Mapping[str, str] | None = None,
         account: str = "",
     ) -> None:
+        _path(address)  # one that can be read at all
         self.address = without_query(address)
         self._sign = sign or (lambda _: address)
         self._options, self._account = {**_OPTIONS, **(options or {})}, account
@@ -85,12 +86,17 @@ class RemoteRaster:
         renew = False
         with self._lock:
             for pause in (*PAUSES, None):
+                address = self._sign(renew)
                 try:
                     with rasterio.Env(**self._options), _listening() as heard:
-                        self._open(self._sign(renew))
+                        self._open(address)
                         done = work(self._dataset)
                         _require_whole(heard)
                         return done
+                except InputError:  # of the geo room, which names the address as it was opened
+                    raise InputError(
+                        f"{self.address} does not say by a transform where it lies; leave it out"
+                    ) from None
                 except (OSError, RasterioError) as error:
                     self.close()
                     code = _code([*heard, *_chain(error)])

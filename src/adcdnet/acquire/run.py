@@ -98,8 +98,8 @@ def search(
     lacks = min(lacking)[1] if lacking else ""
     names = " and ".join(dict.fromkeys(sensor.collection for sensor in there))
     raise InputError(
-        f"{names} at {catalogue.api.address}: no item over the area from {days.first} to {days.last}{lacks}; take other "
-        " dates, another sensor or another API"
+        f"{names} at {catalogue.api.address}: no item over the area from {days.first} to {days.last}{lacks}; take "
+        "other dates, another sensor or another API"
     )
 
 
@@ -158,6 +158,8 @@ def acquire(
             (work.path / "files").replace(out)
             work.remove()
         finally:
+            if not any(work.path.glob("tiles-*/*.npz")):  # nothing to go on from
+                work.remove()
             work.release()
     return made._replace(folder=out)
 
