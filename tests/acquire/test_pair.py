@@ -141,14 +141,14 @@ def test_half_of_the_area_is_written_with_a_note(site, acquire, tmp_path):
 def test_an_area_over_two_zones_lies_in_the_one_that_covers_it_best(site, acquire, tmp_path):
     """12° east is the edge of zones 32 and 33; both tiles reach over it, the western one further."""
     wide = Ground((700_000.0, 5_738_300.0), (90, 450))
-    add_sentinel(site, "zone32", "2024-06-15", wide)
+    add_sentinel(site, "second32", "2024-06-15", wide)
     narrow = Ground((292_000.0, 5_738_300.0), (90, 120), crs="EPSG:32633")
-    add_sentinel(site, "zone33", "2024-06-15", narrow)
+    add_sentinel(site, "first33", "2024-06-15", narrow)
     code, _, err = acquire("--bbox", "11.98,51.745,12.02,51.755")
     assert code == 0, err
     with opened(tmp_path, labelled=False) as scene:
         assert "zone 32N" in scene.grid.crs
-    assert "zone33" not in (tmp_path / "out" / "SOURCES.md").read_text()
+    assert "first33" not in (tmp_path / "out" / "SOURCES.md").read_text()
 
 
 @pytest.mark.parametrize("way", ["box", "file"])
@@ -190,16 +190,17 @@ def test_landsat_keeps_its_phase_and_hides_by_the_names_of_bits(site, acquire, t
 
 
 def test_any_collection_is_described_by_a_toml_file(site, acquire, tmp_path):
-    """One file of four bands as MS, one of 1.5 m as PAN, no mask, on the UTM grid of 6 m."""
+    """One file of four bands as MS, one of 1.5 m as PAN, no mask; PAN begins 3 rows above and 5 columns left of MS."""
     ground = Ground(size=(30, 40), pixel=6.0)
     four = np.stack([ground.truth() * 10 + band for band in range(4)]).astype(np.int16)
-    fine = ground.transform @ Affine.scale(0.25)
+    fine = ground.transform @ Affine.scale(0.25) @ Affine.translation(-5, -3)
+    wide = np.pad(ground.truth(4).astype(np.uint8) + 1, ((3, 6), (5, 2)), constant_values=99)
     item = add_sentinel(site, "model", "2024-06-15", ground)
     site.collections.clear()
     item["collection"] = "spot"
     item["assets"] = {
         "xs": {"href": site.put("spot/xs.tif", four, ground.transform, ground.crs, nodata=-9)},
-        "p": {"href": site.put("spot/p.tif", ground.truth(4).astype(np.uint8) + 1, fine, ground.crs)},
+        "p": {"href": site.put("spot/p.tif", wide, fine, ground.crs)},
     }
     site.add(item)
     (tmp_path / "spot.toml").write_text(
