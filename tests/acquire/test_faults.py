@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rasterio.control import GroundControlPoint
 from rasterio.io import MemoryFile
-from stac_site import HERE, Ground, add_sentinel, add_worldcover, caller, read, serving
+from stac_site import CONFORMS, HERE, Ground, add_sentinel, add_worldcover, caller, read, serving
 
 from adcdnet.acquire import pair, search
 from adcdnet.files import HeldFolder
@@ -168,6 +168,14 @@ def test_an_address_where_nothing_answers_is_one_line(site, acquire):
     code, _, err = acquire("--api", "http://127.0.0.1:9/stac")
     assert (code, err.count("\n")) == (1, 1)
     assert "http://127.0.0.1:9/stac cannot be used" in err
+
+
+def test_a_catalogue_that_cannot_be_searched_is_one_line(site, acquire, monkeypatch):
+    add(site)
+    monkeypatch.setattr("stac_site.CONFORMS", [name for name in CONFORMS if not name.endswith("item-search")])
+    code, _, err = acquire()
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"{site.api} cannot be used" in err
 
 
 def test_a_page_that_is_no_catalogue_is_one_line(site, acquire):

@@ -103,3 +103,9 @@ def test_what_is_no_item_is_none(change):
 
 def test_addresses_are_kept_without_what_may_be_secret():
     assert without_query("https://me:pw@host:8080/a/b.tif?sig=x#y") == "https://host:8080/a/b.tif"
+
+
+def test_an_empty_rule_applies_what_an_asset_declares_and_asks_for_nothing_else():
+    assert offset_of(item(DECLARED), "red", OffsetRule()).value == -1000
+    with pytest.raises(InputError, match=r"looked for raster:bands and nothing else"):
+        offset_of(item(), "red", OffsetRule())

@@ -107,6 +107,7 @@ def look(
     ways: Sequence[Sensor], area: Area, days: Days, *, threads: int, step: Step
 ) -> tuple[Catalogue, Sensor, list[Candidate], tuple[str, ...]]:
     """The days that could give a pair, the best first. InputError for none."""
+    require_account(ways[0])
     catalogue = Catalogue(ways[0].api)
     sensor, items, notes = search(catalogue, ways, area, days)
     found, more = candidates(catalogue, items, sensor, area, threads=threads, step=step)

@@ -107,11 +107,13 @@ class Catalogue:
         from pystac.errors import STACError
         from pystac_client.exceptions import APIError
 
+        of_library = (APIError, STACError, Warning, NotImplementedError)
+        of_content = (LookupError, TypeError, ValueError, AttributeError)  # what is no catalogue ends in any of these
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what an API does not claim to know; its answer says more
                 yield
-        except (APIError, STACError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (*of_library, *of_content) as error:
             raise InputError(f"{what}{self.api.address} cannot be used: {_why(error)}") from error
 
 
