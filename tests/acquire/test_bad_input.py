@@ -4,7 +4,10 @@ import builtins
 import json
 import sys
 
+import numpy as np
 import pytest
+import shapely
+from shapely.geometry import Polygon, shape
 from stac_site import HERE, add_landsat, add_sentinel, caller, serving
 
 from adcdnet.acquire.area import Area
@@ -66,8 +69,25 @@ def test_options_that_exclude_one_another_are_wrong_use(call, options):
 
 
 def test_a_box_of_which_west_is_above_east_may_cross_the_antimeridian():
-    both = [Area.of_bbox(text).square_km for text in ("179,-17,-179,-16", "10,-17,12,-16")]
+    both = [Area.of_bbox(text).box_square_km for text in ("179,-17,-179,-16", "10,-17,12,-16")]
     assert both[0] == pytest.approx(both[1], rel=1e-3)
+
+
+def test_polygons_far_apart_count_with_all_between_them(acquire, site, tmp_path):
+    square = [[[0, 0], [0.1, 0], [0.1, 0.1], [0, 0.1], [0, 0]]]
+    far = [[[x + 5, y + 5] for x, y in square[0]]]
+    geometry = {"type": "MultiPolygon", "coordinates": [square, far]}
+    (tmp_path / "two.geojson").write_text(json.dumps({"type": "Feature", "properties": {}, "geometry": geometry}))
+    code, _, err = acquire("--area", tmp_path / "two.geojson")
+    assert code == 1
+    assert "GB; take a smaller one, or add --yes" in err
+
+
+def test_an_area_of_many_corners_is_sent_as_its_hull():
+    around = np.linspace(0, 2 * np.pi, 2000)
+    area = Area(Polygon(np.stack([9 + np.cos(around) * (1 + 0.1 * np.sin(99 * around)), 50 + np.sin(around)], axis=1)))
+    assert shapely.get_num_coordinates(shape(area.outline)) < 700
+    assert shapely.covers(shape(area.outline), area.shape)
 
 
 def test_an_area_without_polygons_is_refused(tmp_path):

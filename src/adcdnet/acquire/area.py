@@ -15,6 +15,7 @@ import pyproj
 import shapely
 from pyproj.exceptions import ProjError
 from shapely.affinity import translate
+from shapely.errors import ShapelyError
 from shapely.geometry import box, mapping, shape
 from shapely.geometry.polygon import orient
 
@@ -23,6 +24,7 @@ from adcdnet.geo.shapes import polygons_of, read_shapes
 
 _DEGREES = "EPSG:4326"
 _STEP = 0.02  # degrees: between points of an edge that is laid into another coordinate system
+_CORNERS = 500  # more than that no API needs to be sent
 _WIDEST = 180.0  # degrees: a box from east to west that is wider is one whose sides were exchanged
 
 
@@ -77,17 +79,35 @@ class Area:
 
     @classmethod
     def of_geojson(cls, geometry: dict[str, Any]) -> Area:
-        return cls(shape(geometry))
+        """As `geojson` gives it. Raises InputError."""
+        try:
+            return cls(shape(geometry))
+        except (LookupError, TypeError, ValueError, AttributeError, ShapelyError) as error:
+            raise InputError(f"the area is no GeoJSON of polygons: {error!r}") from error
 
     @property
     def geojson(self) -> dict[str, Any]:
         return dict(mapping(self.shape))
 
     @property
-    def square_km(self) -> float:
-        geod = pyproj.Geod(ellps="WGS84")
-        parts = getattr(self.shape, "geoms", [self.shape])
-        return sum(abs(geod.geometry_area_perimeter(orient(part))[0]) for part in parts) / 1e6
+    def outline(self) -> dict[str, Any]:
+        """GeoJSON of the area or, if it has many corners, the convex hulls of its parts east and west of Greenwich."""
+        if shapely.get_num_coordinates(self.shape) <= _CORNERS:
+            return self.geojson
+        halves = [shapely.intersection(self.shape, box(west, -90, west + 180, 90)) for west in (-180, 0)]
+        return dict(mapping(shapely.union_all([shapely.convex_hull(half) for half in halves])))
+
+    @property
+    def box_square_km(self) -> float:
+        """Of the box around the area, which is what is read."""
+        west, south, east, north = self.shape.bounds
+        if east - west > _WIDEST:  # on either side of the antimeridian
+            halves = [shapely.intersection(self.shape, box(west, -90, west + 180, 90)) for west in (-180, 0)]
+            west, east = halves[1].bounds[0], halves[0].bounds[2] + 360
+        area, _ = pyproj.Geod(ellps="WGS84").geometry_area_perimeter(
+            orient(shapely.segmentize(box(west, south, east, north), 1))
+        )
+        return float(area) / 1e6
 
     def onto(self, crs: str) -> Any:
         """The area in another coordinate system. InputError where it cannot be laid there."""

@@ -34,7 +34,7 @@ Step = Callable[[str, int, int], None]  # (what is done, how many are done, of h
 
 @dataclass(frozen=True)
 class Candidate:
-    """The items of one day in one coordinate system. covered, clear: shares of the area. look: for a picture.
+    """The items of one day in one coordinate system. covered, clear: shares of the area.
 
     cloud: share of what is covered that the mask hides; None where there is no mask and nothing is said.
     """

@@ -37,8 +37,8 @@ def open_asset(catalogue: Catalogue, item: Item, asset: str) -> RemoteRaster:
     """The file of an asset, open. Raises InputError."""
     address = item.address(asset, catalogue.api.alternate)
 
-    def sign(renew: bool) -> str:
-        return catalogue.signed(address, item.collection, renew=renew)
+    def sign(refused: str) -> str:
+        return catalogue.signed(address, item.collection, refused=refused)
 
     return RemoteRaster(address, sign, options=catalogue.api.options, account=catalogue.api.account)
 
@@ -108,14 +108,13 @@ def open_item(catalogue: Catalogue, item: Item, sensor: Sensor, threads: int) ->
 
 def _lies(item: Item, asset: str, raster: RemoteRaster) -> list[str]:
     """Where a catalogue says that a file lies otherwise than it does. The file counts."""
-    said = {**item.properties, **item.assets[asset]}
-    shape, transform = said.get("proj:shape"), said.get("proj:transform")
+    shape, transform = (item.assets[asset].get(name) for name in ("proj:shape", "proj:transform"))
     wrong = isinstance(shape, Sequence) and list(shape) != list(raster.grid.shape)
-    if isinstance(transform, Sequence) and len(transform) >= 6:
-        wrong |= not np.allclose(
-            transform[:6], raster.grid.transform[:6], rtol=0, atol=abs(raster.grid.transform.a) / 100
-        )
-    if wrong and asset in item.assets:
+    if isinstance(transform, Sequence) and all(isinstance(number, int | float) for number in transform[:6]):
+        own = raster.grid.transform
+        near = np.isclose(transform[:6], own[:6], rtol=0, atol=own.a / 100) if len(transform) >= 6 else [False]
+        wrong |= not all(near)
+    if wrong:
         return [f"the catalogue says that {item.id} ({asset}) lies otherwise than its file does; the file counts"]
     return []
 

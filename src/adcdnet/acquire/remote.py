@@ -46,14 +46,14 @@ class RemoteRaster:
     """A raster by its address, open. One thread at a time reads it; others wait.
 
     grid, count, dtype, nodata, descriptions: as in the file. address: without what may be secret.
-    sign: makes the address that is read now, with a new token if its argument is true. options: GDAL's, beyond ours.
+    sign: makes the address that is read now; it is given the one that was refused, or "". options: GDAL's, beyond ours.
     account: what to say where a server refuses. Raises InputError, in one line without anything secret.
     """
 
     def __init__(
         self,
         address: str,
-        sign: Callable[[bool], str] | None = None,
+        sign: Callable[[str], str] | None = None,
         *,
         options: Mapping[str, str] | None = None,
         account: str = "",
@@ -83,10 +83,10 @@ class RemoteRaster:
 
     def _try(self, work: Callable[[Any], T]) -> T:
         """Work on the open file, as often as is worth it."""
-        renew = False
+        refused = ""
         with self._lock:
             for pause in (*PAUSES, None):
-                address = self._sign(renew)
+                address = self._sign(refused)
                 try:
                     with rasterio.Env(**self._options), _listening() as heard:
                         self._open(address)
@@ -100,9 +100,9 @@ class RemoteRaster:
                 except (OSError, RasterioError) as error:
                     self.close()
                     code = _code([*heard, *_chain(error)])
-                    if code in _GONE or pause is None or (code in _REFUSED and renew):
+                    if code in _GONE or pause is None or (code in _REFUSED and refused):
                         raise InputError(f"{self.address} cannot be read: {self._why(code, error)}") from None
-                    renew = code in _REFUSED or code is None
+                    refused = address if code in _REFUSED or code is None else ""
                     if code not in _REFUSED:
                         time.sleep(pause)
         raise AssertionError("the last try returns or raises")

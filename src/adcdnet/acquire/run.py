@@ -59,11 +59,11 @@ class Acquired(NamedTuple):
 
 
 def gigabytes(sensor: Sensor, area: Area) -> float:
-    """About how much a pair of the area is, two bytes a number."""
+    """About how much a pair of the box around an area is, two bytes a number."""
     of_ms, of_pan = (
         len(names) / metres**2 for names, metres in zip((sensor.ms, sensor.pan), sensor.metres, strict=True)
     )
-    return area.square_km * 1e6 * 2 * (of_ms + of_pan) / 1e9
+    return area.box_square_km * 1e6 * 2 * (of_ms + of_pan) / 1e9
 
 
 def require_account(sensor: Sensor) -> None:
@@ -153,10 +153,7 @@ def acquire(
         try:
             maker = _Maker(request, catalogue, plan, area, work.path, again, threads, step)
             made = maker.make((*notes, *left_out, *plan.notes))
-            out.parent.mkdir(parents=True, exist_ok=True)
-            if out.exists():
-                out.rmdir()
-            (work.path / "files").replace(out)
+            _move(work.path / "files", out)
             work.remove()
         finally:
             if not any(work.path.glob("tiles-*/*.npz")):  # nothing to go on from
@@ -218,6 +215,15 @@ def _hold(out: Path) -> HeldFolder:
     if held is None:
         raise InputError(f"another process is writing {out} now; wait for it, or name another folder")
     return held
+
+
+def _move(files: Path, out: Path) -> None:
+    try:
+        if out.exists():
+            out.rmdir()  # which is empty
+        files.replace(out)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Catalogue:
                 ids=None if ids is None else list(ids),
                 max_items=MOST_ITEMS,
                 limit=100,
-                intersects=None if area is None else area.geojson,
+                intersects=None if area is None else area.outline,
             )
             given = list(search.items_as_dicts())
         read = [Item.of(one) for one in given]
@@ -82,14 +82,14 @@ class Catalogue:
             notes += (f"{len(given) - len(found)} items of {collection} lack what an item must have; left out",)
         return found, notes
 
-    def signed(self, address: str, collection: str, *, renew: bool = False) -> str:
-        """An address with a token, if its host needs one. renew: the token that was given is refused."""
+    def signed(self, address: str, collection: str, *, refused: str = "") -> str:
+        """An address with a token, if its host needs one. refused: what was given before and is of no use any more."""
         host = urlsplit(address).hostname or ""
         if not self.api.token or not any(host == own or host.endswith(f".{own}") for own in self.api.token_hosts):
             return address
         with self._lock:
             token, until = self._tokens.get(collection, ("", 0.0))
-            if renew or time.time() >= until:
+            if time.time() >= until or (refused and refused.endswith(token)):  # otherwise another thread has renewed it
                 token, until = self._tokens[collection] = self._new_token(collection)
         return f"{address}{'&' if '?' in address else '?'}{token}"
 

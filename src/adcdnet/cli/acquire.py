@@ -88,9 +88,8 @@ def acquire_command(
         ways = find_sensors(sensor, None if api is None else find_api(api))
         size = gigabytes(ways[0], ground)
         if size > LARGE and not yes and list_path is None:
-            raise InputError(
-                f"the area of {ground.square_km:,.0f} km² makes about {size:,.0f} GB; take a smaller one, or add --yes"
-            )
+            around = f"the box around the area, {ground.box_square_km:,.0f} km²"
+            raise InputError(f"{around}, makes about {size:,.0f} GB; take a smaller one, or add --yes")
         if list_path is not None:
             _list(list_path, *look(ways, ground, days, threads=jobs, step=step), threads=jobs, step=step)
             return
