@@ -6,6 +6,7 @@ import tomllib
 import numpy as np
 import pytest
 from affine import Affine
+from rasterio.io import MemoryFile
 from stac_site import CORNER, HERE, LAND, Ground, add_landsat, add_sentinel, add_worldcover, caller, read, serving
 
 from adcdnet.geo.scene_files import read_scenes
@@ -24,6 +25,11 @@ def acquire(call, site, tmp_path):
 def opened(tmp_path, **how):
     (scene,) = read_scenes(tmp_path / "out" / "scenes.toml", **how)
     return scene.open()
+
+
+def read_served(site, name):
+    with MemoryFile(site.files[f"/files/{name}"]) as memory, memory.open() as dataset:
+        return dataset.read(1)
 
 
 def cloud(rows, cols, size=HERE.size):
@@ -212,6 +218,28 @@ def test_any_collection_is_described_by_a_toml_file(site, acquire, tmp_path):
     assert np.array_equal(read(tmp_path / "out" / "pan.tif")[0], ground.truth(4)[8:-8, 8:-8] + 1)
     with opened(tmp_path, labelled=False) as scene:
         assert (scene.ratio, scene.ms_bands) == (4, 4)
+
+
+def test_a_pixel_without_a_value_in_one_band_keeps_those_of_the_others(site, acquire, tmp_path):
+    """Files often declare no value for nothing, and 0 is one that dark ground has."""
+    add_sentinel(site, "S2A_T32", "2024-06-15")
+    values = read_served(site, "S2A_T32/nir08.tif")
+    values[30, 40] = 0
+    site.put("S2A_T32/nir08.tif", values, HERE.transform, HERE.crs)
+    assert acquire()[0] == 0
+    ms = read(tmp_path / "out" / "ms.tif")
+    base = 300 * HERE.truth()[30, 40] + 15
+    assert (ms[:, 25, 35] - base).tolist() == [1000, 2000, 3000, -base, 5000, 6000]
+
+
+def test_a_pixel_without_a_value_is_filled_from_another_day(site, acquire, tmp_path):
+    add_sentinel(site, "first", "2024-06-10", cloud=cloud(slice(70, 75), slice(80, 91)))
+    add_sentinel(site, "second", "2024-06-25", cloud=cloud(slice(0, 70), slice(80, 91)))
+    values = read_served(site, "first/nir08.tif")
+    values[30, 40] = 0
+    site.put("first/nir08.tif", values, HERE.transform, HERE.crs, nodata=0)
+    assert acquire("--mosaic", 2, "--bbox", HERE.bbox())[0] == 0
+    assert read(tmp_path / "out" / "source.tif")[0, 30, 39:42].tolist() == [1, 2, 1]
 
 
 def test_a_catalogue_that_lies_about_a_grid_is_not_believed(site, acquire, tmp_path):

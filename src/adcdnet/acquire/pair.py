@@ -26,6 +26,7 @@ from adcdnet.geo.masks import MaskRule
 from adcdnet.geo.raster import is_nodata, same_crs
 
 TILE = 1024  # MS pixels a side that are read at once
+_CLEAR = 3  # of `_Seen.use`
 _NEAR = 0.01  # of an MS pixel: how far two grids may miss each other and still be one
 
 
@@ -236,7 +237,7 @@ class Tile(NamedTuple):
 
 
 def read_tile(plan: Plan, window: Window, pool: ThreadPoolExecutor) -> Tile:
-    """One window of the plan: each MS pixel of the first item not hidden there, otherwise of the first at all."""
+    """One window of the plan: each MS pixel from the first of the items that are of most use there, see `_Seen`."""
     first = plan.parts[0].opened
     h, w, r = window.height, window.width, plan.ratio
     kinds = [
@@ -247,32 +248,36 @@ def read_tile(plan: Plan, window: Window, pool: ThreadPoolExecutor) -> Tile:
     pan = np.full((sum(x.count for x in first.pan), h * r, w * r), plan.nodata[1], kinds[1])
     side = r if plan.mask_fine else 1
     mask = np.zeros((h * side, w * side), first.mask.dtype if first.mask else "uint8")
-    source, clear = np.zeros((h, w), np.uint16), np.zeros((h, w), bool)
+    source, use = np.zeros((h, w), np.uint16), np.zeros((h, w), np.uint8)
     below = 0
     for number, part in enumerate(plan.parts, 1):
         inside = part.inside(window)
-        if clear.all() or inside.height <= 0 or inside.width <= 0:
+        if use.min() == _CLEAR or inside.height <= 0 or inside.width <= 0:
             continue
         own = inside.shift(-window.row, -window.col)
         seen = _read_part(part, inside, plan.nodata, pool)
-        take: NDArray[np.bool_] = (seen.clear & ~clear[own.slices]) | (seen.valid & (source[own.slices] == 0))
+        take: NDArray[np.bool_] = seen.use > use[own.slices]
         fine, of_mask = own.scale(r).slices, own.scale(side).slices
         ms[:, *own.slices] = np.where(take, seen.ms, ms[:, *own.slices])
         pan[:, *fine] = np.where(_repeat(take, r), seen.pan, pan[:, *fine])
         if seen.mask is not None:
             mask[of_mask] = np.where(_repeat(take, side), seen.mask, mask[of_mask])
         source[own.slices] = np.where(take, np.uint16(number), source[own.slices])
-        clear[own.slices] |= seen.clear
+        use[own.slices] = np.maximum(use[own.slices], seen.use)
         below += seen.below
     return Tile(ms, pan, mask, source, below)
 
 
 class _Seen(NamedTuple):
+    """What an item has of a window. use (h, w): 0 nothing, 1 some values, 2 all values of MS and PAN, 3 not hidden too.
+
+    What lacks a value is still taken where nothing better is: files often declare no value for "nothing" and use 0.
+    """
+
     ms: NDArray[Any]
     pan: NDArray[Any]
     mask: NDArray[Any] | None
-    valid: NDArray[np.bool_]
-    clear: NDArray[np.bool_]
+    use: NDArray[np.uint8]
     below: int
 
 
@@ -284,7 +289,8 @@ def _read_part(part: Part, window: Window, nodata: tuple[float, float], pool: Th
     if opened.mask is not None:
         of_mask = pool.submit(opened.mask.read, at["pan" if opened.mask_fine else "ms"])
     read = [job.result() for job in jobs]
-    below, valid, images = 0, np.ones((window.height, window.width), bool), []
+    below, images = 0, []
+    valid, some = np.ones((window.height, window.width), bool), np.zeros((window.height, window.width), bool)
     for name, empty in zip(("ms", "pan"), nodata, strict=True):
         rasters = getattr(opened, name)
         start = 0 if name == "ms" else len(opened.ms)
@@ -293,13 +299,16 @@ def _read_part(part: Part, window: Window, nodata: tuple[float, float], pool: Th
             values, missing, low = _added(read[start + k], raster.nodata, empty, opened.offsets[start + k].value)
             below += low
             valid &= ~_any_in(missing, window)
+            some |= _any_in(~missing, window)
             parts.append(values)
         images.append(np.concatenate(parts))
     mask = None if of_mask is None else of_mask.result()[0]
-    clear = valid
-    if mask is not None:
-        clear = valid & ~_any_in(opened.rule.hides(mask), window)
-    return _Seen(images[0], images[1], mask, valid, clear, below)
+    use = some.astype(np.uint8) + valid
+    if mask is None:
+        use += valid
+    else:
+        use += valid & ~_any_in(opened.rule.hides(mask), window)
+    return _Seen(images[0], images[1], mask, use, below)
 
 
 def _added(
@@ -309,7 +318,7 @@ def _added(
     missing = is_nodata(values, empty if nodata is None else nodata)
     low = 0
     if offset:
-        moved = values.astype(np.int64) + offset
+        moved = (values if values.dtype.kind == "f" else values.astype(np.int64)) + offset
         if values.dtype.kind == "u":
             low = int(((moved < 1) & ~missing).sum())
             moved = np.clip(moved, 1, np.iinfo(values.dtype).max)  # 0 stands for no data
