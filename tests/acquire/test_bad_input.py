@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import shapely
 from shapely.geometry import Polygon, shape
-from stac_site import HERE, add_landsat, add_sentinel, caller, serving
+from stac_scenes import HERE, add_landsat, add_sentinel, caller
+from stac_site import serving
 
 from adcdnet.acquire.area import Area
 from adcdnet.errors import InputError

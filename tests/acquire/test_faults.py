@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from rasterio.control import GroundControlPoint
 from rasterio.io import MemoryFile
-from stac_site import CONFORMS, HERE, Ground, add_sentinel, add_worldcover, caller, read, serving
+from stac_scenes import HERE, Ground, add_sentinel, add_worldcover, caller, read
+from stac_site import CONFORMS, serving
 
 from adcdnet.acquire import pair, search
 from adcdnet.files import HeldFolder

@@ -7,7 +7,8 @@ import pytest
 import rasterio
 from affine import Affine
 from shapely.geometry import box, mapping
-from stac_site import HERE, Ground, add_sentinel, add_worldcover, caller, read, serving
+from stac_scenes import HERE, Ground, add_sentinel, add_worldcover, caller, read
+from stac_site import serving
 
 from adcdnet.geo.scene_files import read_scenes
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from affine import Affine
 from rasterio.io import MemoryFile
-from stac_site import CORNER, HERE, LAND, Ground, add_landsat, add_sentinel, add_worldcover, caller, read, serving
+from stac_scenes import CORNER, HERE, LAND, Ground, add_landsat, add_sentinel, add_worldcover, caller, read
+from stac_site import serving
 
 from adcdnet.geo.scene_files import read_scenes
 

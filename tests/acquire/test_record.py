@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 from affine import Affine
-from stac_site import HERE, add_sentinel, add_worldcover, caller, read, serving
+from stac_scenes import HERE, add_sentinel, add_worldcover, caller, read
+from stac_site import serving
 
 
 @pytest.fixture
