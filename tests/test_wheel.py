@@ -39,7 +39,14 @@ def test_it_holds_every_file_of_the_source_tree_and_no_other(wheel):
     assert packed == {name for name in here if "__pycache__" not in name}
 
 
-DATA = ["py.typed", "config/paper.toml", "report/template.html", "report/style.css", "report/viewer.js"]
+DATA = [
+    "py.typed",
+    "config/paper.toml",
+    "acquire/catalogues.toml",
+    "report/template.html",
+    "report/style.css",
+    "report/viewer.js",
+]
 
 
 @pytest.mark.parametrize("name", DATA)

@@ -19,6 +19,7 @@ from adcdnet.mapping.predict import predict
 MADE = {  # commands that write a file, as far as the option under test
     "check": ("--ms", "ms.tif", "--pan", "pan.tif"),
     "scenes": (".",),
+    "acquire": ("--bbox", "9,50,10,51", "--dates", "2024-06-15"),
     "align": ("--ms", "ms.tif", "--pan", "pan.tif"),
     "predict": ("run", "--ms", "ms.tif", "--pan", "pan.tif"),
     "sample": ("--map", "map.tif", "--n", "9"),
@@ -35,6 +36,7 @@ MADE = {  # commands that write a file, as far as the option under test
     [
         ("check", ("--json",)),
         ("scenes", ("--out",)),
+        ("acquire", ("--list",)),
         ("align", ("--out",)),
         ("predict", ("--out",)),
         ("predict", ("--out", "map.tif", "--probabilities")),

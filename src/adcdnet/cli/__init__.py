@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from adcdnet.cli.acquire import acquire_command
 from adcdnet.cli.align import align_command
 from adcdnet.cli.benchmark import benchmark_command
 from adcdnet.cli.check import check_command
@@ -40,6 +41,7 @@ app = typer.Typer(
     help="Land-cover maps from a multispectral (MS) and a panchromatic (PAN) image, each at its own resolution.",
 )
 _COMMANDS: dict[str, Callable[..., None]] = {  # in the order of their use, which is that of --help
+    "acquire": acquire_command,
     "scenes": scenes_command,
     "check": check_command,
     "align": align_command,

@@ -18,6 +18,7 @@ from adcdnet.geo.shares import majority, overlaps
 MOST = 0.5  # of a pixel that the pixels of one class must cover, by default: docs/notes/trials.md
 _STRIP = 2**24  # pixels of a raster read at once
 _NONE = -1  # in place of a value that is missing
+PRODUCT = "labels are a product, not the truth on the ground"  # begins what is said of a raster whose tag names one
 _POINTS = 8  # on each axis of a pixel, at which labels in another coordinate system are looked up
 
 
@@ -47,6 +48,8 @@ def read_raster(
             points = grid.refine(_POINTS)
             with raster.looked_up(points) as there:
                 values, covered, zeros = _on(grid, points, there, least, zero=zero)
+    if product := raster.tags.get("LABEL_PRODUCT"):
+        notes += (f"{PRODUCT} ({product}): scores say how well it is repeated",)
     if covered != grid.shape:
         notes += (f"{path.name} covers {covered[0]}×{covered[1]} of the scene's MS pixels",)
     if zeros and declared and not zero:

@@ -34,6 +34,7 @@ def summary(findings: Findings) -> list[str]:
     """What was mapped, from what, how well, and how that is known: one paragraph each."""
     mapped = int(findings.survey.counts.sum())
     lines = [words.of_scene(findings.scene, findings.classes, mapped, map_grid=findings.grid, pixels=findings.pixels)]
+    lines[0] += words.of_product([*findings.notes, *findings.files.model.record.notes])
     if made := words.of_making(findings.tags, findings.classes):
         lines.append(made)
     if findings.evaluation is not None:

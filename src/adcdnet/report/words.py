@@ -15,6 +15,7 @@ from pyproj.exceptions import CRSError
 from adcdnet.assess.evaluate import Evaluation
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
+from adcdnet.geo.label_rasters import PRODUCT
 from adcdnet.geo.pixel_area import pixel_area
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.record import RunRecord
@@ -86,6 +87,13 @@ def operating_point(tags: Mapping[str, str]) -> tuple[float, tuple[float, ...] |
         return tau, None if prior in ("", "as labelled") else tuple(float(share) for share in prior.split())
     except ValueError:
         return 1.0, None
+
+
+def of_product(notes: Sequence[str]) -> str:
+    """That the labels are somebody else's map, where a note says so; "" otherwise."""
+    if not any(note.startswith(PRODUCT) for note in notes):
+        return ""
+    return " Its labels are a product, not the truth on the ground, so every score here says how well it is repeated."
 
 
 def of_making(tags: Mapping[str, str], classes: ClassTable) -> str:
