@@ -80,7 +80,7 @@ def _save(path: Path, tile: Tile) -> None:
 def _load(path: Path) -> Tile | None:
     """A tile that was saved; None where it is not there, or not whole."""
     try:
-        with np.load(path) as content:
+        with np.load(path, allow_pickle=False) as content:
             return Tile(content["ms"], content["pan"], content["mask"], content["source"], int(content["below"]))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None

@@ -40,7 +40,7 @@ def at_work(
     # arguments of a process itself would be written to it while it starts, one after another and deaf to Ctrl-C
     handed = context.Queue()
     handed.cancel_join_thread()
-    for _ in calls if tasks_each else range(jobs):
+    for _ in range(jobs + (len(calls) if tasks_each else 0)):  # a process that has ended is followed by another
         handed.put(arguments)
     pool = ProcessPoolExecutor(
         jobs,
