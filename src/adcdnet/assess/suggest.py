@@ -1,7 +1,7 @@
 """Where to label next: places that the model is unsure of, that are unlike all labels, of classes that have few, and
 spread out, so that many can be labelled before the next training. Every other place is drawn at random, because places
-that are chosen shift the shares of the classes: on the scene this was developed on, chosen places alone were worse than
-random ones, and half of each better (docs/evidence/checks.md).
+that are chosen shift the shares of the classes, and where labels are noisy the least sure ones are the noisiest
+(docs/evidence/checks.md).
 
 A place is a square of `side` map pixels. The worth of a pixel is
 
