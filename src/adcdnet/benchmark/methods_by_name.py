@@ -112,6 +112,8 @@ def rules_of_network(method: str, settings: TrainConfig) -> dict[str, Any]:
     rules = settings.model_dump()
     if trained_as(method) not in COMMITTEES:  # a network trained by itself knows nothing of these
         del rules["members"], rules["local_priors_tried"], rules["split"]["folds"]
+    if rules["network"].get("backbone") == "conv":  # a setting of the other units
+        del rules["network"]["hard_swish"]
     return rules | ({"parts": exchanged} if exchanged else {})
 
 
