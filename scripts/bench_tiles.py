@@ -1,6 +1,6 @@
 """The network over tiles: is it the same by any tile, how fast is it, how near to the machine's peak?
 
-    python scripts/bench_tiles.py [--side 512]
+    python scripts/bench_tiles.py [--side 512] [--ratios 2 4] [--networks default plain ...]
 
 Networks have random weights: accuracy plays no part here. `halo` is what a tile of --side MS pixels computes more than
 it keeps. The peak is that of a 3×3 convolution, channels last, timed in the same run.
@@ -71,7 +71,10 @@ def equality(config: TileArchitecture, dtype: torch.dtype) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=512)
-    side = parser.parse_args().side
+    parser.add_argument("--ratios", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    given = parser.parse_args()
+    side = given.side
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; best of 3, everything in one process")
     x = torch.randn(1, 64, 512, 512).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(64, 64, 3, 3).contiguous(memory_format=torch.channels_last)
@@ -79,9 +82,10 @@ def main() -> None:
     print(f"convolution 64→64 3×3, channels last, float32: {peak:.0f} GFLOP/s")
     titles = ("reach", "halo", "MS px/s", "bf16 px/s", "GFLOP/s", "of peak", "float32", "float64")
     print(f"{'network, ratio':26}" + "".join(f"{title:>11}" for title in titles))
-    for name, config in NETWORKS.items():
+    for name in given.networks:
+        config = NETWORKS[name]
         far = [equality(config, dtype) for dtype in (torch.float32, torch.float64)]
-        for ratio in (2, 4):
+        for ratio in given.ratios:
             torch.manual_seed(0)
             network = TileADCDNet(config, Layout(ms_bands=6, pan_bands=1, ratio=ratio, classes=5)).eval()
             reach = config.reach
