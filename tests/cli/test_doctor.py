@@ -20,6 +20,7 @@ import torch
 
 from adcdnet.assess import doctor, machine
 from adcdnet.cli.doctor import devices, lines
+from adcdnet.cli.predict import _bytes
 from conftest import ROOT
 
 HEADINGS = (
@@ -258,3 +259,13 @@ def test_versions_named_are_those_of_the_project():
     assert needed <= set(doctor.PACKAGES)
     first, last = doctor.PYTHONS
     assert PROJECT["requires-python"] == f">={first[0]}.{first[1]},<{last[0]}.{last[1] + 1}"
+
+
+def test_what_may_be_taken_without_asking_is_half_of_what_is_free_or_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
+    assert machine.usable_memory(cgroup(tmp_path / "free", "0::/\n", **{"memory.max": "max"})) == 5000
+    assert machine.usable_memory(cgroup(tmp_path / "less", "0::/\n", **{"memory.max": 3000})) == 1500
+    assert machine.usable_memory(cgroup(tmp_path / "more", "0::/\n", **{"memory.max": 30_000})) == 5000
+    monkeypatch.setattr(machine, "control_group_limit", lambda root: 4 * 2**30)
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * 2**30))
+    assert _bytes("auto") == 2 * 2**30

@@ -63,6 +63,13 @@ def memory() -> dict[str, Fact]:
     }
 
 
+def usable_memory(root: Path = Path("/")) -> int:
+    """Bytes that a command may take without asking: half of what is free, or of the control group's limit if less."""
+    limit = control_group_limit(root)
+    free = int(psutil.virtual_memory().available)
+    return (free if limit is None else min(free, limit)) // 2
+
+
 def control_group_limit(root: Path) -> int | None:
     """The smallest memory limit of the control groups that this process is in; None without one.
 

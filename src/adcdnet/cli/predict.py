@@ -71,7 +71,8 @@ def predict_command(
         str, typer.Option(help="Expected class shares: natural (as labelled), balanced, or a CSV file value,share.")
     ] = "natural",
     memory: Annotated[
-        str, typer.Option(help="Most memory to use, of the process or of the GPU, e.g. 2GB or 800MB.")
+        str,
+        typer.Option(help="Most memory to use, of the process or of the GPU, e.g. 2GB; auto: half of what is free."),
     ] = "2GB",
     precision: Annotated[
         Precision, typer.Option(help="float32, or bf16: faster on processors that have it.")
@@ -286,7 +287,11 @@ def _map(
 
 
 def _bytes(text: str) -> int:
-    """'2GB', '800 MB' -> bytes, powers of 1024."""
+    """'2GB', '800 MB' -> bytes, powers of 1024; 'auto' -> half of what is free, or of what a container allows."""
+    if text.strip().lower() == "auto":
+        from adcdnet.assess.machine import usable_memory
+
+        return usable_memory()
     amount = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG])i?B", text.strip(), re.IGNORECASE)
     if not amount:
         raise typer.BadParameter(f"{text!r} is not an amount such as 2GB or 800MB", param_hint="--memory")
