@@ -6,7 +6,6 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -369,7 +368,7 @@ def test_what_is_needed_grows_with_images_labels_and_processes(labelled_pair):
 
 
 def test_a_disk_that_is_too_full_is_refused_before_any_work(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: (10**12, 10**12 - 1000, 1000))
     with pytest.raises(InputError, match=r"has 0.0 GB free, the training needs .* GB at least; make room, or choose"):
         few(tmp_path / "runs" / "run")
     assert not list(tmp_path.iterdir())

@@ -35,7 +35,10 @@ def signals_taken() -> Iterator[None]:
     try:
         yield
     finally:
-        if not _came:  # otherwise the process is about to end, and further signals must not disturb that
+        if _came:  # the process is about to end, and Python to let go of its handlers: another signal would kill it
+            for number in before:
+                signal.signal(number, signal.SIG_IGN)
+        else:
             signal.set_wakeup_fd(-1)
             for number, handler in before.items():
                 signal.signal(number, handler)
