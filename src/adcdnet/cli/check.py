@@ -140,7 +140,9 @@ def _check_labels(run: Path, name: str | None, out: Path | None, json_path: Path
     if found.ranked:
         print_table(rows)
     more = f", the likeliest {_SHOWN} shown" if len(found.ranked) > _SHOWN else ""
-    out_console.print(f"{len(found.ranked)} of {found.judged} {what} are likely labelled wrong{more}", markup=False)
+    out_console.print(
+        f"{len(found.ranked)} of {found.judged} {what} look more like another class than their own{more}", markup=False
+    )
     if out is not None:
         out_console.print(f"suspects: {out}   look at each before you change it", markup=False)
 
