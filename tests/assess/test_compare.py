@@ -76,6 +76,15 @@ def test_areas_of_change_come_from_a_sample_and_not_from_the_maps(write_map, tmp
     assert judged.changed.value * before.size == pytest.approx(pixels)
     assert judged.changed.error * before.size == pytest.approx(error)
     assert judged.to_dict()["changed_share"]["value"] == judged.changed.value
+    # of points that were not drawn by the transitions nothing is said of the sum: their weights are others
+    simple = sample(change, tmp_path / "simple.gpkg", n=700, stratified=False)
+    row, col = places(simple, GRID, "the map")
+    points = geopandas.read_file(tmp_path / "simple.gpkg", layer="points")
+    points["class"] = [names[pair] for pair in zip(before[row, col].tolist(), after[row, col].tolist(), strict=True)]
+    pyogrio.write_dataframe(points, tmp_path / "simple.gpkg", layer="points", driver="GPKG")
+    other = compare(first, second, change, sample=tmp_path / "simple.gpkg")
+    assert other.changed is None
+    assert other.evaluation.areas.adjusted[became][0] == pytest.approx(pixels, rel=0.5)
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(write_map, tmp_path):

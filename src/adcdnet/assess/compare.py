@@ -9,7 +9,7 @@ K classes | a transition (i, j): class i in the first map, class j in the second
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from adcdnet.assess.areas import Estimate, estimate
 from adcdnet.assess.evaluate import Evaluation, evaluate
+from adcdnet.assess.sample import read_sample
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
@@ -36,8 +37,8 @@ class Comparison:
     """matrix (K, K): pixels of the first map's class (rows) and the second's (columns), where both have one.
 
     without: pixels to which one of the maps gives no class. evaluation: of the change map by a sample, whose areas are
-    of transitions; changed: the share of the ground that truly changed. None without a sample, or where this was drawn
-    from another map.
+    of transitions; changed: the share of the ground that truly changed. None without a sample;
+    changed also where this was not drawn by the strata of this change map.
     """
 
     classes: ClassTable
@@ -86,10 +87,12 @@ def compare(first: Path | str, second: Path | str, out: Path | str, *, sample: P
     found = Comparison(classes, matrix, int((~known & ((before > 0) | (after > 0))).sum()), pixel_area(grid))
     if sample is None:
         return found
-    evaluation = evaluate(out, sample)
-    if not evaluation.of_sample:
+    evaluation, drawn = evaluate(out, sample), read_sample(sample)
+    if drawn is None:
         raise InputError(f"{sample} is no sample that `adcdnet sample` drew; draw one from {out} and fill it in")
-    return Comparison(classes, matrix, found.without, found.pixel, evaluation, _share_that_changed(evaluation, matrix))
+    mapped = matrix.ravel()[matrix.ravel() > 0]
+    of_this_map = np.array_equal(drawn.pixels, mapped)  # not of another, of pure pixels, or of the map as one stratum
+    return replace(found, evaluation=evaluation, changed=_changed(evaluation, matrix) if of_this_map else None)
 
 
 def transitions_of(classes: ClassTable) -> ClassTable:
@@ -125,12 +128,10 @@ def _classes_of_both(first: Path | str, second: Path | str) -> ClassTable:
     return mine
 
 
-def _share_that_changed(evaluation: Evaluation, matrix: NDArray[np.int64]) -> Estimate | None:
-    """From the confusion of points, where strata are the classes of the change map; else None."""
+def _changed(evaluation: Evaluation, matrix: NDArray[np.int64]) -> Estimate:
+    """The share that changed, from the confusion of points in strata that are the classes of the change map."""
     strata = evaluation.confusion.sum(axis=0)[:-1] > 0
     pixels = matrix.ravel()
-    if any("not the map that the sample was drawn from" in note for note in evaluation.notes):
-        return None
     moved = ~np.eye(len(matrix), dtype=bool).ravel()
     counts = np.zeros((int(strata.sum()), 3, 2), np.int64)  # stratum, mapped (unchanged, changed, none), true
     for h, k in enumerate(np.flatnonzero(strata)):

@@ -85,16 +85,15 @@ def sample(
         raise InputError("a number of points or a standard error is needed, one of the two")
     if of is not None and not stratified:
         raise InputError("the area of a class is planned for by strata; leave the simple random sample out")
-    values, grid = read_map(map_path)
-    if pure:
-        values = np.where(_like_all_around(values), values, np.uint8(0))
+    mapped, grid = read_map(map_path)
+    values = np.where(_like_all_around(mapped), mapped, np.uint8(0)) if pure else mapped
     if not values.any():
         raise InputError(f"{map_path} gives no pixel a class; there is nothing to draw from")
     strata = values if stratified else (values > 0).astype(np.uint8)
     present = np.unique(strata[strata > 0]).astype(np.int64)
     pixels = np.bincount(strata.ravel(), minlength=256)[present]
     stratum_values = present if stratified else np.zeros(1, np.int64)
-    first = None if after is None else _judged(Path(after), map_path, grid)
+    first = None if after is None else _judged(Path(after), map_path, mapped, grid)
     had = np.zeros(len(present), np.int64)
     if first is not None:
         if not (np.array_equal(first.drawn.values, stratum_values) and np.array_equal(first.drawn.pixels, pixels)):
@@ -141,7 +140,7 @@ class _Judged:
     pixel: tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def _judged(path: Path, map_path: Path | str, grid: Grid) -> _Judged:
+def _judged(path: Path, map_path: Path | str, mapped: NDArray[np.uint8], grid: Grid) -> _Judged:
     drawn = read_sample(path)
     if drawn is None:
         raise InputError(f"{path} is no sample that `adcdnet sample` drew; name the file that it wrote")
@@ -156,7 +155,7 @@ def _judged(path: Path, map_path: Path | str, grid: Grid) -> _Judged:
     tidied = [key and tidy(key) for key in keys]
     meant = look_up([key for key in tidied if key], read_classes(map_path), path.name)
     true = np.array([meant.classes.values[meant.index_of[key]] if key else -1 for key in tidied], np.int64)
-    return _Judged(drawn, keys, true, read_map(map_path)[0][pixel].astype(np.int64), pixel)
+    return _Judged(drawn, keys, true, mapped[pixel].astype(np.int64), pixel)
 
 
 def _hits(

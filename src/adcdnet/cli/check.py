@@ -126,8 +126,10 @@ def _check_labels(run: Path, name: str | None, out: Path | None, json_path: Path
     if out is not None:
         write_suspects(found, classes, grid, out)
     if json_path is not None:
-        named = ({"label": classes.names[one.label], "likely": classes.names[one.likely]} for one in found.ranked)
-        listed = [{**asdict(one), **names} for one, names in zip(found.ranked, named, strict=True)]
+        listed = [
+            asdict(one) | {"label": classes.names[one.label], "likely": classes.names[one.likely]}
+            for one in found.ranked
+        ]
         write_whole(json_path, as_json({"judged": found.judged, "suspects": listed}))
     what = "patches" if found.of_patches else "polygons"
     rows: list[tuple[str, ...]] = [

@@ -108,9 +108,10 @@ def train(
                 notes += tuple(notes_of(init, measured, fitted.results[0].new_classes))
             model = _model(folder.name, scene, prepared, fitted, init, notes)
             model.save(part / MODEL_FILE)
-            _write_splits(part, scene, prepared, model)
+            digest = model.digest
+            _write_splits(part, scene, prepared, digest)
             if len(prepared.splits) > 1:
-                _write_answers(part, scene, prepared, fitted, model)
+                _write_answers(part, scene, prepared, fitted, model, digest)
             write_whole(part / "config.toml", prepared.config.to_toml().encode())
             provenance.write(part, inputs, command)
             write_whole(part / "history.csv", to_csv(_history(fitted)))
@@ -122,12 +123,12 @@ def train(
     return Run(folder, model)
 
 
-def _write_splits(folder: Path, scenes: Sequence[LabelledScene], prepared: Prepared, model: Model) -> None:
-    """Folds, or the parts of a single split, of each scene."""
+def _write_splits(folder: Path, scenes: Sequence[LabelledScene], prepared: Prepared, digest: str) -> None:
+    """Folds, or the parts of a single split, of each scene. digest: of the model that they belong to."""
     for k, labelled in enumerate(scenes):
         name = labelled.name if len(scenes) > 1 else ""
         of_folds = [of_fold[k] for of_fold in prepared.splits]
-        tags = {"BLOCK": str(of_folds[0].block), "REACH": str(prepared.config.guard), MODEL_TAG: model.digest}
+        tags = {"BLOCK": str(of_folds[0].block), "REACH": str(prepared.config.guard), MODEL_TAG: digest}
         if any(labelled.scene.phase):
             tags["PHASE"] = " ".join(map(str, labelled.scene.phase))
         if len(of_folds) == 1:
@@ -139,14 +140,14 @@ def _write_splits(folder: Path, scenes: Sequence[LabelledScene], prepared: Prepa
 
 
 def _write_answers(
-    folder: Path, scenes: Sequence[LabelledScene], prepared: Prepared, fitted: CrossFit, model: Model
+    folder: Path, scenes: Sequence[LabelledScene], prepared: Prepared, fitted: CrossFit, model: Model, digest: str
 ) -> None:
     """The map of labelled ground in which every pixel is answered by members that did not train near it, and its
     probabilities, as `predict` writes both."""
     assert fitted.judgement is not None
     values = np.asarray(model.classes.values, np.uint8)
     folds = str(len(prepared.splits))
-    tags = {"ADCDNET_MODEL": model.record.name, "ADCDNET_FOLDS": folds, MODEL_TAG: model.digest}
+    tags = {"ADCDNET_MODEL": model.record.name, "ADCDNET_FOLDS": folds, MODEL_TAG: digest}
     for labelled, answered in zip(scenes, fitted.judgement.answered, strict=True):
         name, grid = labelled.name if len(scenes) > 1 else "", labelled.scene.grid_of(model.grid)
         row, col, p = (np.concatenate(parts, axis=-1) for parts in zip(*answered, strict=True))
