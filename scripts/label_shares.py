@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.scene import Scene
-from adcdnet.mapping.members import by_features, features_of
+from adcdnet.mapping.members import by_features
 from adcdnet.metrics import confusion_matrix, scores
 from adcdnet.nn.context import CONTEXT_REACH
-from adcdnet.training.borders import bordered
+from adcdnet.training.applicability import features_at
 from adcdnet.training.committee.classifiers import FITS
 
 RULES = ("pure", "mostly", "mostly, weighted", "largest", "all, weighted")
@@ -90,8 +90,7 @@ def read(folders: Sequence[Path]) -> list[Place]:
         r = labels.shape[0] // h
         cells = labels[: h * r, : w * r].reshape(h, r, w, r)
         shares = np.stack([(cells == value).mean(axis=(1, 3)) for value in values], axis=-1)
-        wide = bordered(pixels, CONTEXT_REACH, repeat_edge=True)
-        features = features_of(*statistics.standardise(*wide), np.ones((h, w), bool), sensors="both")
+        features = features_at(pixels, statistics, *np.indices((h, w)).reshape(2, -1))
         known = pixels.valid & (shares.sum(-1) == 1)
         places.append((features.reshape(h, w, -1), shares, known))
     return places

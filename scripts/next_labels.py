@@ -25,11 +25,10 @@ from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.labels import read_labels
 from adcdnet.geo.scene import Scene
-from adcdnet.mapping.members import by_features, features_of
+from adcdnet.mapping.members import by_features
 from adcdnet.metrics import confusion_matrix, scores
 from adcdnet.nn.context import CONTEXT_REACH
-from adcdnet.training.applicability import measured
-from adcdnet.training.borders import bordered
+from adcdnet.training.applicability import features_at, measured
 from adcdnet.training.committee.classifiers import fit_perceptron
 
 SIDE = 5
@@ -46,9 +45,8 @@ class Analyst:
             self.truth = read_labels(folder / "labels.tif", scene.grid, classes=self.classes).index
             pixels = scene.read(scene.grid.window)
         statistics = BandStatistics.measure(*pixels)
-        wide = statistics.standardise(*bordered(pixels, CONTEXT_REACH, repeat_edge=True))
-        every = np.ones(self.truth.shape, bool)
-        self.x = features_of(*wide, every, sensors="both").reshape(*self.truth.shape, -1)
+        at = np.indices(self.truth.shape).reshape(2, -1)
+        self.x = features_at(pixels, statistics, *at).reshape(*self.truth.shape, -1)
         width = self.truth.shape[1]
         self.pool = slice(0, int(0.6 * width))
         self.judge = slice(int(0.6 * width) + 2 * CONTEXT_REACH, width)

@@ -28,11 +28,10 @@ from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.labels import Labels, read_labels
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.device import pick_device
-from adcdnet.mapping.members import by_features, features_of
+from adcdnet.mapping.members import by_features
 from adcdnet.mapping.progress import silent
 from adcdnet.metrics import confusion_matrix, scores
-from adcdnet.nn.context import CONTEXT_REACH
-from adcdnet.training.borders import bordered
+from adcdnet.training.applicability import features_at
 from adcdnet.training.committee.classifiers import FITS
 from adcdnet.training.committee.cross_fit import cross_fit
 from adcdnet.training.prepare import prepare
@@ -170,9 +169,8 @@ def _features(scene: Scene) -> NDArray[np.float32]:
     """(H, W, F) context statistics."""
     pixels = scene.read(scene.grid.window)
     statistics = BandStatistics.measure(*pixels)
-    wide = statistics.standardise(*bordered(pixels, CONTEXT_REACH, repeat_edge=True))
-    found = features_of(*wide, np.ones(scene.grid.shape, bool), sensors="both")
-    return found.reshape(*scene.grid.shape, -1)
+    at = np.indices(pixels.ms_valid.shape).reshape(2, -1)
+    return features_at(pixels, statistics, *at).reshape(*scene.grid.shape, -1)
 
 
 def _kappa(

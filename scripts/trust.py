@@ -30,11 +30,9 @@ from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.mapping.applicability import Applicability
 from adcdnet.mapping.device import pick_device
 from adcdnet.mapping.engine import logits_of
-from adcdnet.mapping.members import features_of
 from adcdnet.mapping.model import Model
 from adcdnet.mapping.progress import silent
-from adcdnet.nn.context import CONTEXT_REACH
-from adcdnet.training.applicability import applicability_of
+from adcdnet.training.applicability import applicability_of, features_at
 from adcdnet.training.borders import bordered
 from adcdnet.training.committee.cross_fit import cross_fit
 from adcdnet.training.prepare import prepare
@@ -126,9 +124,8 @@ def once(train: Sequence[Path], on: Sequence[Path], halves: bool, members: Seque
 
 def whole(pixels: Pixels, statistics: BandStatistics) -> NDArray[np.float32]:
     """(H, W, F) context statistics of a scene."""
-    wide = statistics.standardise(*bordered(pixels, CONTEXT_REACH, repeat_edge=True))
-    found = features_of(*wide, np.ones(pixels.ms_valid.shape, bool), sensors="both")
-    return found.reshape(*pixels.ms_valid.shape, -1)
+    at = np.indices(pixels.ms_valid.shape).reshape(2, -1)
+    return features_at(pixels, statistics, *at).reshape(*pixels.ms_valid.shape, -1)
 
 
 def tested(labelled: LabelledScene, model: Model, area: Applicability) -> tuple[NDArray[np.float64], ...]:

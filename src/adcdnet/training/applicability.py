@@ -43,19 +43,17 @@ def applicability_of(
             fold.append(np.full(int(known.sum()), number))
             p.append(answered.probabilities[:, known])
         if rows:
-            features.append(
-                _features_at(pixels, statistics, np.concatenate(rows) // step, np.concatenate(cols) // step)
-            )
+            features.append(features_at(pixels, statistics, np.concatenate(rows) // step, np.concatenate(cols) // step))
     if not features or len(np.unique(np.concatenate(fold))) < 2:
         return None
     x, y, of_fold = np.concatenate(features), np.concatenate(truth), np.concatenate(fold)
     return measured(x, y, of_fold, np.concatenate(p, axis=1), rng)
 
 
-def _features_at(
+def features_at(
     pixels: Pixels, statistics: BandStatistics, row: NDArray[np.int64], col: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Context statistics (n, F) of MS pixels."""
+    """Context statistics (n, F) of the MS pixels of a scene at these rows and columns (n,)."""
     height, width = pixels.ms_valid.shape
     ratio = pixels.pan_valid.shape[0] // height
     wide = bordered(pixels, CONTEXT_REACH, repeat_edge=True)
