@@ -12,7 +12,8 @@ docs/evidence/RUN.csv. In docs/evidence.md a table stands between two marks,
     <!-- leads RUN METHOD ... -->      a line for each method: how far the run's reference is ahead of it
     <!-- end -->
 
-and is written anew from RUN.csv. Networks train in bf16, as by a settings file of the line precision = "bf16".
+and is written anew from RUN.csv. Networks train in bf16, as by a settings file of the line precision = "bf16";
+those of committees in float32, as by `train`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pathlib import Path
 from adcdnet.benchmark.cell import Protocol
 from adcdnet.benchmark.comparisons import SUBSTITUTES as COMPARED
 from adcdnet.benchmark.methods import METHODS
-from adcdnet.benchmark.methods_by_name import WITH, settings_of, trained_as
+from adcdnet.benchmark.methods_by_name import COMMITTEES, WITH, settings_of, trained_as
 from adcdnet.benchmark.tables import benchmark
 from adcdnet.demo.run import SCENE, write_scene
 from adcdnet.files import write_whole
@@ -62,6 +63,7 @@ class Run:
 RATIO_2, RATIO_4, HARZ = "nc_landsat7_x2", "nc_landsat7_x4", "harz_s2_x4/20190619"
 OVER_TILES = (*(f"tiles{kind}{how}" for kind in ("-plain", "") for how in ("", "-raw", "-seen")), "patch", *BASELINES)
 WHOLE = ("patch", "patch-all-parts", *BASELINES)
+RIVALS = ("committee", "committee-no-network", *(f"committee-of-{m}" for m in ("boosting", "forest", "perceptron")))
 RUNS = {
     "tiles": Run(RATIO_2, OVER_TILES),
     "tiles-harz": Run(HARZ, OVER_TILES, folds=3),
@@ -78,6 +80,9 @@ RUNS = {
     "parts-ratio4": Run(RATIO_4, ("patch-all-parts", "patch-no-dtm", "patch-no-stage1", "patch-no-dia", "patch-plain")),
     "sensors-ratio4": Run(RATIO_4, ("patch", "patch-ms-only", "patch-pan-only")),
     "halo": Run(RATIO_2, ("patch-halo", "patch-zeros")),
+    "committees": Run(RATIO_2, RIVALS, folds=2, protocol="strips"),
+    "committees-ratio4": Run(RATIO_4, RIVALS, folds=4, protocol="strips"),
+    "committees-harz": Run(HARZ, RIVALS, folds=2, protocol="strips"),
     "networks": Run(
         RATIO_2, ("patch", "patch-plain", "two-branch-cnn", "mft", "dual-resnet", "unet", "dbaf", "forest", "mlp")
     ),
@@ -104,7 +109,7 @@ def method_files(methods: Sequence[str], folder: Path) -> list[str]:
     found = []
     for method in methods:
         own = trained_as(method)
-        if own in METHODS:
+        if own in METHODS or own in COMMITTEES:
             found.append(method)
             continue
         settings = settings_of(own, 0)
