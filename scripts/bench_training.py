@@ -1,6 +1,7 @@
 """Labelled pixels a second in stage II: tiles against single patches, same network, same machine, one run.
 
     python scripts/bench_training.py [--side 160] [--ratio 2]
+    python scripts/bench_training.py --profiles --ratio 4      # seconds a step of both stages, of every profile
 
 On a simulated scene labelled nearly everywhere. `patches` are 128 a step; tiles are 16 of 16×16 pixels, 4 of 32×32 or
 one of 64×64, and all their labels; `default` takes 512 of the labels of 8 of the first. The DTM heads see 32 pixels a
@@ -23,15 +24,16 @@ from adcdnet.cli import _keep_memory
 from adcdnet.config import TrainConfig
 from adcdnet.demo.simulate import simulate
 from adcdnet.geo.grid import Grid
-from adcdnet.geo.labels import read_labels
+from adcdnet.geo.labels import Labels, read_labels
 from adcdnet.geo.raster_writer import write_raster
-from adcdnet.geo.scene import Scene
+from adcdnet.geo.scene import Pixels, Scene
 from adcdnet.nn.architecture import Layout
 from adcdnet.split.blocks import split_blocks
 from adcdnet.training.area import TrainingArea
 from adcdnet.training.stages.loop import History, build_network
 from adcdnet.training.stages.schedule import schedule_of
 from adcdnet.training.stages.stage2 import Supervision, losses_of
+from adcdnet.training.stages.train import train_network
 
 DRAWS = {
     "patches": {"sampling": "patch", "stage2": {"batch": 128}},
@@ -40,6 +42,7 @@ DRAWS = {
     "tiles of 32": {"sampling": "dense", "stage2": {"tile": 32, "tiles": 4, "targets": 4096}},
     "tile of 64": {"sampling": "dense", "stage2": {"tile": 64, "tiles": 1, "targets": 4096}},
 }
+FEW = (2, 8)  # steps
 
 
 def step_cost(area: TrainingArea, layout: Layout, config: TrainConfig, repeats: int = 7) -> tuple[float, float]:
@@ -58,10 +61,35 @@ def step_cost(area: TrainingArea, layout: Layout, config: TrainConfig, repeats: 
     return min(times[1:]), labels
 
 
+def profile_cost(area: TrainingArea, layout: Layout, config: TrainConfig, stage: str) -> float:
+    """Seconds a step of one stage of a training as it is: a few steps more, against a few."""
+    seconds = []
+    for steps in FEW:
+        course = {name: {"steps": steps if name == stage else 1} for name in ("stage1", "stage2")}
+        shortened = config.replace({**course, "validations": 1})
+        network = build_network(shortened, layout, torch.device("cpu"))
+        seconds.append(train_network(network, area, shortened, History()).seconds.get(stage, 0.0))
+    return (seconds[1] - seconds[0]) / (FEW[1] - FEW[0])
+
+
+def print_profiles(scene: Scene, labels: Labels, pixels: Pixels, layout: Layout) -> None:
+    print(f"{'profile':12}{'parameters':>12}{'stage I, s/step':>17}{'stage II, s/step':>18}{'all steps, min':>16}")
+    for name in ("default", "plain", "patch", "paper-code", "paper"):
+        config = TrainConfig.of_profile(name).replace({"precision": "bf16", "plain_if_few": False, "tiles_from": 1})
+        split = split_blocks(labels, pixels.valid, reach=config.guard, config=config.split, seed=0)
+        area = TrainingArea.of(pixels, labels, split, config=config, ratio=scene.ratio)
+        parameters = sum(p.numel() for p in build_network(config, layout, torch.device("cpu")).parameters())
+        first, second = (profile_cost(area, layout, config, stage) for stage in ("stage1", "stage2"))
+        schedule = schedule_of(area, config)
+        minutes = (first * schedule.stage1.steps + second * schedule.stage2.steps) / 60
+        print(f"{name:12}{parameters:12,}{first:17.3f}{second:18.3f}{minutes:16.1f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=160, help="MS pixels")
     parser.add_argument("--ratio", type=int, default=2)
+    parser.add_argument("--profiles", action="store_true")
     arguments = parser.parse_args()
     _keep_memory()
     made = simulate(arguments.side, arguments.side, ratio=arguments.ratio, seed=0)
@@ -78,6 +106,9 @@ def main() -> None:
                 ms_bands=scene.ms_bands, pan_bands=scene.pan_bands, ratio=scene.ratio, classes=len(labels.classes)
             )
             print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, ratio {arguments.ratio}")
+            if arguments.profiles:
+                print_profiles(scene, labels, pixels, layout)
+                return
             print(
                 f"{'default network':18}{'a step draws':12}{'labels/step':>12}{'s/step':>9}{'labels/s':>10}{'times':>7}"
             )

@@ -94,6 +94,14 @@ def test_one_band_is_expanded_to_as_many_channels_as_come_out():
     assert unit.squeeze.weight.shape == (32, 128)
 
 
+def test_depthwise_convolutions_learn_in_float32_under_bf16():
+    unit, seen = MobileUnit(4, 8, stride=2, padding="zeros", squeeze_excite=True, hard_swish=True), []
+    unit.depthwise_norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert unit.train()(torch.randn(2, 4, 8, 8)).dtype == torch.bfloat16
+    assert seen == [torch.float32]
+
+
 def test_squeeze_excite_sees_the_whole_patch_and_is_not_shared():
     torch.manual_seed(0)  # with so few channels a ReLU in the squeeze can be dead
     backbone = settled(Backbone(3, (16, 16, 16), unit="mobilenetv3", squeeze_excite=True))

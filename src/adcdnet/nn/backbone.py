@@ -85,7 +85,7 @@ class MobileUnit(nn.Module):
 
     def forward(self, x: Tensor, dilation: int | None = None) -> Tensor:
         y = self.activation(normalised(self.expand, self.expand_norm, x))
-        y = self.activation(normalised(self.depthwise, self.depthwise_norm, y, dilation))
+        y = self.activation(self._each_channel(y, dilation))
         if self.squeeze is not None and self.excite is not None:
             weight = F.hardsigmoid(self.excite(F.relu(self.squeeze(y.mean((2, 3))))))
             y = y * weight[:, :, None, None]
@@ -94,6 +94,13 @@ class MobileUnit(nn.Module):
             trim = (x.shape[-1] - y.shape[-1]) // 2
             y = y + F.pad(x, (-trim, -trim, -trim, -trim))
         return y
+
+    def _each_channel(self, x: Tensor, dilation: int | None) -> Tensor:
+        """Depthwise convolution and its norm. On a processor its gradients take three times as long in bf16."""
+        if not self.training:
+            return normalised(self.depthwise, self.depthwise_norm, x, dilation)
+        with torch.autocast(x.device.type, enabled=False):
+            return normalised(self.depthwise, self.depthwise_norm, x.to(self.depthwise.weight.dtype), dilation)
 
 
 class Stem(nn.Module):
@@ -159,6 +166,7 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = x if self.stem is None else self.stem(x)
+        x = x.contiguous(memory_format=torch.channels_last)  # faster, most of all for depthwise convolutions
         depths = []
         for unit in self.units:
             x = unit(x)
