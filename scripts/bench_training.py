@@ -81,7 +81,7 @@ def print_profiles(scene: Scene, labels: Labels, pixels: Pixels, layout: Layout)
         parameters = sum(p.numel() for p in build_network(config, layout, torch.device("cpu")).parameters())
         first, second = (profile_cost(area, layout, config, stage) for stage in ("stage1", "stage2"))
         schedule = schedule_of(area, config)
-        minutes = (first * schedule.stage1.steps + second * schedule.stage2.steps) / 60
+        minutes = (first * config.stage1.steps + second * schedule.stage2.steps) / 60
         print(f"{name:12}{parameters:12,}{first:17.3f}{second:18.3f}{minutes:16.1f}", flush=True)
 
 

@@ -118,6 +118,14 @@ def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path | None] = 
         taken.append(output)
 
 
+def refuse_replacing(folder: Path, inputs: Iterable[Path | None]) -> None:
+    """InputError where a run that is written to the folder would replace a file that is read, by whatever link."""
+    for path in inputs:
+        place = None if path is None else _on_disk(path).resolve()
+        if place is not None and place.parent == folder.resolve() and _OF_A_RUN.fullmatch(place.name.lower()):
+            raise InputError(f"{path} is read and would be replaced by the run in {folder}; name another folder for it")
+
+
 def _on_disk(path: Path) -> Path:
     """The file behind an address of GDAL: that of file:///..., or the archive of /vsizip/...; others as they are."""
     inner = re.match(r"(?:file:|/vsi\w+)/+(?=.)(.*)", str(path))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from adcdnet.benchmark.tables import benchmark
+from adcdnet.demo.run import write_scene
 from adcdnet.errors import InputError
 from adcdnet.geo.scene import Scene
 from adcdnet.geo.scene_files import SceneFiles
@@ -146,6 +147,32 @@ def test_nor_by_a_link_to_it(call, desk, words, option, victim, link):
     named = desk / f"link{(desk / victim).suffix}"
     getattr(named, link)(desk / victim)
     refuses(call, desk, words, option, named, desk / victim)
+
+
+@pytest.mark.parametrize("link", [None, "symlink_to"])
+def test_a_run_does_not_replace_what_it_is_trained_with(call, desk, link):
+    victim = desk / "run" / "held-out.tif"
+    shutil.copy(desk / "labels.tif", victim)
+    named = victim
+    if link:
+        named = desk / "mine.tif"
+        named.symlink_to(victim)
+    words = ("train", *PREDICT[2:], "--labels", named, "--classes", "classes.csv")
+    refuses(call, desk, words, "--out", "run", victim)
+
+
+@pytest.mark.parametrize("name", ["ms.tif", "labels.tif", "run/model.safetensors"])
+def test_a_demo_replaces_no_other_scene_and_no_other_run(call, desk, name):
+    folder = desk / "place"
+    folder.mkdir()
+    victim = folder / name.removeprefix("run/")
+    shutil.copy(desk / name, victim)
+    refuses(call, desk, ("demo",), "--out", "place", victim)
+
+
+def test_a_demo_replaces_an_earlier_demo(tmp_path):
+    for seed in (1, 2):
+        write_scene(tmp_path, seed=seed, size=60, ratio=2)
 
 
 def test_nor_a_file_of_a_run_by_a_symbolic_link_from_elsewhere(call, desk):

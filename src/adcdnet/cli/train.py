@@ -34,6 +34,7 @@ from adcdnet.cli.console import (
 )
 from adcdnet.cli.stop import stopped_with
 from adcdnet.errors import InputError
+from adcdnet.files import refuse_replacing
 
 if TYPE_CHECKING:
     from adcdnet.benchmark.random_split import Claim
@@ -188,6 +189,7 @@ def train_command(
             min_share=min_share,
         )
         wanted = [files.model_copy(update={"mask": mask, "split": split_raster, **rule})]
+    refuse_replacing(out, [path for files in wanted for path in (*files.files(), files.classes, files.split)])
     trained = {} if model is None else model.record.chosen_bands
     chosen = {
         "ms_bands": bands_of(ms_bands) or trained.get("ms"),

@@ -15,11 +15,11 @@ from adcdnet.config import TrainConfig
 from adcdnet.demo.figure import demo_figure
 from adcdnet.demo.simulate import SimulatedScene, simulate
 from adcdnet.errors import InputError
-from adcdnet.files import as_json, write_whole
+from adcdnet.files import MODEL_FILE, as_json, write_whole
 from adcdnet.geo.display import stretch
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.labels import read_labels
-from adcdnet.geo.raster import read_band
+from adcdnet.geo.raster import RasterReader, read_band
 from adcdnet.geo.raster_writer import write_raster
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.model import held_out_name
@@ -28,6 +28,7 @@ from adcdnet.mapping.progress import Progress, silent
 from adcdnet.training.run import train
 
 SCENE = "ms.tif", "pan.tif", "labels.tif"
+_SIMULATED = "ADCDNET_SIMULATED"  # tag of a demo's images and labels
 SETTINGS = TrainConfig().replace(
     {"split": {"folds": 2}, "stage1": {"steps": 20}, "stage2": {"steps": 150}, "validations": 5}
 )
@@ -45,8 +46,9 @@ class DemoResult:
 def write_scene(out: Path, *, seed: int, size: int, ratio: int) -> SimulatedScene:
     """Simulate a landscape of size × size MS pixels and leave its images and labels in `out`, named as in SCENE.
 
-    InputError for a folder that cannot be made.
+    InputError for a folder that cannot be made, or that holds another scene or run.
     """
+    _require_place(out)
     landscape = simulate(size, size, ratio=ratio, seed=seed)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -55,10 +57,25 @@ def write_scene(out: Path, *, seed: int, size: int, ratio: int) -> SimulatedScen
     # a made-up place in UTM zone 31 north, so that the files open in a GIS
     grid = Grid(size, size, Affine(landscape.pixel_size, 0, 500_000, 0, -landscape.pixel_size, 5_000_000), "EPSG:32631")
     ms, pan, labels = (out / name for name in SCENE)
-    write_raster(ms, landscape.ms, grid, descriptions=landscape.band_names, nodata=None)
-    write_raster(pan, landscape.pan, grid.refine(ratio), descriptions=["pan"], nodata=None)
-    write_raster(labels, landscape.labels, grid, classes=landscape.class_table)
+    tags = {_SIMULATED: "yes"}
+    write_raster(ms, landscape.ms, grid, descriptions=landscape.band_names, nodata=None, tags=tags)
+    write_raster(pan, landscape.pan, grid.refine(ratio), descriptions=["pan"], nodata=None, tags=tags)
+    write_raster(labels, landscape.labels, grid, classes=landscape.class_table, tags=tags)
     return landscape
+
+
+def _require_place(out: Path) -> None:
+    """InputError for a folder with a scene or a run that no demo made."""
+    there = [out / name for name in SCENE if (out / name).exists()]
+    foreign = []
+    for path in there:
+        with RasterReader(path) as raster:
+            if _SIMULATED not in raster.tags:
+                foreign.append(path)
+    if not there and (out / MODEL_FILE).exists():
+        foreign = [out / MODEL_FILE]
+    if foreign:
+        raise InputError(f"{foreign[0]} is none of a demo's and would be replaced; name another folder with --out")
 
 
 def run_demo(
