@@ -104,6 +104,6 @@ def test_a_cell_of_a_benchmark_is_trained_where_it_is_told(labelled_pair, few_tr
     pair = labelled_pair
     scene = SceneFiles(name="pair", ms=pair.ms, pan=pair.pan, labels=pair.labels, classes=pair.classes)
     torch.cuda.reset_peak_memory_stats()
-    found = cells.compute(Cell(scene, "plain", 0, 0, 0, folds=2, labels_per_class=20, device="cuda"))
+    found = cells.compute(Cell((scene,), "plain", 0, 0, 0, folds=2, labels_per_class=20, device="cuda"))
     assert found["device"] == "cuda"
     assert torch.cuda.max_memory_allocated() > 2**20

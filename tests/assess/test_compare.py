@@ -104,7 +104,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(write_map, tmp_path):
             "one class table for both",
         ),
         (write_map("empty.tif", ones * 0), {}, "no pixel has a class in both"),
-        (first, {"sample": points}, "only the class 'meadow'"),
+        (first, {"sample": points}, "is no sample that `adcdnet sample` drew"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             compare(first, second, tmp_path / "change.tif", **options)

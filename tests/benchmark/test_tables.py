@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import tomli_w
 import torch
 
 from adcdnet.benchmark import cell as cells
-from adcdnet.benchmark import methods_by_name, pool
+from adcdnet.benchmark import methods_by_name, pool, trained
 from adcdnet.benchmark import tables as benchmarks
 from adcdnet.benchmark.cell import Cell
 from adcdnet.benchmark.methods_by_name import (
@@ -139,12 +140,12 @@ def test_two_methods_of_one_name_are_refused(scene, names, tmp_path):
 
 
 def test_hashes_of_a_scene_and_of_settings_change_with_them(scene, quick, other, tmp_path):
-    before = cells.scene_hash(scene)
+    before = cells.scenes_hash([scene])
     copy = tmp_path / "labels.tif"
     copy.write_bytes(scene.labels.read_bytes())
-    assert cells.scene_hash(scene.model_copy(update={"labels": copy})) == before
+    assert cells.scenes_hash([scene.model_copy(update={"labels": copy})]) == before
     copy.write_bytes(copy.read_bytes() + b" ")
-    assert cells.scene_hash(scene.model_copy(update={"labels": copy})) != before
+    assert cells.scenes_hash([scene.model_copy(update={"labels": copy})]) != before
     assert len({methods_by_name.settings_hash(method) for method in (quick, other, "adcdnet", "forest")}) == 4
     assert methods_by_name.settings_hash("forest") == methods_by_name.settings_hash(
         "mlp-alike"
@@ -152,7 +153,7 @@ def test_hashes_of_a_scene_and_of_settings_change_with_them(scene, quick, other,
 
 
 def test_changed_settings_are_computed_again(scene, quick, here, tmp_path):
-    cell = Cell(scene, quick, 0, 0, 0, folds=2)
+    cell = Cell((scene,), quick, 0, 0, 0, folds=2)
     before = cell.fingerprint()
     changed = {**PATCH, "label_smoothing": 0.1}
     (tmp_path / "quick.toml").write_text(tomli_w.dumps(changed))
@@ -160,7 +161,7 @@ def test_changed_settings_are_computed_again(scene, quick, here, tmp_path):
 
 
 def test_baselines_outlive_changes_of_how_the_network_is_trained(scene, monkeypatch):
-    cell = Cell(scene, "forest", 0, 0, 0, folds=2)
+    cell = Cell((scene,), "forest", 0, 0, 0, folds=2)
     before, rules = cell.fingerprint(), methods_by_name.GROUND_RULES
     for changes, same in (
         ({"stage2": {"steps": 7}, "network": {"hidden": 32}}, True),
@@ -174,15 +175,15 @@ def test_baselines_outlive_changes_of_how_the_network_is_trained(scene, monkeypa
 
 
 def test_few_labels_are_drawn_per_class_and_validate_nothing(scene, quick):
-    found = cells.compute(Cell(scene, quick, 0, 1, 0, folds=2, labels_per_class=7))
+    found = cells.compute(Cell((scene,), quick, 0, 1, 0, folds=2, labels_per_class=7))
     assert found["training_pixels"] == [7, 7, 7]
-    everything = cells.compute(Cell(scene, quick, 0, 1, 0, folds=2))
+    everything = cells.compute(Cell((scene,), quick, 0, 1, 0, folds=2))
     assert min(everything["training_pixels"]) > 100
     assert found["parameters"] < everything["parameters"]  # without prior, DIA and DTM, as `train` does it
 
 
 def test_seeds_repeat(scene, quick):
-    first, again, other = (cells.compute(Cell(scene, quick, 0, 0, seed, folds=2)) for seed in (0, 0, 1))
+    first, again, other = (cells.compute(Cell((scene,), quick, 0, 0, seed, folds=2)) for seed in (0, 0, 1))
     assert first["confusions"] == again["confusions"]
     assert first["confusions"] != other["confusions"]
 
@@ -197,12 +198,12 @@ def test_strips_run_from_north_to_south_and_in_the_second_repeat_from_west_to_ea
     monkeypatch.setattr(cells, "block_folds", folds)
     for repeat in (0, 1):
         with pytest.raises(InputError, match="seen enough"):
-            cells.compute(Cell(scene, "forest", repeat, 0, 0, 2, protocol="strips"))
+            cells.compute(Cell((scene,), "forest", repeat, 0, 0, 2, protocol="strips"))
     assert asked == ["rows", "columns"]
 
 
 def test_the_random_protocol_leaks_and_says_so(scene, quick):
-    blocks, pixels = (cells.compute(Cell(scene, quick, 0, 0, 0, 2, protocol=p)) for p in ("blocks", "random"))
+    blocks, pixels = (cells.compute(Cell((scene,), quick, 0, 0, 0, 2, protocol=p)) for p in ("blocks", "random"))
     assert pixels["leakage"]["overlapping"] == 1.0
     assert blocks["leakage"]["holding"] == 0.0
 
@@ -242,12 +243,12 @@ def test_a_baseline_answers_as_the_network_does_where_its_name_says_so(scene, mo
             given.append((np.where(where, drawn, np.nan), seen, self.area.class_counts / self.area.class_counts.sum()))
             return given[-1][0].copy()
 
-    monkeypatch.setitem(cells.METHODS, "noise", lambda area, *_, **__: Noise(area))
+    monkeypatch.setitem(trained.METHODS, "noise", lambda area, *_, **__: Noise(area))
     with scene.open() as opened:
         labelled = scene.read_labels(opened.grid).index >= 0
     answers, counted = TrainConfig.of_profile("patch").answers, []
     for name, deviation, weight in (("noise", 0.0, 0.0), ("noise-alike", answers.smooth, answers.local_priors)):
-        counts = np.array(cells.compute(Cell(scene, name, 0, 0, 0, 2))["confusions"]["1.0"]).sum((0, 1))
+        counts = np.array(cells.compute(Cell((scene,), name, 0, 0, 0, 2))["confusions"]["1.0"]).sum((0, 1))
         drawn, look, shares = given[-1]
         known = ~np.isnan(drawn[0])  # the test ground, labelled or not
         assert (known & ~labelled).any()
@@ -262,8 +263,8 @@ def test_a_baseline_answers_as_the_network_does_where_its_name_says_so(scene, mo
 
 def test_a_baseline_is_trained_once_for_both_ways_of_reading_it(scene, tmp_path, monkeypatch):
     fits = []
-    fit = cells.METHODS["mlp"]
-    monkeypatch.setitem(cells.METHODS, "mlp", lambda *a, **k: fits.append(1) or fit(*a, **k, steps=30))
+    fit = trained.METHODS["mlp"]
+    monkeypatch.setitem(trained.METHODS, "mlp", lambda *a, **k: fits.append(1) or fit(*a, **k, steps=30))
 
     @contextmanager
     def here(function, calls, **_):  # in this very process
@@ -273,7 +274,7 @@ def test_a_baseline_is_trained_once_for_both_ways_of_reading_it(scene, tmp_path,
         yield futures
 
     monkeypatch.setattr(pool, "at_work", here)
-    todo = [Cell(scene, method, 0, fold, 0, folds=2) for fold in (0, 1) for method in ("mlp", "mlp-alike")]
+    todo = [Cell((scene,), method, 0, fold, 0, folds=2) for fold in (0, 1) for method in ("mlp", "mlp-alike")]
     told = []
     pool.run_cells(todo, tmp_path, progress=lambda _, done, of, __: told.append((done, of)))
     assert len(fits) == 2
@@ -301,7 +302,7 @@ def test_a_network_is_trained_where_it_is_told_and_its_cell_is_another_one(scene
             benchmark([scene], methods=[quick, "forest"], reference="forest", out=tmp_path, folds=2, device=device)
     assert set(seen[:4]) == {(quick, "cuda"), ("forest", "cpu")}
     assert set(seen[4:]) == {(quick, "cpu"), ("forest", "cpu")}
-    here, there = (Cell(scene, quick, 0, 0, 0, 2, device=device) for device in ("cpu", "cuda"))
+    here, there = (Cell((scene,), quick, 0, 0, 0, 2, device=device) for device in ("cpu", "cuda"))
     assert here.fingerprint() != there.fingerprint()
 
 
@@ -309,7 +310,7 @@ def test_an_exchanged_part_is_trained_under_the_settings_of_a_file(scene, tmp_pa
     file = tmp_path / "whole.toml"
     file.write_text(TrainConfig.of_profile("patch").replace({**QUICK, "plain_if_few": False}).to_toml())
     methods = str(file), f"cbam+{file}"
-    dia, cbam = (cells.compute(Cell(scene, method, 0, 0, 0, 2))["parameters"] for method in methods)
+    dia, cbam = (cells.compute(Cell((scene,), method, 0, 0, 0, 2))["parameters"] for method in methods)
     sensors = 4 if TrainConfig.read(file).network.prior else 2
     assert cbam - dia == sensors * (98 - 59)
 
@@ -355,7 +356,7 @@ def test_what_is_wrong_is_said_before_anything_is_computed(scene, tmp_path, chan
 @pytest.mark.parametrize("own", [{"part": "test"}, {"split": "split.tif"}])
 def test_a_scene_with_a_division_of_its_own_is_refused(scene, tmp_path, own):
     with pytest.raises(
-        InputError, match=f"'pair' has a {next(iter(own))} of its own, but a benchmark divides"
+        InputError, match=f"'pair' has a {next(iter(own))} of its own, and folds would divide it otherwise"
     ) as caught:
         benchmark([scene.model_copy(update=own)], methods=["mlp"], reference="mlp", out=tmp_path / "out")
     assert "\n" not in str(caught.value)
@@ -403,19 +404,19 @@ def test_a_committee_is_cross_fitted_without_the_ground_that_tests(scene, monkey
     """Its cell tests the pixels of every other method; what trains never sees them, and answers are of its members."""
     monkeypatch.setattr("adcdnet.training.committee.classifiers._ROUNDS", 5)
     seen = []
-    real = cells.cross_fit
+    real = trained.cross_fit
 
     def spy(ground, splits, *rest, **more):
         seen.append((ground, splits))
         return real(ground, splits, *rest, **more)
 
-    monkeypatch.setattr(cells, "cross_fit", spy)
+    monkeypatch.setattr(trained, "cross_fit", spy)
     monkeypatch.setitem(
         methods_by_name.COMMITTEES,
         "committee-of-boosting",
         {"members": ["boosting"], "split": {"folds": 2, "block": 12}},
     )
-    cell = Cell(scene, "committee-of-boosting", 0, 0, 0, folds=2)
+    cell = Cell((scene,), "committee-of-boosting", 0, 0, 0, folds=2)
     found, other = cells.compute(cell), cells.compute(replace(cell, method="boosting"))
     tested = [np.asarray(each["confusions"]["1.0"]).sum(2) for each in (found, other)]
     assert np.array_equal(*tested)
@@ -427,3 +428,87 @@ def test_a_committee_is_cross_fitted_without_the_ground_that_tests(scene, monkey
     assert all((of_fold[0].part[unseen] == 0).all() for of_fold in splits)
     confusion = np.asarray(found["confusions"]["1.0"]).sum(0)
     assert np.trace(confusion) / confusion.sum() > 0.8  # the classes differ in colour
+
+
+@pytest.fixture
+def three(labelled_pair, tmp_path) -> tuple[SceneFiles, ...]:
+    """The same ground three times, with a name and labels of its own each."""
+    pair = labelled_pair
+    with rasterio.open(pair.labels) as source:
+        labels, profile = source.read(1), source.profile
+    scenes = []
+    for k, name in enumerate("abc"):
+        path = tmp_path / f"{name}.tif"
+        own = labels.copy()
+        own[:, : 10 * k] = 0  # fewer each
+        with rasterio.open(path, "w", **profile) as file:
+            file.write(own, 1)
+        scenes.append(SceneFiles(name=name, ms=pair.ms, pan=pair.pan, labels=path, classes=pair.classes))
+    return tuple(scenes)
+
+
+def labels_of(scene: SceneFiles) -> np.ndarray:
+    """Class indices of the valid pixels, −1 elsewhere."""
+    with scene.open() as opened:
+        valid = opened.read(opened.grid.window).valid
+        return np.where(valid, scene.read_labels(opened.grid).index, -1)
+
+
+def test_whole_scenes_are_tested_in_turn_by_what_learnt_from_the_others(three, here, tmp_path):
+    rows = benchmark(three, methods=["boosting"], reference="boosting", out=tmp_path, folds=5, protocol="scenes")
+    cells_kept = [json.loads((tmp_path / cell.file).read_text()) for cell in here]
+    assert len(cells_kept) == 3  # no more folds than scenes
+    assert {r.scene for r in rows} == {"a-to-c"}
+    counts = [int((labels_of(scene) >= 0).sum()) for scene in three]
+    tested = [int(np.asarray(kept["confusions"]["1.0"]).sum()) for kept in cells_kept]
+    assert sorted(tested) == sorted(counts)
+    for kept, own in zip(cells_kept, tested, strict=True):
+        assert sum(kept["training_pixels"]) in [n for n in counts if n != own]  # another one validates
+        assert kept["leakage"]["holding"] == 0.0
+
+
+def test_scenes_that_say_what_tests_are_tested_once(three, here, tmp_path):
+    a, b, c = three
+    given = (
+        a.model_copy(update={"part": "train"}),
+        b.model_copy(update={"part": "test"}),
+        c.model_copy(update={"part": "train"}),
+    )
+    rows = benchmark(given, methods=["boosting"], reference="boosting", out=tmp_path, protocol="given")
+    assert len(here) == 1
+    kept = json.loads((tmp_path / here[0].file).read_text())
+    truth = labels_of(b)
+    assert np.asarray(kept["confusions"]["1.0"]).sum((0, 2)).tolist() == np.bincount(truth[truth >= 0]).tolist()
+    assert sum(kept["training_pixels"]) == sum(int((labels_of(scene) >= 0).sum()) for scene in (a, c))
+    assert rows[-1].mean["oa"] > 0.8  # the same ground, of which it saw the colours
+
+
+def test_a_network_and_a_committee_learn_from_several_scenes(three, quick, monkeypatch):
+    monkeypatch.setattr("adcdnet.training.committee.classifiers._ROUNDS", 5)
+    monkeypatch.setitem(
+        methods_by_name.COMMITTEES, "committee-of-boosting", {"members": ["boosting"], "split": {"folds": 2}}
+    )
+    found = [cells.compute(Cell(three, method, 0, 0, 0, 3, "scenes")) for method in (quick, "committee-of-boosting")]
+    tested = [np.asarray(each["confusions"]["1.0"]).sum(2) for each in found]
+    assert np.array_equal(*tested)
+    for each in found:
+        confusion = np.asarray(each["confusions"]["1.0"]).sum(0)
+        assert np.trace(confusion) / confusion.sum() > 0.7
+
+
+def test_few_labels_are_drawn_over_all_scenes_that_train(three):
+    found = cells.compute(Cell(three, "mlp", 0, 0, 0, 3, "scenes", labels_per_class=7))
+    assert found["training_pixels"] == [7, 7, 7]
+
+
+@pytest.mark.parametrize(
+    ("scenes", "protocol", "complaint"),
+    [
+        (1, "scenes", "one scene cannot be trained on and tested; name two or more"),
+        (3, "given", "no scene has a part or a split that says what is tested; give them"),
+    ],
+)
+def test_scenes_that_a_protocol_cannot_test_are_refused(three, tmp_path, scenes, protocol, complaint):
+    with pytest.raises(InputError, match=complaint):
+        benchmark(three[:scenes], methods=["mlp"], reference="mlp", out=tmp_path / "out", protocol=protocol)
+    assert not (tmp_path / "out").exists()

@@ -187,7 +187,7 @@ def test_label_values_that_the_class_table_has_not(refused, labelled_pair, write
 
 
 def test_no_label_and_one_class_only(refused, labelled_pair, write_tif, tmp_path):
-    for value, says in ((0, "labels no pixel of the scene"), (2, "only the class 'rock'")):
+    for value, says in ((0, "labels no pixel of the scene"), (2, "class 'meadow' has 0 labelled pixels")):
         pair = labels_of(write_tif, labelled_pair, np.full((83, 71), value))
         assert says in refused(*train_arguments(pair, tmp_path / "run"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adcdnet.benchmark.cell import scene_hash
+from adcdnet.benchmark.cell import scenes_hash
 from adcdnet.errors import InputError
 from adcdnet.geo.masks import MaskRule
 from adcdnet.geo.scene import Scene
@@ -132,7 +132,7 @@ def test_a_file_of_scenes_names_what_hides(tmp_path, tiny_pair, write_tif):
     with files.open() as scene:
         assert np.argwhere(~scene.read(scene.grid.window).ms_valid).tolist() == [[3, 4]]
     plain = files.model_copy(update={"mask_values": ()})
-    assert scene_hash(files) != scene_hash(plain)
+    assert scenes_hash([files]) != scenes_hash([plain])
 
 
 def test_a_run_remembers_what_hid(labelled_pair, quick_run, write_tif, tmp_path, call):

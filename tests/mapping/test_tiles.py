@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from adcdnet.benchmark.cell import logits_of_test
+from adcdnet.benchmark.trained import logits_of_test
 from adcdnet.config import AnswerConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.band_statistics import BandStatistics

@@ -206,7 +206,7 @@ def test_a_benchmark_reads_one_training_in_three_ways(labelled_pair: LabelledPai
     file.write_text(CONFIG.to_toml())
     pair = labelled_pair
     scene = SceneFiles(name="pair", ms=pair.ms, pan=pair.pan, labels=pair.labels, classes=pair.classes)
-    cells = [Cell(scene, f"{file}{how}", 0, 0, 0, 2) for how in ("", "-raw", "-seen")]
+    cells = [Cell((scene,), f"{file}{how}", 0, 0, 0, 2) for how in ("", "-raw", "-seen")]
     read, raw, seen = compute_together(cells)
     assert [trained_as(cell.method) for cell in cells] == [str(file)] * 3
     assert len({cell.file for cell in cells}) == 3

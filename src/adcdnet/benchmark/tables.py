@@ -22,7 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from adcdnet.benchmark.cell import TAUS, Cell, Protocol, scene_hash
+from adcdnet.benchmark.cell import TAUS, Cell, Protocol, name_of, scenes_hash
 from adcdnet.benchmark.methods_by_name import method_name, settings_hash, settings_of
 from adcdnet.benchmark.pool import run_cells
 from adcdnet.errors import InputError
@@ -84,9 +84,10 @@ def benchmark(
     """Compute what is missing and write results.csv, results.md and results.png into `out`. Returns the rows.
 
     Cells that an earlier call left in `out` are taken as they are if scene files, settings and version are the same.
-    Every scene is divided into folds of its own. Raises InputError for an unknown method, a reference that is not among
-    the methods, scenes that cannot be split, and scenes with a part or a split of their own. device: where ADCD-Nets
-    are trained; the other methods run on the processor.
+    Every scene is divided into folds of its own. By protocol "scenes" all are trained together, and whole scenes are
+    tested in turn; by "given" once, as their parts and splits say. Raises InputError for an unknown method, a reference
+    that is not among the methods, scenes that cannot be split, and scenes with a part or a split of their own under
+    another protocol than "given". device: where ADCD-Nets are trained; the other methods run on the processor.
     """
     out = Path(out)
     if reference not in methods:
@@ -96,21 +97,14 @@ def benchmark(
         raise InputError(
             f"two methods go by the name {twice!r}, under which results are kept; name one, or rename a file"
         )
-    if folds < 2:
-        raise InputError(f"{folds} folds leave nothing to train on or to test; ask for 2 or more")
-    for scene in scenes:
-        if scene.part is not None or scene.split is not None:
-            what = "part" if scene.split is None else "split"
-            raise InputError(
-                f"scene {scene.name!r} has a {what} of its own, but a benchmark divides every scene into folds, "
-                "all of which are tested in turn; take that line out of the file of scenes"
-            )
+    folds = _folds(scenes, protocol, folds)
+    groups = [tuple(scenes)] if protocol in ("scenes", "given") else [(scene,) for scene in scenes]
     kind = pick_device(device).type
     places = {method: "cpu" if settings_of(method, 0) is None else kind for method in methods}
     cells = [
-        Cell(scene, method, repeat, fold, seed, folds, protocol, labels, places[method])
-        for scene, labels, repeat, seed, fold, method in product(
-            scenes, labels_per_class, range(repeats), range(seeds), range(folds), methods
+        Cell(group, method, repeat, fold, seed, folds, protocol, labels, places[method])
+        for group, labels, repeat, seed, fold, method in product(
+            groups, labels_per_class, range(repeats), range(seeds), range(folds), methods
         )
     ]
     made = [out / f"results.{ending}" for ending in ("csv", "md", "png")]
@@ -119,10 +113,10 @@ def benchmark(
     kept = [_read(cell, out) for cell in cells]
     rows = []
     settings = {method: settings_hash(method) for method in methods}
-    for scene, labels in product(scenes, labels_per_class):
-        files = scene_hash(scene)
-        group = [c for c in kept if c["scene"] == scene.name and c["labels_per_class"] == labels]
-        by_method = {method: [c for c in group if c["method"] == method] for method in methods}
+    for group, labels in product(groups, labels_per_class):
+        files = scenes_hash(group)
+        own = [c for c in kept if c["scene"] == name_of(group) and c["labels_per_class"] == labels]
+        by_method = {method: [c for c in own if c["method"] == method] for method in methods}
         rows += [
             _row(
                 by_method[method],
@@ -137,6 +131,27 @@ def benchmark(
     for file, content in zip(made, contents, strict=True):
         write_whole(file, content)
     return rows
+
+
+def _folds(scenes: Sequence[SceneFiles], protocol: Protocol, folds: int) -> int:
+    """How many there are. InputError where scenes, protocol and number do not agree."""
+    own = next((scene for scene in scenes if scene.part is not None or scene.split is not None), None)
+    if protocol == "given":
+        if own is None:
+            raise InputError("no scene has a part or a split that says what is tested; give them, or test by folds")
+        return 1
+    if own is not None:
+        raise InputError(
+            f"scene {own.name!r} has a {'part' if own.split is None else 'split'} of its own, and folds would divide "
+            "it otherwise; add --split given, or take that line out of the file of scenes"
+        )
+    if folds < 2:
+        raise InputError(f"{folds} folds leave nothing to train on or to test; ask for 2 or more")
+    if protocol == "scenes":
+        if len(scenes) < 2:
+            raise InputError("one scene cannot be trained on and tested; name two or more, or test by blocks")
+        return min(folds, len(scenes))
+    return folds
 
 
 def _read(cell: Cell, out: Path) -> dict[str, Any]:

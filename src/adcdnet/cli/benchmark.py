@@ -25,7 +25,8 @@ def benchmark_command(
         Protocol,
         typer.Option(
             help="What is tested: blocks (squares from all over); strips (ground beyond all labels, north to south, "
-            "in the second repeat west to east); or random (single pixels, as in many papers; leaks)."
+            "in the second repeat west to east); random (single pixels, as in many papers; leaks); scenes (whole ones, "
+            "all trained together); or given (once, as part and split in scenes.toml say)."
         ),
     ] = "blocks",
     labels_per_class: Annotated[str, typer.Option(help="Training labels of each class, e.g. 25,50,100,all.")] = "all",
@@ -37,7 +38,7 @@ def benchmark_command(
 ) -> None:
     """Compare methods on your own scenes by repeated spatial cross-validation.
 
-    Every scene is divided into folds by itself; one with `part` or `split` in scenes.toml is refused.
+    Every scene is divided into folds by itself; --split scenes and --split given train on all together.
 
     Example: adcdnet benchmark scenes.toml --methods adcdnet,forest,boosting --seeds 3 --out runs/benchmark
     """

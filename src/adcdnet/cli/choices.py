@@ -12,7 +12,7 @@ TargetGrid = Literal["coarse", "fine"]
 Engine = Literal["dense", "patch"]
 Precision = Literal["float32", "bf16"]
 Resampled = Literal["pan", "ms"]
-Protocol = Literal["blocks", "strips", "random"]
+Protocol = Literal["blocks", "strips", "random", "scenes", "given"]
 NETWORKS = (  # names of methods of a benchmark
     "adcdnet, no-stage1, all-parts, random-prior, no-dtm, no-dia, cbam, gru, attention, learnt-token, "
     "initial-state, no-context, tiles, tiles-plain, one-level, two-levels, four-levels, no-smooth, "

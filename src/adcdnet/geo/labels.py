@@ -95,8 +95,8 @@ def read_labels(
         if min_share is not None:
             why += f"; a class must cover {min_share:g} of a pixel (--min-share)"
         raise InputError(f"{name} labels no pixel of the scene; {why}")
-    if present.size == 1:
-        only = labels.classes.names[present[0]]
+    if len(labels.classes) == 1:  # of a table of several, the other scenes of a training may have the rest
+        only = labels.classes.names[0]
         raise InputError(f"{name} labels only the class {only!r} in this scene; two classes at least are needed")
     return replace(labels, paths=tuple(several), column=column, layer=layer, min_share=min_share)
 

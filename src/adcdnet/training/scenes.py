@@ -178,7 +178,7 @@ def folds_of(
         for folds in range(config.folds, 1, -1):
             try:
                 if whole:
-                    made = _whole_scenes(scenes, valid, reach=reach, folds=folds, seed=seed)
+                    made = whole_scenes(scenes, valid, reach=reach, folds=folds, seed=seed)
                 else:
                     made = _divided_scenes(scenes, valid, reach=reach, config=config, folds=folds, seed=seed)
             except InputError as error:
@@ -267,7 +267,7 @@ def _always_trained(
     return replace(split, part=add_guard(tested, valid, reach))
 
 
-def _whole_scenes(
+def whole_scenes(
     scenes: Sequence[LabelledScene], valid: Sequence[NDArray[np.bool_]], *, reach: int, folds: int, seed: int
 ) -> list[list[Split]]:
     """Scenes dealt to folds, from that with most labels to that with fewest, each to the fold that has fewest.
