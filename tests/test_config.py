@@ -195,3 +195,13 @@ def test_toml_holds_every_setting(profile):
     assert set(written) == set(TrainConfig.model_fields)
     assert set(written["network"]) == {field.name for field in fields(settings.network)}
     assert set(written["answers"]) == set(AnswerConfig.model_fields)
+
+
+@pytest.mark.parametrize("profile", get_args(Profile))
+def test_a_profile_that_is_named_for_its_network_trains_that_network(profile):
+    """The default alone leaves out the paper's parts, as `plain` does; others would be something else without them."""
+    config = TrainConfig.of_profile(profile)
+    named = "adcdnet" if profile in ("patch", "paper", "paper-code") else "plain"
+    assert config.members == (named, "boosting", "perceptron")
+    assert config.plain == (profile == "plain")
+    assert config.over_patches().members == config.members

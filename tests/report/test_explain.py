@@ -348,7 +348,9 @@ def refused(model: Model, scene: Scene, labels: Labels, **where) -> str:
 
 
 def test_a_network_without_heads_has_nothing_to_explain(tiny_scene, tiny_labels):
-    assert "no DTM heads (it was trained with dtm = false)" in refused(stirred(dtm=False), tiny_scene, tiny_labels)
+    assert "no DTM heads, so there is no decision of theirs to explain; train with --members" in refused(
+        stirred(dtm=False), tiny_scene, tiny_labels
+    )
 
 
 def test_other_bands_and_other_classes_are_refused(tiny_scene, tiny_labels):

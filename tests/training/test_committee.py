@@ -348,7 +348,7 @@ def test_a_plain_network_and_its_like_are_one_member():
 
 def test_trees_know_no_pan_grid():
     config = TrainConfig().replace({"network": {"grid": "fine"}})
-    assert members_of(config) == ["adcdnet"]
+    assert members_of(config) == ["plain"]
     with pytest.raises(InputError, match="which map MS pixels only"):
         members_of(config.replace({"members": ["forest"]}))
 

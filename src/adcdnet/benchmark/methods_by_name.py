@@ -40,8 +40,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # what is changed in the default setti
 }
 COMMITTEES: dict[str, dict[str, Any]] = {  # cross-fitted on the training ground of a cell: which members
     "committee": {},
-    "committee-plain": {"members": ["plain", "boosting", "perceptron"]},
-    "committee-forest": {"members": ["adcdnet", "boosting", "forest", "perceptron"]},
+    "committee-adcdnet": {"members": ["adcdnet", "boosting", "perceptron"]},
+    "committee-forest": {"members": ["plain", "boosting", "forest", "perceptron"]},
     "committee-no-network": {"members": ["boosting", "perceptron"]},
     "committee-no-trees": {"members": ["plain", "perceptron"]},
     "committee-of-plain": {"members": ["plain"]},

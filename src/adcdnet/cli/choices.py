@@ -16,7 +16,7 @@ Protocol = Literal["blocks", "strips", "random", "scenes", "given"]
 NETWORKS = (  # names of methods of a benchmark
     "adcdnet, no-stage1, all-parts, random-prior, no-dtm, no-dia, cbam, gru, attention, learnt-token, "
     "initial-state, no-context, tiles, tiles-plain, one-level, two-levels, four-levels, no-smooth, "
-    "local-priors, ms-only, pan-only, committee, committee-plain, committee-forest, committee-no-network, "
+    "local-priors, ms-only, pan-only, committee, committee-adcdnet, committee-forest, committee-no-network, "
     "committee-no-trees, committee-of-plain, committee-of-boosting, committee-of-forest, "
     "committee-of-perceptron, plain, patch, paper, paper-code, patch-all-parts, patch-no-stage1, "
     "patch-random-prior, patch-no-dtm, patch-no-dia, patch-cbam, patch-gru, patch-attention, "

@@ -68,8 +68,9 @@ def train_command(
     profile: Annotated[
         Profile | None,
         typer.Option(
-            help="default; plain (without prior, DIA and DTM: trains in less than half the time, maps in half); "
-            "paper (as the article says), paper-code (as its code does; both ratio 4 only). Not with --config."
+            help="Of the member adcdnet: default; plain (without prior, DIA and DTM, as the member plain is); "
+            "patch (small patches); paper (as the article says), paper-code (as its code does; both ratio 4 only). "
+            "Not with --config."
         ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML with settings, e.g. a run's config.toml.")] = None,
@@ -105,7 +106,9 @@ def train_command(
     ] = None,
     members: Annotated[
         str | None,
-        typer.Option(help=f"What answers together, of {', '.join(get_args(MemberName))}; e.g. adcdnet,boosting."),
+        typer.Option(
+            help=f"What answers together, of {', '.join(get_args(MemberName))}. Default: plain,boosting,perceptron."
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A first look within a minute: one split, a perceptron alone.")

@@ -80,7 +80,7 @@ class TrainConfig(_Settings):
 
     profile: str = "default"  # the name of the profile these settings began with, for the record
     seed: int = Field(0, ge=0)
-    members: tuple[MemberName, ...] = Field(("adcdnet", "boosting", "perceptron"), min_length=1)
+    members: tuple[MemberName, ...] = Field(("plain", "boosting", "perceptron"), min_length=1)
     local_priors_tried: tuple[float, ...] = (0.0, 0.75)  # weights that several folds choose among; (): none
     network: Annotated[Architecture, Field(discriminator="form")] = TileArchitecture()
     answers: AnswerConfig = AnswerConfig()
@@ -163,7 +163,7 @@ class TrainConfig(_Settings):
         """The same over patches: what remains of settings over tiles is their parts, grid and sensors."""
         if self.network.form == "patch":
             return self
-        patches = _departures("patch")
+        patches = _departures("patch") | {"members": self.members}
         kept = ("grid", "sensors", "attention", "dtm", "prior")
         patches["network"] |= {name: getattr(self.network, name) for name in kept}
         return self.replace(patches)

@@ -118,8 +118,8 @@ def explain(
     network = model.network
     if not network.dtm:
         raise InputError(
-            "the model has no DTM heads (it was trained with dtm = false), so there is no decision of theirs to "
-            "explain; train with dtm = true, and with plain_if_few = false where labels are few"
+            "the model has no DTM heads, so there is no decision of theirs to explain; train with --members adcdnet, "
+            "and with plain_if_few = false in the settings where labels are few"
         )
     if network.config.grid == "fine":
         raise InputError("the model maps PAN pixels, and only MS pixels can be explained; train one with --grid coarse")
