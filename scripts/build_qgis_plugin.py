@@ -18,6 +18,7 @@ PLUGIN = ROOT / "qgis_plugin" / "adcdnet_provider"
 def metadata() -> dict[str, str]:
     """The fields of metadata.txt."""
     parser = ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # names as they are written
     parser.read(PLUGIN / "metadata.txt", encoding="utf-8")
     return dict(parser["general"])
 

@@ -11,6 +11,7 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeatureSource,
+    QgsProcessingFeatureSourceDefinition,
     QgsProcessingFeedback,
     QgsProcessingParameterBand,
     QgsProcessingParameterBoolean,
@@ -198,7 +199,10 @@ class CommandAlgorithm(QgsProcessingAlgorithm):
         several = bool(parameters.get(MORE))
         files = []
         if parameters.get("LABELS") not in (None, ""):
-            layer = self.parameterAsVectorLayer(parameters, "LABELS", context)
+            value = parameters["LABELS"]
+            if isinstance(value, QgsProcessingFeatureSourceDefinition):  # as where only selected features are wanted
+                value = value.source.valueAsString(context.expressionContext())[0]
+            layer = self.parameterAsVectorLayer({"LABELS": value}, "LABELS", context)
             source = self.parameterAsSource(parameters, "LABELS", context)
             if layer is None or source is None:
                 raise QgsProcessingException(self.invalidSourceError(parameters, "LABELS"))

@@ -77,7 +77,7 @@ class MakeEnvironment(QgsProcessingAlgorithm):
     def shortHelpString(self) -> str:
         return (
             "Install adcdnet in an environment of its own, by uv where it is found, or else by venv and pip. QGIS's "
-            "own Python is not changed. Several hundred MB are downloaded from the package index that pip is set to.\n\n"
+            "own Python is not changed. Several hundred MB come from the package index that pip is set to.\n\n"
             f"The program is then named in {program.SETTINGS}."
         )
 
