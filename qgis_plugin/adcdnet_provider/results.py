@@ -18,6 +18,7 @@ from qgis.core import (
     QgsSymbol,
     QgsVectorLayer,
 )
+from qgis.PyQt import sip
 from qgis.PyQt.QtGui import QColor
 
 FIELD = "class"  # that samples and suggested places leave empty
@@ -39,20 +40,26 @@ class _StyleBeside(QgsProcessingLayerPostProcessorInterface):
             layer.triggerRepaint()
 
 
-STYLE_BESIDE = _StyleBeside()  # QGIS keeps no reference of its own
+_kept: list[_StyleBeside] = []  # the context that each is given to deletes it, and Python must not do so before
+
+
+def _style_beside() -> _StyleBeside:
+    _kept[:] = [one for one in _kept if not sip.isdeleted(one)]
+    _kept.append(_StyleBeside())
+    return _kept[-1]
 
 
 def load(path: str, name: str, context: QgsProcessingContext) -> None:
     """Have a layer added to the project when the algorithm is done."""
     details = QgsProcessingContext.LayerDetails(name, context.project(), name)
-    details.setPostProcessor(STYLE_BESIDE)
+    details.setPostProcessor(_style_beside())
     context.addLayerToLoadOnCompletion(path, details)
 
 
 def restyle(path: str, context: QgsProcessingContext) -> None:
     """Have a layer that Processing will load get the style beside it."""
     if context.willLoadLayerOnCompletion(path):
-        context.layerToLoadOnCompletionDetails(path).setPostProcessor(STYLE_BESIDE)
+        context.layerToLoadOnCompletionDetails(path).setPostProcessor(_style_beside())
 
 
 def classes_of_map(raster: str) -> dict[str, str]:
