@@ -164,8 +164,8 @@ class _Said:
     def error(self) -> str:
         """The line that says why a process failed: its own, that of wrong use, or the last."""
         setting = f"tick '{OUTSIDE_WORDS}' in {SETTINGS}"
-        for mark in ("adcdnet: ", "Error: ", "ERROR: ", "error: "):
-            for line in reversed(self._err):
+        for mark in ("adcdnet: ", "Error: ", "ERROR: ", "error: ", "PROBLEM: "):
+            for line in (*self._err, *self._out):
                 if line.startswith(mark):
                     return line[len(mark) :].replace(f"set {OUTSIDE}=1", setting)
         return (self._err or self._out or [""])[-1]

@@ -27,7 +27,8 @@ labels = {"LABELS": polygons, "COLUMN": "cover"}
 folder = str(FOLDER / "run")
 
 done = {"check": run("check", **pair, **labels)}
-done["wrong_field"] = run("check", **pair, LABELS=polygons, COLUMN="id")
+done["no_field"] = run("check", **pair, LABELS=polygons, COLUMN="gone")
+done["wrong_field"] = run("train", **pair, LABELS=polygons, COLUMN="gone", OUT=folder)
 done["align"] = run("align", **pair, OUT=to_load(FOLDER / "aligned.tif"))
 done["train"] = run("train", **pair, **labels, CONFIG=str(FOLDER / "quick.toml"), DEVICE="cpu", OUT=folder)
 maps = {"OUT": "map.tif", "PROBABILITIES": "probabilities.tif", "TRUST": "trust.tif"}

@@ -12,7 +12,7 @@ from qgis.core import (
     QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import QVariant
-from session import FOLDER, Log, finish, run, use
+from session import FOLDER, PLUGIN, Log, finish, run, use
 
 use(FOLDER / "adcdnet")
 CALLS = FOLDER / "calls.jsonl"
@@ -119,4 +119,9 @@ os.environ["PATH"] = str(FOLDER)
 said["on_path"] = words("demo", OUT=str(FOLDER / "demo"))
 os.environ["PATH"] = "/nowhere"
 said["nowhere"] = words("demo", OUT=str(FOLDER / "demo"))
+tools = {algorithm.name(): algorithm for algorithm in PLUGIN._provider.algorithms()}
+said["defaults_shown"] = {
+    name: {one.name(): one.defaultValue() for one in algorithm.parameterDefinitions()}
+    for name, algorithm in tools.items()
+}
 finish(**said)

@@ -65,8 +65,10 @@ def test_neither_torch_nor_the_package_comes_into_qgis(done):
     assert done["modules"] == []
 
 
-def test_a_wrong_field_gives_the_tools_own_line(done):
-    assert done["wrong_field"]["failed"] == ""
+def test_a_wrong_field_gives_the_tools_own_line(done, folder):
+    line = f"{folder}/polygons.gpkg has no column 'gone'; it has ['id', 'cover']"
+    assert done["wrong_field"]["failed"] == line
+    assert done["no_field"]["failed"] == line
 
 
 def test_steps_are_told_while_it_trains_and_maps(done):
@@ -139,7 +141,7 @@ def test_qgis_draws_the_map_in_its_colours_and_hatches_uncertain_ground(done, fo
     wanted = np.array([[tuple(bytes.fromhex(colours[v][1:])) for v in row] for row in values])
     alike = (np.abs(seen.astype(int) - wanted) <= 2).all(-1)
     assert alike[sure].mean() > 0.97
-    assert 0.2 < alike[~sure].mean() < 0.9
+    assert alike[~sure].mean() < 0.9
 
 
 @pytest.fixture(scope="module")

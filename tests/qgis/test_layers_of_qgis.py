@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import shapely
 from in_qgis import HERE, drive, write_program
+from test_plugin_files import tools
 
 from conftest import CORNER, PIXEL, write_tif_file
 
@@ -148,6 +149,16 @@ def test_options_at_their_defaults_are_left_out(said, folder, pair):
     words = ["train", *pair, "--labels", f"{folder}/fields.gpkg", "--out", f"{folder}/r", "--progress", "json"]
     assert said["defaults"] == words
     assert said["demo"] == ["demo", "--out", f"{folder}/demo", "--size", "120", "--progress", "json"]
+
+
+@pytest.mark.parametrize("tool", tools.TOOLS, ids=lambda tool: tool.name)
+def test_parameters_begin_with_the_defaults_of_the_command_line(said, tool):
+    shown = said["defaults_shown"][tool.name]
+    for name, option in tool.options().items():
+        if name != "out":
+            assert shown[name.upper().replace("_PATH", "")] == option.get(
+                "default", False if option["kind"] == "flag" else None
+            )
 
 
 def test_options_of_all_kinds(said, folder):
