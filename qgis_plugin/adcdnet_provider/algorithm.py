@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class CommandAlgorithm(QgsProcessingAlgorithm):
         self._words: list[str] = []
         self._layer: str | None = None  # of a file of labels that has several
         self._written: dict[str, str] = {}  # parameter -> path
+        self._to_load: dict[str, QgsProcessingContext.LayerDetails] = {}  # by path
 
     def createInstance(self) -> CommandAlgorithm:
         return CommandAlgorithm(self._tool)
@@ -73,7 +75,12 @@ class CommandAlgorithm(QgsProcessingAlgorithm):
         return self._tool.help[0]
 
     def shortHelpString(self) -> str:
-        return "\n\n".join(self._tool.help)
+        """The command's help, then that of each parameter in the dialog, which by itself shows on hovering only."""
+        paragraphs = [f"<p>{escape(text)}</p>" for text in self._tool.help]
+        for option in self._tool.shown.split():
+            text = self._tool.options()[option]["help"]
+            paragraphs.append(f"<p><b>{title_of(self._tool, option)}</b><br/>{escape(text)}</p>")
+        return "\n".join(paragraphs)
 
     # Parameters ------------------------------------------------------------------------------------------------------
 
@@ -139,6 +146,7 @@ class CommandAlgorithm(QgsProcessingAlgorithm):
             if parameters.get(key) not in (None, ""):
                 as_path = self.parameterAsOutputLayer if kind in ("raster", "vector") else self.parameterAsFileOutput
                 self._written[key] = as_path(parameters, key, context)
+        self._to_load = context.layersToLoadOnCompletion()
         words, arguments = [], []
         for option, described in options.items():
             for value in self._values(option, described, parameters, context):
@@ -246,6 +254,8 @@ class CommandAlgorithm(QgsProcessingAlgorithm):
         return written
 
     def postProcessAlgorithm(self, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> dict[str, Any]:
+        for path, details in self._to_load.items():  # those of a thread's context have taken their place
+            context.addLayerToLoadOnCompletion(path, details)
         for path in self._written.values():
             results.restyle(path, context)
         for name in results.IN_FOLDER.get(self._tool.name, ()):

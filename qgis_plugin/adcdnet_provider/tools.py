@@ -110,6 +110,8 @@ TITLES = {
     "init": "Run to begin from",
     "sample": "Sample that is filled in",
     "after": "First points, filled in",
+    "quick": "Quick, a first look",
+    "resume": "Resume what was stopped",
     "json_path": "Figures (JSON)",
     "ceo": "Points for Collect Earth Online",
 }

@@ -1,21 +1,24 @@
 """The whole chain from QGIS's own layers on a simulated scene, cancel and go on, and what QGIS then shows."""
 
 import json
+import shutil
+import subprocess
 
 import geopandas
 import numpy as np
 import pytest
 import rasterio
-from in_qgis import drive, require_qgis, write_adcdnet
+from in_qgis import HERE, drive, require_qgis, variables, write_adcdnet
 from PIL import Image
 from rasterio.features import shapes
 from shapely.geometry import shape
 from test_layers_of_qgis import FOREIGN
+from test_plugin_files import tools
 
 from adcdnet.config import TrainConfig
 from adcdnet.demo.run import write_scene
 from adcdnet.files import MODEL_FILE
-from conftest import QUICK
+from conftest import QUICK, ROOT
 
 pytestmark = pytest.mark.qgis
 SIDE = 100  # MS pixels
@@ -142,6 +145,54 @@ def test_qgis_draws_the_map_in_its_colours_and_hatches_uncertain_ground(done, fo
     alike = (np.abs(seen.astype(int) - wanted) <= 2).all(-1)
     assert alike[sure].mean() > 0.97
     assert alike[~sure].mean() < 0.9
+
+
+@pytest.fixture(scope="module")
+def window(done, folder, tmp_path_factory):
+    """What was seen in QGIS's window, on a virtual screen: the plugin in its profile, dialogs run by their button."""
+    qgis = shutil.which("qgis.bin") or shutil.which("qgis")
+    if qgis is None or shutil.which("xvfb-run") is None:
+        pytest.skip("no window of QGIS here; install it, e.g. with apt-get install qgis xvfb xauth")
+    home = tmp_path_factory.mktemp("home")
+    profile = home / "profiles" / "default"
+    shutil.copytree(ROOT / "qgis_plugin", profile / "python" / "plugins")
+    (profile / "QGIS").mkdir()
+    enabled = "[PythonPlugins]\nadcdnet_provider=true\nprocessing=true\n[qgis]\ncheckVersion=false\n"
+    (profile / "QGIS" / "QGIS3.ini").write_text(enabled)
+    words = ["xvfb-run", "-a", "-s", "-screen 0 1400x1000x24", qgis, "--profiles-path", home, "--nologo"]
+    env = variables(home) | {"ADCDNET_FOLDER": str(folder), "PATH": "/usr/bin:/bin"}
+    del env["QT_QPA_PLATFORM"]
+    script = HERE / "drive_window.py"
+    subprocess.run([*words, "--noversioncheck", "--code", script], env=env, timeout=150, check=False)
+    return json.loads((folder / "window.json").read_text())
+
+
+def test_the_plugin_offers_to_make_an_environment_where_there_is_none(window):
+    assert "traceback" not in window, window["traceback"]
+    assert window["offered"] == ["The program adcdnet was not found."]
+
+
+def test_every_algorithm_has_a_dialog(window):
+    assert set(window["dialogs"]) == {tool.name for tool in tools.TOOLS} | {"uncertain", "doctor", "environment"}
+
+
+def test_layers_are_loaded_from_a_dialog_with_their_styles(window):
+    shown = window["layers"]
+    assert {name: shown[name] for name in ("Map", "Points", "Uncertain ground")} == {
+        "Map": "paletted",
+        "Points": "categorizedSymbol",
+        "Uncertain ground": "singleSymbol",
+    }
+
+
+def test_the_form_of_a_point_lists_the_classes(window, folder):
+    names = sorted(json.loads((folder / "names.json").read_text()))
+    assert [*names, "(NULL)"] in [sorted(listed[:-1]) + listed[-1:] for listed in window["lists"]]
+
+
+def test_it_leaves_nothing_when_it_is_unloaded(window):
+    assert window["unloaded"]
+    assert window["gone"]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,20 @@ PLUGIN = ROOT / "qgis_plugin" / "adcdnet_provider"
 SOURCES = sorted(PLUGIN.glob("*.py"))
 NEEDED = ("name", "qgisMinimumVersion", "description", "about", "version", "author", "email", "repository", "tracker")
 MAY_IMPORT = {  # QGIS and what always comes with it; of Python nothing that reaches a network
-    *("__future__", "collections", "dataclasses", "json", "os", "pathlib", "queue", "re", "shlex", "shutil", "signal"),
+    *(
+        "__future__",
+        "collections",
+        "dataclasses",
+        "html",
+        "json",
+        "os",
+        "pathlib",
+        "queue",
+        "re",
+        "shlex",
+        "shutil",
+        "signal",
+    ),
     *("struct", "subprocess", "sys", "threading", "time", "typing"),
     *("osgeo", "processing", "qgis"),
 }
