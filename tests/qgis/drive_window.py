@@ -60,6 +60,7 @@ def look():
     seen = {"offered": [item.text() for item in qgis.utils.iface.messageBar().items()]}
     qgis.utils.iface.messageBar().clearWidgets()
     ProcessingConfig.setSettingValue(program.SETTING, str(FOLDER / "adcdnet"))
+    ProcessingConfig.setSettingValue(ProcessingConfig.PREFER_FILENAME_AS_LAYER_NAME, False)
     provider = QgsApplication.processingRegistry().providerById("adcdnet")
     dialogs = [processing.createAlgorithmDialog(algorithm.id(), {}) for algorithm in provider.algorithms()]
     seen["dialogs"] = sorted(dialog.algorithm().name() for dialog in dialogs if dialog)
