@@ -83,8 +83,9 @@ class MakeEnvironment(QgsProcessingAlgorithm):
 
     def initAlgorithm(self, config: dict[str, Any] | None = None) -> None:
         file, folder = QgsProcessingParameterFile.File, QgsProcessingParameterFile.Folder
-        source = QgsProcessingParameterString("SOURCE", "What pip installs", "adcdnet")
-        source.setHelp("Name of the package, a wheel (.whl), or a folder with its sources.")
+        # no default: until the package is on an index, its name there could be anybody's
+        source = QgsProcessingParameterString("SOURCE", "What pip installs")
+        source.setHelp("A wheel of adcdnet (.whl), a folder with its sources, or its name where your index has it.")
         default = str(Path(QgsApplication.qgisSettingsDirPath()) / "adcdnet")
         place = QgsProcessingParameterFile("FOLDER", "Folder of the environment", folder, defaultValue=default)
         place.setHelp("A new or empty folder, or an environment, in which adcdnet is then brought up to date.")

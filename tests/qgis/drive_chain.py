@@ -38,6 +38,7 @@ done["uncertain"] = run(
 )
 mapped = done["map"]["layers"]["Map"]
 done["sample"] = run("sample", MAP=mapped, N=40, OUT=to_load(FOLDER / "points.gpkg"))
+done["wrong_use"] = run("sample", MAP=mapped, OUT=str(FOLDER / "none.gpkg"))
 
 points = done["sample"]["layers"]["Points"]
 field = points.fields().indexOf("class")

@@ -3,7 +3,9 @@
 import json
 import os
 
+from osgeo import gdal
 from qgis.core import (
+    QgsCoordinateReferenceSystem,
     QgsFeature,
     QgsField,
     QgsProcessingFeatureSourceDefinition,
@@ -64,6 +66,10 @@ feature.setAttributes(["meadow"])
 scratch.dataProvider().addFeature(feature)
 said["scratch"] = words("train", LABELS=scratch, COLUMN="kind", OUT=str(FOLDER / "run three"))
 
+moved = layer("moved", f"{FOLDER}/fields.gpkg|layername=fields")
+moved.setCrs(QgsCoordinateReferenceSystem("EPSG:32634"))
+said["moved"] = words("train", LABELS=moved, COLUMN="kind", OUT=str(FOLDER / "run six"))
+
 plain.startEditing()
 plain.changeAttributeValue(1, plain.fields().indexOf("kind"), "water")
 said["edited"] = words("train", LABELS=plain, COLUMN="kind", OUT=str(FOLDER / "run four"))
@@ -74,6 +80,7 @@ said["virtual"] = words("train", LABELS=plain, COLUMN="virtual", OUT=str(FOLDER 
 said["bands"] = words("check", MS_BANDS=[3, 1], MORE_LABELS=[str(FOLDER / "labels.tif")])
 said["vrt"] = words("check", MS=QgsRasterLayer(str(FOLDER / "of two files.vrt"), "vrt"))
 said["table"] = words("check", MS=QgsRasterLayer(f"GPKG:{FOLDER}/raster.gpkg:first", "table"))
+gdal.Translate("/vsimem/gone.tif", str(FOLDER / "labels.tif"))
 said["no_file"] = words("check", MS=QgsRasterLayer("/vsimem/gone.tif", "gone"))
 said["defaults"] = words("train", LABELS=str(FOLDER / "fields.gpkg"), OUT=str(FOLDER / "r"), STAGE1=True)
 said["all_kinds"] = words(

@@ -74,6 +74,11 @@ def test_a_wrong_field_gives_the_tools_own_line(done, folder):
     assert done["no_field"]["failed"] == line
 
 
+def test_wrong_use_gives_one_line_too(done):
+    said = "Invalid value for --n: give a number of points or a standard error, one of the two"
+    assert done["wrong_use"]["failed"] == said
+
+
 def test_steps_are_told_while_it_trains_and_maps(done):
     stages = {text.split("  ")[0] for text in done["train"]["text"]}
     assert {"stage1", "stage2"} <= stages
