@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(folder, tmp_path_factory):
     """What each step returned and said. All of them run with the variables of a foreign GDAL and PROJ set."""
-    return drive("drive_chain.py", tmp_path_factory.mktemp("home"), folder, seconds=240)
+    return drive("drive_chain.py", tmp_path_factory.mktemp("home"), folder, seconds=400)
 
 
 STEPS = ("check", "align", "train", "map", "uncertain", "sample", "judge", "report", "suggest", "suspects")
