@@ -1,9 +1,9 @@
-# make demo | test | check | format | build | docs | clean      everything installs into .venv; nothing else is touched
+# make demo | test | check | format | build | docs | qgis | clean      everything installs into .venv; nothing else is touched
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check format build docs clean
+.PHONY: demo test check format build docs qgis clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -36,6 +36,10 @@ build: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
 	$(BIN)/mkdocs build --strict
+
+# the plugin for QGIS, as build/adcdnet_provider-VERSION.zip
+qgis:
+	$(PYTHON) scripts/build_qgis_plugin.py
 
 clean:
 	rm -rf .venv runs build dist

@@ -119,6 +119,13 @@ def commands_page() -> str:
     lines += ["| command | what it does |", "|---|---|"]
     lines += [f"| [{name}](#{name}) | {_cell(_paragraphs(command)[0])} |" for name, command in commands]
     lines += ["", "Options of `adcdnet` itself, before the command:", "", *_options(group)]
+    lines += [
+        "",
+        "`--progress json` is for programs, and may stand behind the command as well. Stderr then has lines such as",
+    ]
+    lines += [
+        '`{"stage": "stage2", "step": 40, "steps": 200, "loss": 0.31}`. Lines of other words are notes and errors.'
+    ]
     for name, command in commands:
         lines += ["", *_command(name, command)]
     return "\n".join(lines) + "\n"

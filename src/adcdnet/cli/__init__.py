@@ -11,7 +11,7 @@ import io
 import platform
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,7 +20,7 @@ from adcdnet.cli.align import align_command
 from adcdnet.cli.benchmark import benchmark_command
 from adcdnet.cli.check import check_command
 from adcdnet.cli.compare import compare_command
-from adcdnet.cli.console import err, one_line
+from adcdnet.cli.console import PROGRESS_AS_JSON, err, one_line
 from adcdnet.cli.demo import demo_command
 from adcdnet.cli.doctor import doctor_command
 from adcdnet.cli.evaluate import evaluate_command
@@ -68,7 +68,7 @@ def main() -> None:
     _keep_memory()
     try:
         with signals_taken():
-            app(args=[a for a in sys.argv[1:] if a != "--debug"])
+            app(args=_own_options_first(sys.argv[1:]))
     except InputError as error:
         if debug:
             raise
@@ -82,6 +82,20 @@ def main() -> None:
             f"adcdnet: {said}; give a smaller --memory, smaller tiles or a smaller image", markup=False, style="red"
         )
         raise SystemExit(1) from None
+
+
+def _own_options_first(words: list[str]) -> list[str]:
+    """What was typed, with --progress before the command even if it stood behind it, and without --debug."""
+    first, rest = [], []
+    left = iter(words)
+    for word in left:
+        if word == "--progress":
+            first.append(f"{word}={next(left, '')}")
+        elif word.startswith("--progress="):
+            first.append(word)
+        elif word != "--debug":
+            rest.append(word)
+    return [*first, *rest]
 
 
 def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
@@ -124,5 +138,9 @@ def _version(wanted: bool) -> None:
 def _options(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    progress: Annotated[
+        Literal["bars", "json"],
+        typer.Option("--progress", help="bars, on a terminal; or json: a line of JSON to stderr for each step."),
+    ] = "bars",
 ) -> None:
-    pass
+    PROGRESS_AS_JSON.set(progress == "json")

@@ -5,11 +5,13 @@ Results go to files, summaries to stdout, progress and notes to stderr.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -129,9 +131,26 @@ def say(notes: Iterable[str]) -> None:
         err.print(f"note: {one_line(note)}", markup=False, style="yellow")
 
 
+PROGRESS_AS_JSON = ContextVar("PROGRESS_AS_JSON", default=False)  # what `adcdnet --progress json` asks for
+
+
+def write_progress(stage: str, step: int, steps: int, known: dict[str, float]) -> None:
+    """One line of JSON to stderr. A figure that is no finite number is null: NaN is no JSON."""
+    figures = {name: value if math.isfinite(value) else None for name, value in known.items()}
+    line = json.dumps({"stage": visible(stage), "step": step, "steps": steps, **figures})
+    sys.stderr.write(f"{line}\n")  # at once, for folds tell from a thread of their own
+    sys.stderr.flush()
+
+
 @contextmanager
 def progress_bars() -> Iterator[Any]:
-    """A function (stage, step, of how many, what is known) that draws bars on a terminal and is quiet elsewhere."""
+    """A function (stage, step, of how many, what is known) that draws bars on a terminal and is quiet elsewhere.
+
+    Under `--progress json` it writes a line for each step instead.
+    """
+    if PROGRESS_AS_JSON.get():
+        yield write_progress
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
