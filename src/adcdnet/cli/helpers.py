@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adcdnet.cli.console import err
+from adcdnet.mapping.progress import Progress, silent
 
 if TYPE_CHECKING:
     from adcdnet.cluster.engine import Failed
-    from adcdnet.mapping.progress import Progress
 
 WorkersOption = Annotated[
     int | None, typer.Option(min=1, help="Processes of this machine that share the work, by dask.")
@@ -31,16 +32,22 @@ class Helpers:
     memory: int
 
     def run(
-        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], *, what: str, progress: Progress
+        self,
+        function: Callable[..., Any],
+        calls: Sequence[tuple[Any, ...]],
+        *,
+        what: str,
+        hours: float,
+        progress: Progress = silent,
     ) -> Iterator[tuple[int, Any | Failed]]:
-        """See `run_all`; says where to watch it. InputError where dask is not installed."""
-        import os
-
+        """See `run_all`; says where to watch it. hours: that a call may take. InputError without dask."""
         from adcdnet.cluster.engine import Workers, run_all
 
         count = self.count or 1
         threads = max(1, (os.cpu_count() or 1) // count)
-        workers = Workers(scheduler=self.scheduler or "", count=count, threads=threads, memory=self.memory)
+        workers = Workers(
+            scheduler=self.scheduler or "", count=count, threads=threads, memory=self.memory, limit=3600 * hours
+        )
 
         def begun(client: Any) -> None:
             err.print(f"watch it at {client.dashboard_link} (needs bokeh where the scheduler runs)", markup=False)

@@ -67,7 +67,7 @@ def _make_parts(work: Work, files: SceneFiles, place: str, helpers: Helpers, rep
     calls = [(work, files, part, place) for part in missing]
     reasons = {
         missing[number].number: result.reason
-        for number, result in helpers.run(make_part, calls, what="parts", progress=report)
+        for number, result in helpers.run(make_part, calls, what="parts", hours=1, progress=report)
         if isinstance(result, Failed)
     }
     if reasons:
@@ -183,7 +183,7 @@ def _map_each(
 
     calls = [(work, files, made.of_scene(files.name)) for files in scenes]
     with progress_bars() as report:
-        for number, result in helpers.run(map_scene, calls, what="scenes", progress=report):
+        for number, result in helpers.run(map_scene, calls, what="scenes", hours=6, progress=report):
             yield scenes[number], result.reason if isinstance(result, Failed) else result
 
 

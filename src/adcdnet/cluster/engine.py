@@ -34,7 +34,6 @@ _R = TypeVar("_R")
 _SPARE = 2**29  # bytes that a worker may hold beyond what a task is to hold
 _COMMON = ("adcdnet", "torch", "numpy", "rasterio", "distributed")  # what must have one version everywhere
 _TIMES = 2  # calls on their way for each worker: one at work, one waiting beside it
-_PATIENCE = 60.0  # seconds that a scheduler may be away, or without any worker
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,9 @@ class Failed:
 class Workers:
     """Who makes calls. scheduler: the address of one that runs; "": `count` processes of this machine.
 
-    threads: of PyTorch, in each of these processes. memory: bytes that a call is to hold. limit: seconds that one may
-    take, None: as long as it likes. retries: how often one is made again.
+    threads: of PyTorch, in each of these processes, unless OMP_NUM_THREADS says otherwise. memory: bytes that a call is
+    to hold. limit: seconds that one may take, None: as long as it likes. retries: how often one is made again.
+    patience: seconds that a scheduler may be away, or without any worker.
     """
 
     scheduler: str = ""
@@ -58,7 +58,7 @@ class Workers:
     memory: int = 2**31
     limit: float | None = 3600.0
     retries: int = 2
-    patience: float = _PATIENCE
+    patience: float = 60.0
 
     @contextmanager
     def connected(self) -> Iterator[Client]:
@@ -97,7 +97,7 @@ class Workers:
 
     def _client(self) -> Client:
         try:
-            return Client(self.scheduler, timeout=10, set_as_default=False)
+            return Client(self.scheduler, timeout=min(10.0, self.patience), set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             raise InputError(
                 f"no scheduler answers at {self.scheduler}; start one with `dask scheduler`, or give its address as "
@@ -227,6 +227,8 @@ class _Running(Generic[_R]):
             try:
                 future = ended.get(timeout=1.0)
             except Empty:
+                if client.status != "running":
+                    raise _SchedulerLost from None
                 continue
             if future.status == "cancelled" or client.status != "running":
                 raise _SchedulerLost
