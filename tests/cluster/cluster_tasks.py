@@ -82,6 +82,16 @@ def wait_and_square(folder: Path, number: int) -> int:
     return number**2
 
 
+def note_cells(cells, out):
+    noted(out, " ".join([str(cells[0].fold), *(cell.method for cell in cells)]))
+
+
+def fail_of_fold_1(cells, out):
+    if cells[0].fold == 1:
+        raise InputError("no fold 1")
+    note_cells(cells, out)
+
+
 def make_part_killed_once(folder, work, files, part, place):
     """Killed in mid-tile: after the first tile of the part was kept and while the next is written."""
     from adcdnet.cluster import store

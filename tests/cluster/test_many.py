@@ -3,11 +3,18 @@
 import json
 import shutil
 
+import cluster_tasks
 import numpy as np
 import pytest
 
+from adcdnet.benchmark import pool
+from adcdnet.benchmark.cell import Cell
 from adcdnet.cli import many
+from adcdnet.cli.benchmark import _elsewhere
+from adcdnet.cli.helpers import Helpers
+from adcdnet.errors import InputError
 from adcdnet.files import sha256
+from adcdnet.geo.scene_files import SceneFiles
 from adcdnet.mapping.predict import predict
 from conftest import PIXEL, UTM, write_tif_file
 
@@ -156,15 +163,27 @@ def test_helpers_map_the_scenes_of_a_list(call, quick_run, scenes, tmp_path):
     assert [line.split() for line in out.splitlines()[-3:]] == [["done", "3"], ["failed", "1"], ["open", "0"]]
 
 
-def test_cells_of_a_benchmark_are_computed_by_helpers(call, labelled_pair, tmp_path, few_trials):
-    file = tmp_path / "scenes.toml"
-    paths = {"ms": labelled_pair.ms, "pan": labelled_pair.pan, "labels": labelled_pair.labels}
-    file.write_text('[[scene]]\nname = "one"\n' + "".join(f'{what} = "{path}"\n' for what, path in paths.items()))
-    words = "benchmark", file, "--methods", "forest", "--reference", "forest", "--folds", 2, "--device", "cpu"
-    for out, more in (("here", ()), ("there", ("--workers", 1))):
-        code, _, err = call(*words, "--out", tmp_path / out, *more)
-        assert code == 0, err
-    for one in sorted((tmp_path / "here").rglob("*.json")):
-        other = tmp_path / "there" / one.relative_to(tmp_path / "here")
-        known = [json.loads(path.read_text()) for path in (one, other)]
-        assert known[0]["confusions"] == known[1]["confusions"]
+@pytest.fixture
+def cells(labelled_pair):
+    """Two trainings, one of which is read in two ways."""
+    scene = SceneFiles(name="one", ms=labelled_pair.ms, pan=labelled_pair.pan, labels=labelled_pair.labels)
+    kinds = (("mlp", 0), ("mlp-alike", 0), ("mlp", 1))
+    return [Cell(scene, method, 0, fold, 0, folds=2) for method, fold in kinds]
+
+
+def test_cells_of_a_benchmark_are_computed_by_helpers(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "_compute_alone", cluster_tasks.note_cells)
+    told = []
+    elsewhere = _elsewhere(Helpers(1, None, 2**28))
+    pool.run_cells(cells, tmp_path, elsewhere=elsewhere, progress=lambda _, done, of, __: told.append((done, of)))
+    assert sorted(file.name for file in tmp_path.glob("called-*")) == ["called-0 mlp mlp-alike", "called-1 mlp"]
+    assert told[-1] == (3, 3)
+
+
+def test_cells_that_fail_elsewhere_are_told_when_the_others_are_done(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "_compute_alone", cluster_tasks.fail_of_fold_1)
+    with pytest.raises(
+        InputError, match=r"^1 of 2 trainings failed: no fold 1; the same command makes only these again"
+    ):
+        pool.run_cells(cells, tmp_path, elsewhere=_elsewhere(Helpers(1, None, 2**28)))
+    assert (tmp_path / "called-0 mlp mlp-alike").exists()

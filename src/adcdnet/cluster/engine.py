@@ -10,6 +10,10 @@ PyTorch hold cannot be; where it holds too much, it is killed and started again.
 from __future__ import annotations
 
 import faulthandler
+import logging
+import os
+import signal
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -65,21 +69,30 @@ class Workers:
         """InputError where no scheduler answers, where no worker comes, and for workers of another kind."""
         with ExitStack() as stack:
             stack.enter_context(dask.config.set(self._settings()))
-            if self.scheduler:
-                client = stack.enter_context(self._client())
-            else:
-                cluster = stack.enter_context(
-                    LocalCluster(
-                        n_workers=self.count,
-                        threads_per_worker=1,
-                        processes=True,
-                        memory_limit=self.memory + self.memory // 4 + _SPARE,
-                        dashboard_address="127.0.0.1:0",
-                    )
-                )
-                client = stack.enter_context(Client(cluster, set_as_default=False))
+            client = stack.enter_context(self._client() if self.scheduler else self._local())
             self._check(client)
             yield client
+
+    @contextmanager
+    def _local(self) -> Iterator[Client]:
+        with _deaf_to_the_terminal():
+            cluster = LocalCluster(
+                n_workers=self.count,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=self.memory + self.memory // 4 + _SPARE,
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,  # what went wrong is told by the results
+            )
+        with cluster, Client(cluster, set_as_default=False) as client:
+            try:
+                yield client
+            except BaseException:  # nobody waits for what is at work
+                for nanny in cluster.workers.values():
+                    nanny.auto_restart = False
+                    with suppress(OSError, TypeError):  # one that is starting has no number yet
+                        os.kill(nanny.pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+                raise
 
     def _settings(self) -> dict[str, Any]:
         threads = {f"{library}_NUM_THREADS": self.threads for library in ("OMP", "MKL", "OPENBLAS")}
@@ -93,11 +106,12 @@ class Workers:
             "distributed.worker.daemon": False,  # a daemon cannot start the processes that a training may need
             "distributed.scheduler.allowed-failures": self.retries,
             "distributed.comm.timeouts.connect": "10s",
+            **({} if self.scheduler else {"logging.distributed": "critical"}),
         }
 
     def _client(self) -> Client:
         try:
-            return Client(self.scheduler, timeout=min(10.0, self.patience), set_as_default=False)
+            return Client(self.scheduler, timeout=min(5.0, self.patience), set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             raise InputError(
                 f"no scheduler answers at {self.scheduler}; start one with `dask scheduler`, or give its address as "
@@ -125,6 +139,19 @@ class Workers:
                     f"the worker at {address} may hold {worker['memory_limit'] / 2**20:.0f} MB, less than --memory; "
                     "start it with a larger --memory-limit, or give a smaller --memory"
                 )
+
+
+@contextmanager
+def _deaf_to_the_terminal() -> Iterator[None]:
+    """Threads and processes that are started meanwhile, and by these, get no Ctrl-C: this process alone answers."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def versions() -> dict[str, str]:
@@ -210,7 +237,8 @@ class _Running(Generic[_R]):
         ended: SimpleQueue[Future] = SimpleQueue()
         needed, seen = versions(), time.monotonic()
         while todo or self._futures:
-            count = len(client.scheduler_info(n_workers=-1)["workers"]) if client.status == "running" else 0
+            known = client.scheduler_info(n_workers=-1)["workers"] if client.status == "running" else {}
+            count = sum(worker["nthreads"] for worker in known.values())
             while todo and len(self._futures) < max(1, _TIMES * count):
                 number = todo.popleft()
                 arguments = self._function, self._calls[number], needed, self._workers.limit
