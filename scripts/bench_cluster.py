@@ -1,7 +1,7 @@
 """What helpers of `predict` gain and cost: real workers on this machine, and many simulated ones.
 
     python scripts/bench_cluster.py real [--side 1600] [--workers 1 2]
-    python scripts/bench_cluster.py simulated [--workers 10 100 400] [--seconds 1 15]
+    python scripts/bench_cluster.py simulated --workers 12 100 400 [--seconds 1 10]
     python scripts/bench_cluster.py pins [--gigabytes 1]
 
 real: a model of random weights and a scene of random values, in parts, each worker with one thread. simulated: tasks
@@ -122,7 +122,7 @@ def simulated(counts: list[int], lengths: list[float], each: int) -> None:
     for count in counts:
         with (
             LocalCluster(
-                n_workers=4, threads_per_worker=-(-count // 4), processes=True, dashboard_address=None
+                n_workers=4, threads_per_worker=count // 4, processes=True, dashboard_address=None
             ) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
@@ -172,8 +172,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=1600)
     parser.add_argument("--parts", type=int, default=8)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--seconds", type=float, nargs="+", default=[1.0, 15.0])
-    parser.add_argument("--each", type=int, default=4)
+    parser.add_argument("--seconds", type=float, nargs="+", default=[1.0, 10.0])
+    parser.add_argument("--each", type=int, default=8)
     parser.add_argument("--gigabytes", type=float, default=1.0)
     given = parser.parse_args()
     print(f"{psutil.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before")

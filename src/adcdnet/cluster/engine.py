@@ -235,10 +235,11 @@ class _Running(Generic[_R]):
     def follow(self, client: Client, todo: deque[int]) -> Iterator[tuple[int, Future]]:
         """Calls that have ended, until none is left to do. Raises _SchedulerLost."""
         ended: SimpleQueue[Future] = SimpleQueue()
-        needed, seen = versions(), time.monotonic()
+        needed, seen, asked, count = versions(), time.monotonic(), -1.0, 0
         while todo or self._futures:
-            known = client.scheduler_info(n_workers=-1)["workers"] if client.status == "running" else {}
-            count = sum(worker["nthreads"] for worker in known.values())
+            if time.monotonic() - asked > 1:  # not for every call: the scheduler has to answer
+                known = client.scheduler_info(n_workers=-1)["workers"] if client.status == "running" else {}
+                count, asked = sum(worker["nthreads"] for worker in known.values()), time.monotonic()
             while todo and len(self._futures) < max(1, _TIMES * count):
                 number = todo.popleft()
                 arguments = self._function, self._calls[number], needed, self._workers.limit
