@@ -121,9 +121,7 @@ def simulated(counts: list[int], lengths: list[float], each: int) -> None:
     print("| workers | s a task | tasks | s | share of ideal | tasks a second |\n|---|---|---|---|---|---|")
     for count in counts:
         with (
-            LocalCluster(
-                n_workers=4, threads_per_worker=count // 4, processes=True, dashboard_address=None
-            ) as cluster,
+            LocalCluster(n_workers=4, threads_per_worker=count // 4, processes=True, dashboard_address=None) as cluster,
             Client(cluster, set_as_default=False) as client,
         ):
             for seconds in lengths:
