@@ -37,7 +37,7 @@ except ImportError as error:
 _R = TypeVar("_R")
 _SPARE = 2**29  # bytes that a worker may hold beyond what a task is to hold
 _COMMON = ("adcdnet", "torch", "numpy", "rasterio", "distributed")  # what must have one version everywhere
-_TIMES = 2  # calls on their way for each worker: one at work, one waiting beside it
+_TIMES = 2  # calls on their way for each worker: one at work, one waiting beside it or at the scheduler
 
 
 @dataclass(frozen=True)
