@@ -124,7 +124,10 @@ def test_resume_leaves_out_scenes_whose_map_is_of_the_same_content(call, quick_r
     maps = tmp_path / "maps"
     of = "predict", quick_run.folder, scenes, "--out", maps, "--device", "cpu", "--resume"
     call(*of)
-    (tmp_path / "b" / "ms.tif").touch()  # the same, at another time
+    (tmp_path / "a" / "ms.tif").touch()  # the same, at another time
+    changed = bytearray((tmp_path / "b" / "ms.tif").read_bytes())
+    changed[-9] ^= 1
+    (tmp_path / "b" / "ms.tif").write_bytes(changed)
     (maps / "d.tif").write_bytes(b"something else")
     write_tif_file(tmp_path / "c" / "pan.tif", np.ones((166, 142), np.uint16), pixel=PIXEL / 2, crs=UTM)
     mapped = []
@@ -134,12 +137,13 @@ def test_resume_leaves_out_scenes_whose_map_is_of_the_same_content(call, quick_r
     )
     code, _, err = call(*of)
     assert code == 0
-    assert mapped == ["c/ms.tif", "d/ms.tif"]
+    assert mapped == ["b/ms.tif", "c/ms.tif", "d/ms.tif"]
     assert "note: a: its map is there" in err
     assert states(maps) == dict.fromkeys("abcd", "done")
     mapped.clear()
-    call(*of, "--tau", "0.5")
-    assert len(mapped) == 4
+    call(*of, "--tau", "0.5", "--part", "1/2")
+    assert mapped == ["a/ms.tif", "c/ms.tif"]
+    assert states(maps) == {"a": "done", "b": "open", "c": "done", "d": "open"}
 
 
 def test_helpers_make_the_same_map(call, quick_run, pair, tmp_path, monkeypatch):

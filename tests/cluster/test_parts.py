@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from adcdnet.cluster.parts import Part, finish, predict_part
+from adcdnet.cluster.store import store_at
 from adcdnet.errors import InputError
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.predict import predict
@@ -210,12 +211,24 @@ def test_a_part_that_is_made_again_leaves_its_tiles_as_they_are(make, tmp_path, 
     assert make("1/2") == 3
 
 
-def test_the_head_of_the_first_stays_where_two_write_at_once(tmp_path):
-    from adcdnet.cluster.store import store_at
+def test_an_object_that_is_not_what_its_mark_says_is_not_there(tmp_path):
+    store = store_at(f"file://{tmp_path}/store")
+    for name in ("whole", "half", "unmarked", "lost"):
+        store.create(name, b"content")
+    (tmp_path / "store" / "half").write_bytes(b"conte")
+    (tmp_path / "store" / "unmarked.done").unlink()
+    (tmp_path / "store" / "lost").unlink()
+    assert [store.get(name) for name in ("whole", "half", "unmarked", "lost")] == [b"content", None, None, None]
+    assert store.names() == {"whole", "half"}
 
-    for place in (str(tmp_path / "folder"), f"file://{tmp_path}/store"):
-        store = store_at(place)
+
+def test_the_head_of_the_first_stays_where_two_write_at_once(tmp_path, monkeypatch):
+    places = str(tmp_path / "folder"), f"file://{tmp_path}/store"
+    stores = [store_at(place) for place in places]
+    for store in stores:
         store.create("head.json", b"first")
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # the second has looked before the first wrote
+    for store in stores:
         store.create("head.json", b"second")
         assert store.get("head.json") == b"first"
         assert store.names() == {"head.json"}

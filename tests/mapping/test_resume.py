@@ -204,8 +204,8 @@ def test_a_tile_of_pixels_that_no_sample_sees_is_made_anew(pair, tmp_path, monke
         dataset.write(255 - dataset.read())
     for name, resume in (("map.tif", True), ("whole.tif", False)):
         with Scene.open(*pair) as scene:
-            predict(model, scene, out=tmp_path / name, resume=resume)
-    assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+            predict(model, scene, out=tmp_path / name, probabilities=tmp_path / f"p-{name}", resume=resume)
+    assert (tmp_path / "p-map.tif").read_bytes() == (tmp_path / "p-whole.tif").read_bytes()
 
 
 def stop_at_half(what, done, total, figures):
