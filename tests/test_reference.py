@@ -17,6 +17,7 @@ import adcdnet.nn
 from adcdnet.cli import app
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+import plan_country
 import write_reference
 
 ROOT = Path(__file__).parents[1]
@@ -176,3 +177,8 @@ def test_commands_are_found_in_code_blocks():
     block = "```sh\nadcdnet predict a --ms b \\\n  --pan c   # a comment\n```\n"
     text = f"{block}\n    adcdnet check --ms d\n\n`adcdnet x` is none."
     assert commands_in(text) == ["adcdnet predict a --ms b --pan c", "adcdnet check --ms d"]
+
+
+def test_the_plan_of_a_country_is_what_its_script_prints():
+    page = (ROOT / "docs" / "how-to" / "plan-a-country.md").read_text("utf-8")
+    assert f"\n\n{plan_country.table(0.05)}\n\n" in page

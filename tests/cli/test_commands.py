@@ -284,7 +284,7 @@ def test_a_confusion_matrix_is_printed_whole(capsys):
 
 def test_notes_go_to_stderr(call, labelled_pair, quick_run, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "adcdnet.mapping.predict.predict", lambda *_, **__: ["the scene lies far from what was trained on"]
+        "adcdnet.cluster.scenes.predict", lambda *_, **__: ["the scene lies far from what was trained on"]
     )
     code, out, err = call("predict", quick_run.folder, *pair_arguments(labelled_pair), "--out", tmp_path / "m.tif")
     assert code == 0

@@ -61,3 +61,11 @@ def test_labels_may_be_several_files_and_say_how_they_are_read(tmp_path):
 def test_no_file(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_scenes(tmp_path / "none.toml")
+
+
+def test_more_scenes_are_mapped_than_trained_on(tmp_path):
+    path = tmp_path / "scenes.toml"
+    path.write_text("".join(f'[[scene]]\nname = "{k}"\nms = "ms.tif"\npan = "pan.tif"\n' for k in range(1001)))
+    assert len(read_scenes(path, labelled=False)) == 1001
+    with pytest.raises(InputError, match="names 1001 scenes, 1000 at most are read"):
+        read_scenes(path)

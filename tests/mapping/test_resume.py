@@ -3,6 +3,8 @@
 import os
 import shutil
 import zipfile
+from contextlib import nullcontext
+from email.message import Message
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from adcdnet.errors import InputError
 from adcdnet.geo.grid import Window
 from adcdnet.geo.origins import files_behind
 from adcdnet.geo.scene import Scene
-from adcdnet.mapping.journal import Journal, fingerprint
+from adcdnet.mapping.journal import Journal, _pin_of_address, fingerprint
 from adcdnet.mapping.memory import Sizes
 from adcdnet.mapping.predict import predict
 from adcdnet.nn.architecture import Layout
@@ -48,10 +50,10 @@ def test_an_image_of_other_values_at_the_same_time_is_another(pair, tiny_model):
     assert of(tiny_model, *pair) != before
 
 
-def test_an_image_written_anew_is_another(pair, tiny_model):
+def test_the_time_of_a_file_does_not_count(pair, tiny_model):
     before = of(tiny_model, *pair)
     os.utime(pair[1], ns=(0, 0))
-    assert of(tiny_model, *pair) != before
+    assert of(tiny_model, *pair) == before
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -74,8 +76,52 @@ def test_an_archive_counts_and_what_is_taken_out_of_it(pair, tiny_model, tmp_pat
     inside = [f"/vsizip/{archive}/{folder}/ms.tif" for folder in "ab"]
     before = of(tiny_model, inside[0], pair[1])
     assert of(tiny_model, inside[1], pair[1]) != before
-    os.utime(archive, ns=(0, 0))
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr("c", "")
     assert of(tiny_model, inside[0], pair[1]) != before
+
+
+def test_an_archive_that_was_moved_is_the_same(pair, tiny_model, tmp_path):
+    seen = set()
+    for folder in ("one", "another"):
+        (tmp_path / folder).mkdir()
+        archive = tmp_path / folder / "ms.zip"
+        with zipfile.ZipFile(archive, "w") as opened:
+            opened.write(pair[0], "a/ms.tif")
+        seen.add(of(tiny_model, f"/vsizip/{archive}/a/ms.tif", pair[1]))
+    assert len(seen) == 1
+
+
+class Served:
+    """Stands for `urlopen`: what a server tells of any file."""
+
+    def __init__(self, monkeypatch, **headers):
+        self.headers = Message()
+        for name, value in headers.items():
+            self.headers[name.replace("_", "-")] = value
+        monkeypatch.setattr("adcdnet.mapping.journal.urlopen", lambda *_, **__: nullcontext(self))
+
+
+def test_an_image_on_the_net_is_told_by_size_and_version_but_not_by_its_signature(monkeypatch):
+    def pin(address="https://there/a/ms.tif?sign=1", size=9, **version):
+        Served(monkeypatch, Content_Range=f"bytes 0-0/{size}", **version)
+        return _pin_of_address(address)
+
+    first = pin(ETag="v1")
+    assert pin("https://there/a/ms.tif?sign=2", ETag="v1") == first
+    assert len({first, pin(ETag="v2"), pin(size=10, ETag="v1"), pin(Last_Modified="yesterday")}) == 4
+
+
+def test_an_image_on_the_net_without_a_version_is_refused(monkeypatch):
+    Served(monkeypatch, Content_Length="9")
+    with pytest.raises(InputError, match=r"^https://there/ms.tif comes with neither ETag nor Last-Modified") as refused:
+        _pin_of_address("https://there/ms.tif?secret")
+    assert "secret" not in str(refused.value)
+
+
+def test_a_server_that_is_not_there_is_named_in_a_line():
+    with pytest.raises(InputError, match=r"^http://127.0.0.1:9/ms.tif cannot be asked for its version: URLError"):
+        _pin_of_address("http://127.0.0.1:9/ms.tif")
 
 
 @pytest.mark.parametrize("ending", [".tif.aux.xml", ".tif.ovr", ".tif.msk", ".tfw", ".wld", ".TIF.AUX.XML", ".hdr"])
@@ -145,6 +191,21 @@ def test_tiles_of_the_old_source_of_a_vrt_are_not_used(pair, tmp_path, monkeypat
         with Scene.open(vrt, pair[1]) as scene:
             predict(model, scene, out=tmp_path / name, resume=resume)
     assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+def test_a_tile_of_pixels_that_no_sample_sees_is_made_anew(pair, tmp_path, monkeypatch):
+    """The file as it was but for one value, and the fingerprint blind to it."""
+    monkeypatch.setattr("adcdnet.mapping.memory.LARGEST_TILE", 16)
+    monkeypatch.setattr("adcdnet.mapping.journal._pin", lambda file: (file.name, 0, ""))
+    model = build_model(Layout(ms_bands=1, pan_bands=1, ratio=2, classes=3))
+    with Scene.open(*pair) as scene, pytest.raises(KeyboardInterrupt):
+        predict(model, scene, out=tmp_path / "map.tif", resume=True, progress=stop_at_half)
+    with rasterio.open(pair[0], "r+") as dataset:
+        dataset.write(255 - dataset.read())
+    for name, resume in (("map.tif", True), ("whole.tif", False)):
+        with Scene.open(*pair) as scene:
+            predict(model, scene, out=tmp_path / name, probabilities=tmp_path / f"p-{name}", resume=resume)
+    assert (tmp_path / "p-map.tif").read_bytes() == (tmp_path / "p-whole.tif").read_bytes()
 
 
 def stop_at_half(what, done, total, figures):

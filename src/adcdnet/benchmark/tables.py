@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from adcdnet.benchmark.cell import TAUS, Cell, Protocol, name_of, scenes_hash
 from adcdnet.benchmark.methods_by_name import method_name, settings_hash, settings_of
-from adcdnet.benchmark.pool import run_cells
+from adcdnet.benchmark.pool import Elsewhere, run_cells
 from adcdnet.errors import InputError
 from adcdnet.files import refuse_overwriting, write_whole
 from adcdnet.geo.scene_files import SceneFiles
@@ -79,6 +79,7 @@ def benchmark(
     labels_per_class: Sequence[int | None] = (None,),
     jobs: int = 1,
     device: str = "auto",
+    elsewhere: Elsewhere | None = None,
     progress: Progress = silent,
 ) -> list[Row]:
     """Compute what is missing and write results.csv, results.md and results.png into `out`. Returns the rows.
@@ -88,6 +89,7 @@ def benchmark(
     tested in turn; by "given" once, as their parts and splits say. Raises InputError for an unknown method, a reference
     that is not among the methods, scenes that cannot be split, and scenes with a part or a split of their own under
     another protocol than "given". device: where ADCD-Nets are trained; the other methods run on the processor.
+    elsewhere: who computes cells, not `jobs` processes here.
     """
     out = Path(out)
     if reference not in methods:
@@ -109,7 +111,7 @@ def benchmark(
     ]
     made = [out / f"results.{ending}" for ending in ("csv", "md", "png")]
     refuse_overwriting(made, [file for scene in scenes for file in (*scene.files(), scene.classes)])
-    run_cells(cells, out, jobs=jobs, progress=progress)
+    run_cells(cells, out, jobs=jobs, elsewhere=elsewhere, progress=progress)
     kept = [_read(cell, out) for cell in cells]
     rows = []
     settings = {method: settings_hash(method) for method in methods}

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adcdnet.cli.choices import NETWORKS, Protocol
 from adcdnet.cli.console import out_console, progress_bars
+from adcdnet.cli.helpers import Helpers, SchedulerOption, WorkersOption, helpers_of
+from adcdnet.errors import InputError
 
+if TYPE_CHECKING:
+    from adcdnet.benchmark.pool import Elsewhere
+
+_MEMORY = 2**32  # bytes that a training may hold
 _KNOWN = f"{NETWORKS}, or baselines (see the documentation), or TOML files of settings"
 
 
@@ -31,6 +38,8 @@ def benchmark_command(
     ] = "blocks",
     labels_per_class: Annotated[str, typer.Option(help="Training labels of each class, e.g. 25,50,100,all.")] = "all",
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time, on the same processor cores.")] = 1,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
     device: Annotated[
         str,
         typer.Option(help="auto, cpu or cuda, for the ADCD-Nets; other methods run on the processor."),
@@ -46,6 +55,7 @@ def benchmark_command(
     from adcdnet.benchmark.tables import benchmark, markdown
     from adcdnet.geo.scene_files import read_scenes
 
+    helpers = helpers_of(workers, scheduler, memory=_MEMORY)
     numbers = [None if text.strip() == "all" else _number(text) for text in labels_per_class.split(",")]
     with progress_bars() as report:
         rows = benchmark(
@@ -60,6 +70,7 @@ def benchmark_command(
             labels_per_class=numbers,
             jobs=jobs,
             device=device,
+            elsewhere=None if helpers is None else _elsewhere(helpers),
             progress=report,
         )
     out_console.print(markdown(rows, reference=method_name(reference)), markup=False)
@@ -71,6 +82,27 @@ def benchmark_command(
             markup=False,
         )
     out_console.print(f"tables and figure: {out}", markup=False)
+
+
+def _elsewhere(helpers: Helpers) -> Elsewhere:
+    """InputError at the end where some trainings fail."""
+
+    def make(function: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> Iterator[int]:
+        from adcdnet.cluster.engine import Failed
+
+        reasons = []
+        for number, result in helpers.run(function, calls, what="trainings", hours=24):
+            if isinstance(result, Failed):
+                reasons.append(result.reason)
+            else:
+                yield number
+        if reasons:
+            raise InputError(
+                f"{len(reasons)} of {len(calls)} trainings failed: {reasons[0]}; "
+                "the same command makes only these again"
+            )
+
+    return make
 
 
 def _number(text: str) -> int:

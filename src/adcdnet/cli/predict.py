@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-import tempfile
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,21 +21,18 @@ from adcdnet.cli.console import (
     PanBandsOption,
     PanFilesOption,
     bands_of,
-    err,
     file_to_write,
     mask_rule,
-    one_line,
     out_console,
-    progress_bars,
     say,
 )
+from adcdnet.cli.helpers import SchedulerOption, WorkersOption, helpers_of
 from adcdnet.cli.stop import stopped_with
-from adcdnet.errors import InputError
 from adcdnet.files import MODEL_FILE, refuse_overwriting
 
 if TYPE_CHECKING:
+    from adcdnet.cluster.scenes import Made
     from adcdnet.geo.classes import ClassTable
-    from adcdnet.geo.scene import Scene
     from adcdnet.geo.scene_files import SceneFiles
     from adcdnet.mapping.model import Model
 
@@ -87,87 +79,89 @@ def predict_command(
     sieve: Annotated[
         int, typer.Option(min=0, help="Merge patches of fewer map pixels into their largest neighbour (0: none).")
     ] = 0,
+    part: Annotated[
+        str | None,
+        typer.Option(help="3/100: only the third of 100 parts, of a scene's tiles or of several scenes."),
+    ] = None,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Make the map of all parts; of several scenes, say what became of each.")
+    ] = False,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            help="Where parts leave their tiles: a folder or an address such as s3://…; default beside --out."
+        ),
+    ] = None,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Map a scene, or several.
 
     Example: adcdnet predict runs/first --ms ms.tif --pan pan.tif --out map.tif
     """
-    from adcdnet.geo import alignment
+    from adcdnet.cli.many import map_list, map_one
+    from adcdnet.cluster.parts import Part
+    from adcdnet.cluster.scenes import Made, Work, remember
     from adcdnet.geo.scene_files import SceneFiles
     from adcdnet.mapping.model import Model
-    from adcdnet.mapping.predict import predict
 
     budget = _bytes(memory)
     loaded = Model.load(model)
-    fine = loaded.grid == "fine"
-    expected = None if prior == "natural" else _prior(prior, loaded.classes)
-    mapped = partial(
-        predict,
-        loaded,
-        engine=engine,
-        tau=tau,
-        prior=expected,
-        memory=budget,
-        precision=precision,
-        resume=resume,
-        sieved=sieve,
-        device=device,
-    )
+    remember(loaded)
     trained = loaded.record.chosen_bands
     bands = bands_of(ms_bands) or trained.get("ms"), bands_of(pan_bands) or trained.get("pan")
+    work = Work(
+        model=model,
+        digest=loaded.digest,
+        ms_bands=None if bands[0] is None else tuple(bands[0]),
+        pan_bands=None if bands[1] is None else tuple(bands[1]),
+        fix_shift=fix_shift,
+        engine=engine,
+        tau=tau,
+        prior=None if prior == "natural" else _prior(prior, loaded.classes),
+        memory=budget,
+        precision=precision,
+        sieved=sieve,
+        device=device,
+        resume=resume,
+    )
+    own = None if part is None else Part.read(part)
+    if own is not None and finish:
+        raise typer.BadParameter(
+            "makes one part; --finish makes the map of all: give one of the two", param_hint="--part"
+        )
+    helpers = helpers_of(workers, scheduler, memory=budget)
+    if helpers is not None and (own is not None or finish):
+        raise typer.BadParameter("makes all parts and the map; leave out --part and --finish", param_hint="--workers")
 
-    how = "the same command goes on from the finished tiles" if resume else ""
-
-    def opened(files: SceneFiles) -> Scene:
-        scene = files.open(ms_bands=bands[0], pan_bands=bands[1])
-        try:
-            return alignment.fix_shift(scene) if fix_shift else scene
-        except BaseException:
-            scene.close()
-            raise
-
-    def named(files: SceneFiles, made: _Made) -> None:
+    def named(files: SceneFiles, made: Made) -> None:
         if model.is_dir():
             words = _report_words(model, loaded, files, made, (ms_bands, pan_bands), fix_shift)
             out_console.print(f"report of it: {shlex.join(words)}", markup=False)
 
-    made = _Made(out, probabilities, trust)
+    made = Made(out, probabilities, trust)
     read = [model, scenes, *_known_to(model), *([] if prior in ("natural", "balanced") else [Path(prior)])]
-    if scenes is not None and not ms and not pan and mask is None and not mask_values and not mask_bits:
-        with stopped_with(how):
-            _map_all(mapped, opened, named, scenes, made, fine=fine, read=read)
-        return
-    if scenes is not None or not ms or not pan:
-        raise typer.BadParameter("name a file of scenes, or --ms and --pan of one", param_hint="SCENES")
-    for path in made:
-        file_to_write(path)
-    refuse_overwriting(made.written(), read)
-    rule = mask_rule(mask, mask_values, mask_bits)
-    if mask is not None and not any(rule.values()):
-        rule = _rule_of_training(model)
-    files = SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask, **rule)
-    with stopped_with(how):
-        _map(mapped, opened, files, made, fine=fine)
-    named(files, made)
-
-
-class _Made(NamedTuple):
-    """The files that one scene gets, or the folders that those of several go into."""
-
-    map: Path
-    probabilities: Path | None
-    trust: Path | None
-
-    def of_scene(self, name: str) -> _Made:
-        """Those of one of several scenes, called as it is."""
-        return _Made(*(folder and folder / f"{name}.tif" for folder in self))  # type: ignore[arg-type]
-
-    def written(self) -> list[Path]:
-        """With the files that go beside them."""
-        from adcdnet.geo.raster_writer import files_written
-
-        return [file for path in self if path is not None for file in files_written(path)]
+    kept = resume or own is not None or helpers is not None
+    with stopped_with("the same command goes on from the finished tiles" if kept else ""):
+        if scenes is not None and not ms and not pan and mask is None and not mask_values and not mask_bits:
+            if tiles is not None:
+                raise typer.BadParameter(
+                    "is for the parts of one scene; parts of a list are scenes", param_hint="--tiles"
+                )
+            map_list(work, scenes, made, part=own, finish=finish, helpers=helpers, named=named, read=read)
+            return
+        if scenes is not None or not ms or not pan:
+            raise typer.BadParameter("name a file of scenes, or --ms and --pan of one", param_hint="SCENES")
+        for path in made:
+            file_to_write(path)
+        refuse_overwriting(made.written(), read)
+        rule = mask_rule(mask, mask_values, mask_bits)
+        if mask is not None and not any(rule.values()):
+            rule = _rule_of_training(model)
+        files = SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask, **rule)
+        if map_one(work, files, made, part=own, finish=finish, tiles=tiles, helpers=helpers):
+            named(files, made)
 
 
 def _known_to(model: Path) -> list[Path]:
@@ -199,7 +193,7 @@ def _report_words(
     run: Path,
     model: Model,
     files: SceneFiles,
-    made: _Made,
+    made: Made,
     bands: tuple[str | None, str | None],
     fix_shift: bool,
 ) -> list[str]:
@@ -214,76 +208,6 @@ def _report_words(
     options += [("--mask", files.mask), ("--ms-bands", bands[0]), ("--pan-bands", bands[1])]
     given = [str(word) for option, value in options if value is not None for word in (option, value)]
     return ["adcdnet", "report", str(run), *given, *(["--fix-shift"] if fix_shift else [])]
-
-
-def _map_all(
-    mapped: partial[list[str]],
-    opened: Callable[[SceneFiles], Scene],
-    named: Callable[[SceneFiles, _Made], None],
-    scenes: Path,
-    made: _Made,
-    *,
-    fine: bool,
-    read: list[Path | None],
-) -> None:
-    """A map for every scene of a file, called as the scene; goes on after one that fails, and fails at the end."""
-    from adcdnet.geo.scene_files import read_scenes
-
-    wanted = read_scenes(scenes, labelled=False)
-    read += [file for files in wanted for file in (*files.files(), files.classes, files.split)]
-    for files in wanted:
-        refuse_overwriting(made.of_scene(files.name).written(), read)
-    for folder in made:
-        if folder is not None:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(f"{folder} is no folder for the maps: {error.strerror}; choose another one") from error
-    failed = 0
-    for files in wanted:
-        own = made.of_scene(files.name)
-        try:
-            _map(mapped, opened, files, own, fine=fine)
-            named(files, own)
-        except InputError as error:
-            failed += 1
-            err.print(f"error: {one_line(f'{files.name}: {error}')}", markup=False, style="red")
-    if failed:
-        err.print(f"{failed} of {len(wanted)} scenes could not be mapped", style="red")
-        raise typer.Exit(1)
-
-
-def _map(
-    mapped: partial[list[str]],
-    opened: Callable[[SceneFiles], Scene],
-    files: SceneFiles,
-    made: _Made,
-    *,
-    fine: bool,
-) -> None:
-    from adcdnet.mapping.trust import require_applicability, write_trust
-
-    model = mapped.args[0]
-    if made.trust is not None:
-        require_applicability(model)
-    with ExitStack() as stack:
-        scene = stack.enter_context(opened(files))
-        say(scene.notes)
-        started = time.perf_counter()
-        soft = made.probabilities
-        if soft is None and made.trust is not None:
-            soft = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "probabilities.tif"
-        with progress_bars() as report:
-            warnings = mapped(scene, out=made.map, probabilities=soft, progress=report)
-        outside = None if made.trust is None or soft is None else write_trust(model, scene, soft, made.trust)
-        seconds = time.perf_counter() - started
-        height, width = (scene.fine_grid if fine else scene.grid).shape
-    say(warnings)
-    kind = "PAN" if fine else "MS"
-    out_console.print(f"map: {made.map} ({height * width} {kind} pixels in {seconds:.1f} s)", markup=False)
-    if outside is not None:
-        words = f"trust: {made.trust}   {outside:.1%} of the map lies outside the area of applicability"
-        out_console.print(words, markup=False)
 
 
 def _bytes(text: str) -> int:

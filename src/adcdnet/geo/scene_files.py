@@ -36,7 +36,7 @@ from adcdnet.geo.labels import Labels, read_labels
 from adcdnet.geo.origins import require_here
 from adcdnet.geo.scene import Scene
 
-_MOST = 1000  # scenes of a file: all of them are open at once
+_MOST, _MOST_MAPPED = 1000, 100_000  # scenes of a file: those that train are open at once, others one by one
 
 
 class SceneFiles(BaseModel):
@@ -114,8 +114,9 @@ def read_scenes(path: Path | str, *, labelled: bool = True) -> list[SceneFiles]:
         raise InputError(f"scenes {path} cannot be read: {error}") from error
     except ValidationError as error:
         raise InputError(f"scenes {path}: {one_line(error)}; each [[scene]] needs ms, pan and labels") from error
-    if len(content.scene) > _MOST:
-        raise InputError(f"scenes {path} names {len(content.scene)} scenes, {_MOST} at most are read; divide it")
+    most = _MOST if labelled else _MOST_MAPPED
+    if len(content.scene) > most:
+        raise InputError(f"scenes {path} names {len(content.scene)} scenes, {most} at most are read; divide it")
     scenes = [_absolute(scene, path.resolve().parent, content.classes) for scene in content.scene]
     names = [scene.name for scene in scenes]
     for scene in scenes:

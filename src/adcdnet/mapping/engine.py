@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -311,18 +311,23 @@ def scene_logits(
     batch: int = LARGEST_BATCH,
     device: torch.device | str = "cpu",
     precision: Precision = "float32",
-    skip: Container[Window] = (),
+    windows: Sequence[Window] | None = None,
+    skip: Callable[[Window, Pixels], bool] = lambda window, pixels: False,
 ) -> Iterator[tuple[Window, Pixels, NDArray[np.float32] | None]]:
-    """Window, its pixels (without halo) and logits as `logits_of`, over the whole scene; None for windows to skip.
+    """Window, its pixels (without halo) and logits as `logits_of`, over all windows of the scene, or some.
 
-    Windows are in MS pixels. The next window is read while one is classified.
+    skip: whether a window needs no logits, by its pixels with their halo; they are None then. Windows are in MS pixels.
+    The next window is read while one is classified.
     """
     for network in model.networks:
         _check_engine(network, engine)
     check_scene(model, scene)
 
     read = partial(read_window, model, scene)
-    windows = list(tiles(scene.grid.height, scene.grid.width, tile))
+    if windows is None:
+        windows = list(tiles(scene.grid.height, scene.grid.width, tile))
+    if not windows:
+        return
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(read, windows[0])
         for window, following in zip(windows, [*windows[1:], None], strict=True):
@@ -330,7 +335,7 @@ def scene_logits(
             if following is not None:
                 coming = reader.submit(read, following)
             logits = None
-            if window not in skip:
+            if not skip(window, pixels):
                 logits = logits_of(
                     model,
                     pixels,

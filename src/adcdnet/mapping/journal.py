@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import io
 import json
+import re
 import shutil
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 from adcdnet.errors import InputError
 from adcdnet.files import HeldFolder, remove_left, write_whole
 from adcdnet.geo.grid import Window
+from adcdnet.geo.origins import address_of
 from adcdnet.geo.raster import files_of
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.memory import Sizes
 from adcdnet.mapping.model import Model
+from adcdnet.mapping.tile import Tile, name_of
 
 _TILES = ".tiles"  # how the folder's name ends
 _HEAD = "head.json"  # in it where tiles last: what they are of
-_SAMPLE = 2**16  # bytes at the beginning, the middle and the end of an image that tell it from others
+_SAMPLE, _SAMPLES = 2**16, 16  # bytes of a sample, and how many tell a file from others; tiles know their own pixels
+_PATIENCE = 30  # seconds that a server may take to answer
 
 
 class Journal:
@@ -85,29 +85,33 @@ class Journal:
         write_whole(head, json.dumps(content).encode())
         return sizes
 
-    def keep(self, window: Window, logits: NDArray[np.float32]) -> None:
+    def find(self, window: Window, seen: int) -> Tile | None:
+        """The tile that an earlier call made of the same pixels, or None. InputError for one that is damaged."""
+        if window not in self.finished:
+            return None
+        tile = self.read(window)
+        return tile if tile.seen == seen else None
+
+    def keep(self, window: Window, tile: Tile) -> None:
         """InputError where that fails."""
-        content = io.BytesIO()
-        np.savez(content, logits=logits)
         try:
-            write_whole(self._file(window), content.getvalue())
+            write_whole(self._file(window), tile.to_bytes())
         except InputError as error:
             raise InputError(
                 f"{self.out} cannot be written: it is made of tiles beside it, 4 bytes a pixel and class, and {error}"
             ) from error
 
-    def read(self, window: Window) -> NDArray[np.float32]:
+    def read(self, window: Window) -> Tile:
         """InputError for a file that is damaged."""
         file = self._file(window)
         try:
-            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as kept:
-                return np.asarray(kept["logits"], np.float32)
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            return Tile.of_bytes(file.read_bytes())
+        except (OSError, ValueError) as error:
             raise InputError(f"{file} is damaged; remove it, and --resume computes this tile anew") from error
 
     def end(self, *, whole: bool) -> None:
         """Remove the tiles, if the map is whole or nobody may go on from them; those of ended calls with it."""
-        if whole or not self.lasting:
+        if whole or (self._held is not None and not self.lasting):
             self.forget()
         if self._held is not None:
             self._held.release()
@@ -121,7 +125,7 @@ class Journal:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _file(self, window: Window) -> Path:
-        return self.folder / f"{window.row}_{window.col}_{window.height}_{window.width}.npz"
+        return self.folder / name_of(window)
 
 
 def _clear(out: Path) -> None:
@@ -135,26 +139,62 @@ def _clear(out: Path) -> None:
 
 
 def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str:
-    """What must be the same for finished tiles to be used again: network, statistics, shares, images, what of a mask
-    hides, settings. InputError where images lie where no change of them can be seen."""
-    # a file may lie elsewhere by now, but what is taken out of an archive or of a file of several must be the same
-    images = [("" if path.is_file() else str(path), [_pin(file) for file in files_of(path)]) for path in scene.paths]
+    """What must be the same for finished tiles to be used again, on whatever machine: network, statistics, shares,
+    images by their content, what of a mask hides, settings. No path and no time of a file counts.
+
+    InputError where images lie where no change of them can be seen.
+    """
+    images = [_pins(path) for path in scene.paths]
     content = model.digest, images, scene.grid, scene.pan_shift, scene.mask_rule, settings
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
-def _pin(file: Path) -> tuple[str, int, int, str]:
-    """What tells one content of a file from another: its size, its time, and some of it. InputError if it is gone."""
+def _pins(path: Path) -> list[tuple[str, int, str]]:
+    """What tells one content of an image from another: of all files that it is read from, or of what a server has."""
+    address = address_of(path)
+    if on_the_net := re.fullmatch(r"(?:/vsicurl/)?(https?://.+)", address):
+        return [_pin_of_address(on_the_net[1])]
+    files = files_of(path)
+    # the file may lie elsewhere by now, but what is taken out of an archive or of a file of several must be the same
+    taken = "" if path.is_file() else address
+    for file in files:
+        taken = taken.replace(str(file), file.name)
+    return [(taken, 0, ""), *map(_pin, files)]
+
+
+def _pin(file: Path) -> tuple[str, int, str]:
+    """Name, size, and samples from all over a file. InputError if it is gone."""
     try:
-        known = file.stat()
+        size = file.stat().st_size
         digest = hashlib.sha256()
         with file.open("rb") as opened:
-            for place in (0, known.st_size // 2, max(0, known.st_size - _SAMPLE)):
+            for place in sorted({max(0, size - _SAMPLE) * k // (_SAMPLES - 1) for k in range(_SAMPLES)}):
                 opened.seek(place)
                 digest.update(opened.read(_SAMPLE))
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}; check the path and its permissions") from error
-    return file.name, known.st_size, known.st_mtime_ns, digest.hexdigest()
+    return file.name, size, digest.hexdigest()
+
+
+def _pin_of_address(address: str) -> tuple[str, int, str]:
+    """Name, size, and the version that a server tells. InputError where it tells none."""
+    plain = urlsplit(address)._replace(query="", fragment="").geturl()  # what follows may be secret, and change
+    try:
+        # one byte is asked for: an address may be signed for reading alone, and not for asking about it
+        with urlopen(Request(address, headers={"Range": "bytes=0-0"}), timeout=_PATIENCE) as answer:
+            told = answer.headers
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{plain} cannot be asked for its version: {type(error).__name__}; copy it to a file, or leave out --resume"
+        ) from None
+    version = told["ETag"] or told["Last-Modified"]
+    size = (told["Content-Range"] or "").rpartition("/")[2] or told["Content-Length"] or ""
+    if not version or not size.isdigit():
+        raise InputError(
+            f"{plain} comes with neither ETag nor Last-Modified, so nobody can tell whether it has changed; "
+            "copy it to a file, or leave out --resume"
+        )
+    return PurePosixPath(urlsplit(address).path).name, int(size), version
 
 
 def _read_head(path: Path) -> dict[str, Any] | None:

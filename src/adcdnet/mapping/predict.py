@@ -6,21 +6,21 @@ once for all its pixels. Memory is bounded by the window, not by the scene.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from adcdnet.errors import InputError
 from adcdnet.files import MODEL_TAG, WriteBehind, refuse_overwriting, require_file_name
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
-from adcdnet.geo.grid import Grid, Window
+from adcdnet.geo.grid import Grid, Window, tiles
 from adcdnet.geo.maps import sieve
 from adcdnet.geo.origins import parts_of
 from adcdnet.geo.raster_writer import RasterWriter, files_written
@@ -32,8 +32,10 @@ from adcdnet.mapping.journal import Journal, fingerprint
 from adcdnet.mapping.memory import Engine, Sizes, give_back, resident, sizes_of_model
 from adcdnet.mapping.model import Model, Run
 from adcdnet.mapping.progress import Progress, silent
+from adcdnet.mapping.tile import BandSums, Tile, Tiles, checksum
 
 DEFAULT_MEMORY = 2 * 2**30  # bytes
+_FRESH = 2**29  # bytes: more than a command holds before it predicts
 _READ_ON_GPU = 2**30  # bytes that all kinds of cells read together take there
 FAR = 3.0  # training deviations: band means of a new scene beyond this deserve a warning
 
@@ -77,38 +79,135 @@ def predict(
     elif not isinstance(model, Model):
         model = Model.load(Path(model))
     engine = engine or default_engine(*model.networks)
+    where = pick_device(device)
+    sizes = sizes_for(model, memory, engine=engine, device=where)
+    made_of = fingerprint(model, scene, (engine, precision, where.type)) if resume else ""
+    journal = Journal(Path(out), made_of, scene.chosen, lasting=resume)
+
+    def computed() -> Generator[tuple[Window, Tile]]:
+        begun = journal.begin(sizes)
+        windows = list(tiles(scene.grid.height, scene.grid.width, begun.tile))
+        yield from make_tiles(
+            model, scene, windows, journal, sizes=begun, engine=engine, device=where, precision=precision
+        )
+
+    with ExitStack() as stack:
+        stack.callback(lambda: journal.end(whole=False))
+        made = stack.enter_context(closing(computed()))
+        warnings = write_maps(
+            model,
+            scene,
+            made,
+            journal.read,
+            out=out,
+            probabilities=probabilities,
+            tau=tau,
+            prior=prior,
+            sieved=sieved,
+            read=[file],
+            progress=progress,
+        )
+    journal.end(whole=True)
+    return warnings
+
+
+def sizes_for(model: Model, memory: int, *, engine: Engine, device: torch.device) -> Sizes:
+    """Those of a prediction in this process. Where it holds less than `_FRESH` by itself, as a command does, and
+    `memory` is four times as much, they depend on `memory` alone, and not on the machine.
+    """
+    give_back()
+    used = _READ_ON_GPU if device.type == "cuda" else max(resident(), min(memory // 4, _FRESH))
+    return sizes_of_model(model, memory, used=used, engine=engine)
+
+
+def make_tiles(
+    model: Model,
+    scene: Scene,
+    windows: Sequence[Window],
+    kept: Tiles,
+    *,
+    sizes: Sizes,
+    engine: Engine,
+    device: torch.device,
+    precision: Precision = "float32",
+) -> Iterator[tuple[Window, Tile]]:
+    """The tiles of windows of a scene, in order: those that are kept and were made of the same pixels, as they are;
+    others are computed and kept. Afterwards the network is back where it was.
+    """
+    seen: dict[Window, int] = {}
+    found: dict[Window, Tile] = {}
+
+    def is_known(window: Window, pixels: Pixels) -> bool:
+        seen[window] = checksum(pixels)
+        tile = kept.find(window, seen[window])
+        if tile is not None:
+            found[window] = tile
+        return tile is not None
+
+    with ExitStack() as stack:
+        for network in model.networks:
+            stack.callback(network.to, next(network.parameters()).device)
+        behind = stack.enter_context(WriteBehind())
+        parts = scene_logits(
+            model,
+            scene,
+            engine=engine,
+            tile=sizes.tile,
+            batch=sizes.batch,
+            device=device,
+            precision=precision,
+            windows=windows,
+            skip=is_known,
+        )
+        for window, pixels, logits in parts:
+            if logits is None:
+                tile = found.pop(window)
+            else:
+                tile = Tile(logits, BandSums.of(pixels), seen.pop(window))
+                behind.do(kept.keep, window, tile)
+            yield window, tile
+        behind.finish()
+
+
+def write_maps(
+    model: Model,
+    scene: Scene,
+    made: Iterable[tuple[Window, Tile]],
+    again: Callable[[Window], Tile],
+    *,
+    out: Path | str,
+    probabilities: Path | str | None = None,
+    tau: float = 1.0,
+    prior: Sequence[float] | None = None,
+    sieved: int = 0,
+    read: Sequence[Path | None] = (),
+    progress: Progress = silent,
+) -> list[str]:
+    """The map, and probabilities, of the tiles of a whole scene, as of `predict`; returns its warnings.
+
+    made: each tile once, in the order of windows, and only when files to write are open. again: reads a tile a second
+    time. read: further files that must not be overwritten.
+    """
     check_scene(model, scene)
     written = [Path(p) for p in (out, probabilities) if p is not None]
     for path in written:
         require_file_name(path)
-    read = [part for path in scene.paths for part in (parts_of(path).rasters if path.is_file() else [path])]
-    refuse_overwriting([file for path in written for file in files_written(path)], [file, *read])
+    images = [part for path in scene.paths for part in (parts_of(path).rasters if path.is_file() else [path])]
+    refuse_overwriting([file for path in written for file in files_written(path)], [*read, *images])
     grid = scene.grid_of(model.grid)
     if sieved >= grid.height * grid.width:
         raise InputError(
             f"patches of fewer than {sieved} pixels are to go, but the map of {scene.name} has only "
             f"{grid.height}×{grid.width}; ask for a smaller --sieve"
         )
-    where = pick_device(device)
-    give_back()
-    used = _READ_ON_GPU if where.type == "cuda" else resident()
-    sizes = sizes_of_model(model, memory, used=used, engine=engine)
-    classify = partial(scene_logits, model, scene, engine=engine, device=where, precision=precision)
     answers = Answers.of(model, grid.shape, prior=prior)
-    made_of = fingerprint(model, scene, (engine, precision, where.type)) if resume else ""
-    journal = Journal(Path(out), made_of, scene.chosen, lasting=resume)
     with ExitStack() as stack:
-        for network in model.networks:
-            stack.callback(network.to, next(network.parameters()).device)
         # entered first, left last: what was handed over is written before the files are closed
         files = _open_files(stack, out, probabilities, grid, model.classes, _tags(model, tau, prior, sieved))
-        sizes = journal.begin(sizes)
-        stack.callback(lambda: journal.end(whole=False))
+        windows, sums = _read_all(made, scene, answers, progress)
         behind = stack.enter_context(WriteBehind())
-        windows, sums = _classify(classify, scene, sizes, journal, answers, behind, progress)
         to_values = np.asarray((*model.classes.values, 0), np.uint8)
-        _write_map(files, journal, windows, answers, to_values, tau=tau, sieved=sieved, behind=behind)
-    journal.end(whole=True)
+        _write_map(files, again, windows, answers, to_values, tau=tau, sieved=sieved, behind=behind)
     return _warn_if_far(model, scene, sums)
 
 
@@ -141,39 +240,28 @@ def _open_files(
     return [stack.enter_context(file) for file in files]
 
 
-def _classify(
-    classify: Callable[..., Iterator[tuple[Window, Pixels, NDArray[np.float32] | None]]],
-    scene: Scene,
-    sizes: Sizes,
-    journal: Journal,
-    answers: Answers,
-    behind: WriteBehind,
-    progress: Progress,
+def _read_all(
+    made: Iterable[tuple[Window, Tile]], scene: Scene, answers: Answers, progress: Progress
 ) -> tuple[list[Window], BandSums]:
-    """The first pass: logits of every window go into the journal, and those of all valid targets into `answers`."""
-    sums, windows, answered = BandSums(), [], False
+    """The first pass: logits of all valid targets go into `answers`."""
+    windows, sums, answered = list[Window](), None, False
     done, total = 0, scene.grid.height * scene.grid.width
-    for window, pixels, logits in classify(**sizes._asdict(), skip=journal.finished):
-        if logits is None:
-            logits = journal.read(window)
-        else:
-            behind.do(journal.keep, window, logits)
-        targets = valid_targets(logits, window.scale(logits.shape[1] // window.height))
+    for window, tile in made:
+        targets = valid_targets(tile.logits, window.scale(tile.logits.shape[1] // window.height))
         answers.add(*targets)
         answered = answered or targets[0].size > 0
-        sums.add(pixels)
+        sums = tile.sums if sums is None else sums + tile.sums
         windows.append(window)
         done += window.height * window.width
         progress("map", done, total, {})
-    if not answered:
+    if not answered or sums is None:
         raise InputError(f"{scene.name}: no valid pixel; check the nodata values of both images")
-    behind.finish()
     return windows, sums
 
 
 def _write_map(
     files: Sequence[RasterWriter],
-    journal: Journal,
+    again: Callable[[Window], Tile],
     windows: Sequence[Window],
     answers: Answers,
     to_values: NDArray[np.uint8],
@@ -186,7 +274,7 @@ def _write_map(
     each class in the map, and of none."""
     whole = np.zeros(files[0].grid.shape, np.uint8) if sieved else None
     for window in windows:
-        logits = journal.read(window)
+        logits = again(window).logits
         place = window.scale(logits.shape[1] // window.height)
         valid, row, col = valid_targets(logits, place)
         p = np.full_like(logits, np.nan)
@@ -207,23 +295,8 @@ def _write(files: Sequence[RasterWriter], layers: Sequence[NDArray[Any]], window
         file.write(layer, window)
 
 
-class BandSums:
-    """Running band sums over valid pixels."""
-
-    def __init__(self) -> None:
-        self.ms: NDArray[np.float64] | float = 0.0
-        self.pan: NDArray[np.float64] | float = 0.0
-        self.ms_count = self.pan_count = 0
-
-    def add(self, pixels: Pixels) -> None:
-        self.ms = self.ms + pixels.ms[:, pixels.ms_valid].sum(1, dtype=np.float64)
-        self.pan = self.pan + pixels.pan[:, pixels.pan_valid].sum(1, dtype=np.float64)
-        self.ms_count += int(pixels.ms_valid.sum())
-        self.pan_count += int(pixels.pan_valid.sum())
-
-
 def _warn_if_far(model: Model, scene: Scene, sums: BandSums) -> list[str]:
-    ms, pan = np.atleast_1d(sums.ms / sums.ms_count), np.atleast_1d(sums.pan / sums.pan_count)
+    ms, pan = sums.ms / sums.counts[0], sums.pan / sums.counts[1]
     here = BandStatistics(tuple(ms.tolist()), (1.0,) * len(ms), tuple(pan.tolist()), (1.0,) * len(pan))
     names = [f"MS band {i + 1}" for i in range(len(ms))] + [f"PAN band {i + 1}" for i in range(len(pan))]
     return [

@@ -1,0 +1,64 @@
+"""Options of commands that worker processes can help, here or on other machines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adcdnet.cli.console import err
+from adcdnet.mapping.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from adcdnet.cluster.engine import Failed
+
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Processes of this machine that share the work, by dask.")
+]
+SchedulerOption = Annotated[
+    str | None, typer.Option(help="tcp://HOST:8786 of a dask scheduler whose workers share the work.")
+]
+
+
+@dataclass(frozen=True)
+class Helpers:
+    """Who shares the work: `count` processes of this machine, or those of a scheduler. memory: bytes of a task."""
+
+    count: int | None
+    scheduler: str | None
+    memory: int
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        calls: Sequence[tuple[Any, ...]],
+        *,
+        what: str,
+        hours: float,
+        progress: Progress = silent,
+    ) -> Iterator[tuple[int, Any | Failed]]:
+        """See `run_all`; says where to watch it. hours: that a call may take. InputError without dask."""
+        from adcdnet.cluster.engine import Workers, run_all
+
+        count = self.count or 1
+        threads = max(1, (os.cpu_count() or 1) // count)
+        workers = Workers(
+            scheduler=self.scheduler or "", count=count, threads=threads, memory=self.memory, limit=3600 * hours
+        )
+
+        def begun(client: Any) -> None:
+            err.print(f"watch it at {client.dashboard_link} (needs bokeh where the scheduler runs)", markup=False)
+
+        return run_all(workers, function, calls, what=what, progress=progress, begun=begun)
+
+
+def helpers_of(count: int | None, scheduler: str | None, *, memory: int) -> Helpers | None:
+    """None where this process does the work alone."""
+    if count is not None and scheduler is not None:
+        raise typer.BadParameter(
+            "are processes here, and a scheduler has its own; give one of the two", param_hint="--workers"
+        )
+    return None if count is None and scheduler is None else Helpers(count, scheduler, memory)
