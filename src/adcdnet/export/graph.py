@@ -63,8 +63,8 @@ def _images(x: Tensor) -> Tensor:
 class OfTiles(nn.Module):
     """A network over tiles whose first target lies on its lattice.
 
-    As `TileADCDNet.forward`, but a whole cell of the lattice is always added and what is too much cut off again: a graph
-    whose sizes are free has no branch for tiles that end on a lattice line.
+    As `TileADCDNet.forward`, but a whole cell of the lattice is always added and what is too much cut off again: a
+    graph whose sizes are free has no branch for tiles that end on a lattice line.
     """
 
     def __init__(self, network: TileADCDNet, margin: int) -> None:
@@ -81,9 +81,9 @@ class OfTiles(nn.Module):
             x = F.pad(x, [scale * self.before, scale * self.lattice] * 2)
             padded.append(x[:, :, : scale * sides[0], : scale * sides[1]])
         logits = self.network.share(padded[0], padded[1], border=0).main
-        first = self.before + self.reach
-        rows, cols = (slice(self.step * first, self.step * (first + n - 2 * self.reach)) for n in ms.shape[2:])
-        logits = logits[:, :, rows, cols]
+        first = self.step * (self.before + self.reach)
+        height, width = (self.step * (n - 2 * self.reach) for n in ms.shape[2:])
+        logits = _part(logits, (first, first), (height, width))
         branch = self.network.context_branch
         if branch is not None:
             context = branch(statistics.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -138,7 +138,7 @@ class OfStatistics(nn.Module):
     def __init__(self, member: Member, ms_bands: int, pan_bands: int) -> None:
         super().__init__()
         assert member.network is None
-        classifier, self.reach = member.classifier, CONTEXT_REACH
+        classifier = member.classifier
         self.classifier = TreeOperations(classifier) if isinstance(classifier, Trees) else classifier
         self.columns = columns_of(member.sensors, ms_bands, pan_bands)
 
@@ -171,7 +171,7 @@ class Graph(nn.Module):
         self.standardise = Standardise(different)
         self.reads = [different.index(kind) for kind in kinds[1:]]
         self.members = nn.ModuleList(_operations(member, model) for member in members)
-        self.weights = [float(member.weight) for member in members]
+        self.reaches, self.weights = [member.reach for member in members], [member.weight for member in members]
         drawn = np.array([member.drawn_shares for member in members], np.float32)
         self.register_buffer("drawn", torch.from_numpy(np.log(drawn))[:, :, None, None])
         shares = np.asarray(model.label_shares if prior is None else prior)
@@ -186,11 +186,13 @@ class Graph(nn.Module):
         kinds, b = self.standardise("ms", ms, ms_there), ms.shape[0]
         of_ms, of_pan = kinds.flatten(0, 1), self.standardise("pan", pan, pan_there).flatten(0, 1)
         inner = self._inner(of_ms, of_pan, self.border - CONTEXT_REACH)
-        statistics = context_statistics(*inner, self.ratio).unflatten(0, (-1, b))
-        images = list(zip(kinds, of_pan.unflatten(0, (-1, b)), strict=True))
-        total: Tensor | float = 0.0
-        for member, reads, weight, drawn in zip(self.members, self.reads, self.weights, self.drawn, strict=True):
-            inner = self._inner(*images[reads], self.border - int(member.reach))
+        statistics = context_statistics(*inner, self.ratio)
+        statistics, of_pan = (x.view(len(kinds), b, *x.shape[1:]) for x in (statistics, of_pan))
+        images = list(zip(kinds, of_pan, strict=True))
+        total = torch.zeros(())
+        each = zip(self.members, self.reaches, self.reads, self.weights, self.drawn, strict=True)
+        for member, reach, reads, weight, drawn in each:
+            inner = self._inner(*images[reads], self.border - reach)
             total = total + weight * (member(*inner, statistics[reads]) - drawn)
         given = _trimmed(self._given(ms_there, pan_there), self.border * self.step)
         if self.smooth:
@@ -230,8 +232,7 @@ class Graph(nn.Module):
         for down, right in product(reach, reach):
             if (down, right) == (0, 0):
                 continue
-            top, left = edge + down, edge + right
-            there = layers[:, :, top : top + height, left : left + width]
+            there = _part(layers, (edge + down, edge + right), (height, width))
             weight = torch.full((), -(down**2 + right**2) / (2 * self.smooth**2))
             if self.likeness:
                 unlike = (own[:, :bands] - there[:, :bands]).square().sum(1, keepdim=True)
@@ -242,7 +243,12 @@ class Graph(nn.Module):
 
 def _trimmed(x: Tensor, edge: int) -> Tensor:
     """Without so many rows and columns at every edge."""
-    return x[:, :, edge : x.shape[2] - edge, edge : x.shape[3] - edge]
+    return _part(x, (edge, edge), (x.shape[2] - 2 * edge, x.shape[3] - 2 * edge))
+
+
+def _part(x: Tensor, first: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Rows and columns of images. Not by slices, which end where an image does: their sizes could not be followed."""
+    return x.narrow(2, first[0], size[0]).narrow(3, first[1], size[1])
 
 
 def _operations(member: Member, model: Model) -> nn.Module:
