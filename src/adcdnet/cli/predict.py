@@ -87,6 +87,9 @@ def predict_command(
     sieve: Annotated[
         int, typer.Option(min=0, help="Merge patches of fewer map pixels into their largest neighbour (0: none).")
     ] = 0,
+    stac: Annotated[
+        bool, typer.Option("--stac", help="Also describe each map by a STAC item, of its name with .json.")
+    ] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Map a scene, or several.
@@ -102,9 +105,15 @@ def predict_command(
     loaded = Model.load(model)
     fine = loaded.grid == "fine"
     expected = None if prior == "natural" else _prior(prior, loaded.classes)
+    described: dict[str, Any] = {}
+    if stac:
+        from adcdnet.export.stac import predict_described as predict  # type: ignore[assignment]
+
+        described["model_file"] = model / MODEL_FILE if model.is_dir() else model
     mapped = partial(
         predict,
         loaded,
+        **described,
         engine=engine,
         tau=tau,
         prior=expected,

@@ -18,8 +18,9 @@ _ONNX = """\
 import json
 import numpy as np
 import onnxruntime
+from pathlib import Path
 
-config = json.load(open("config.json", encoding="utf-8"))
+config = json.loads(Path("config.json").read_text("utf-8"))
 halo, ratio = config["halo"], config["ratio"]
 ms = np.load("ms.npy").astype(np.float32)    # (bands, rows, columns) as in the files; nan where there is no data
 pan = np.load("pan.npy").astype(np.float32)  # the same ground, `ratio` times as many rows and columns
