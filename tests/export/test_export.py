@@ -155,9 +155,8 @@ def test_the_graph_says_what_predict_says(tiny_scene, tmp_path, kind):
 @pytest.fixture(scope="module", params=["onnx", "pt2"])
 def handed(request, tmp_path_factory):
     """A model and the folder that it was handed on in."""
-    model = committee(
-        member(tile_network(widths=(6, 8), dtm=False)), member(trees("boosting"), OTHERS), local_priors=0.5
-    )
+    members = member(tile_network(widths=(6, 8), dtm=False)), member(trees("boosting"), OTHERS)
+    model = committee(*members, smooth=1.0, local_priors=0.5)  # tracing many neighbours is slow
     folder = tmp_path_factory.mktemp("handed") / "on"
     left_out = export_model(model, folder, format=request.param, tau=0.7, licence="cc-by-4.0")
     return model, folder, request.param, left_out
