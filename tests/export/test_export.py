@@ -281,3 +281,29 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError):
         export_model(committee(member(trees("boosting"))), tmp_path / "out", format="pt2")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_hands_on_a_run(call, quick_run, tmp_path, monkeypatch):
+    """With the operating point that was asked for; the graph itself is tested above."""
+    seen = {}
+
+    def instead(model, out, **how):
+        seen.update(how)
+        out.mkdir()
+        (out / "model.pt2").write_bytes(b"graph")
+        return ["left out"]
+
+    monkeypatch.setattr(write, "export_model", instead)
+    options = "--format", "pt2", "--tau", "0.5", "--prior", "balanced", "--license", "mit"
+    code, printed, said = call("export", quick_run.folder, "--out", tmp_path / "on", *options)
+    assert code == 0, said
+    assert seen == {"format": "pt2", "tau": 0.5, "prior": (1 / 3,) * 3, "licence": "mit"}
+    assert "note: left out" in said
+    assert "model.pt2" in printed
+
+
+def test_a_format_that_is_not_known_is_refused_by_the_command(call, quick_run, tmp_path):
+    code, _, said = call("export", quick_run.folder, "--out", tmp_path / "on", "--format", "tflite")
+    assert code == 2
+    assert "tflite" in said
+    assert not (tmp_path / "on").exists()
