@@ -25,6 +25,7 @@ from adcdnet.cli.demo import demo_command
 from adcdnet.cli.doctor import doctor_command
 from adcdnet.cli.evaluate import evaluate_command
 from adcdnet.cli.explain import explain_command
+from adcdnet.cli.export import export_command
 from adcdnet.cli.predict import predict_command
 from adcdnet.cli.report import report_command
 from adcdnet.cli.sample import sample_command
@@ -53,6 +54,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {  # in the order of their use, whic
     "explain": explain_command,
     "report": report_command,
     "suggest": suggest_command,
+    "export": export_command,
     "benchmark": benchmark_command,
     "demo": demo_command,
     "doctor": doctor_command,

@@ -11,6 +11,7 @@ SplitUnit = Literal["blocks", "polygons", "random"]
 TargetGrid = Literal["coarse", "fine"]
 Engine = Literal["dense", "patch"]
 Precision = Literal["float32", "bf16"]
+ExportFormat = Literal["onnx", "pt2"]
 Resampled = Literal["pan", "ms"]
 Protocol = Literal["blocks", "strips", "random", "scenes", "given"]
 NETWORKS = (  # names of methods of a benchmark

@@ -31,7 +31,7 @@ from adcdnet.cli.stop import stopped_with
 from adcdnet.files import MODEL_FILE, refuse_overwriting
 
 if TYPE_CHECKING:
-    from adcdnet.cluster.scenes import Made
+    from adcdnet.cluster.scenes import Made, Work
     from adcdnet.geo.classes import ClassTable
     from adcdnet.geo.scene_files import SceneFiles
     from adcdnet.mapping.model import Model
@@ -94,6 +94,9 @@ def predict_command(
     ] = None,
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
+    stac: Annotated[
+        bool, typer.Option("--stac", help="Also describe each map by a STAC item, of its name with .json.")
+    ] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Map a scene, or several.
@@ -136,6 +139,8 @@ def predict_command(
         raise typer.BadParameter("makes all parts and the map; leave out --part and --finish", param_hint="--workers")
 
     def named(files: SceneFiles, made: Made) -> None:
+        if stac:
+            _describe(work, files, made)
         if model.is_dir():
             words = _report_words(model, loaded, files, made, (ms_bands, pan_bands), fix_shift)
             out_console.print(f"report of it: {shlex.join(words)}", markup=False)
@@ -155,13 +160,23 @@ def predict_command(
             raise typer.BadParameter("name a file of scenes, or --ms and --pan of one", param_hint="SCENES")
         for path in made:
             file_to_write(path)
-        refuse_overwriting(made.written(), read)
+        images = [*ms, *pan, mask] if stac else []
+        refuse_overwriting([*made.written(), *([out.with_suffix(".json")] if stac else [])], [*read, *images])
         rule = mask_rule(mask, mask_values, mask_bits)
         if mask is not None and not any(rule.values()):
             rule = _rule_of_training(model)
         files = SceneFiles(ms=tuple(ms), pan=tuple(pan), mask=mask, **rule)
         if map_one(work, files, made, part=own, finish=finish, tiles=tiles, helpers=helpers):
             named(files, made)
+
+
+def _describe(work: Work, files: SceneFiles, made: Made) -> None:
+    """A STAC item beside a map that is there."""
+    from adcdnet.export.stac import write_item
+
+    file = work.model / MODEL_FILE if work.model.is_dir() else work.model
+    with work.open(files) as scene:
+        write_item(made.map, work.load(), scene, tau=work.tau, prior=work.prior, soft=made.probabilities, file=file)
 
 
 def _known_to(model: Path) -> list[Path]:

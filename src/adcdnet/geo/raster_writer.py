@@ -1,4 +1,8 @@
-"""GeoTIFF files, written whole: what is written stands beside its target until it has been read back."""
+"""Cloud-optimised GeoTIFF files, written whole: what is written stands beside its target until it has been read back.
+
+Windows come in any order, and overviews last. A cloud-optimised file has its directories and overviews first, so that
+a reader far away finds all in one request. So a plain GeoTIFF is written, and GDAL copies it in that order.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
+from rasterio.shutil import copy as copy_raster
 
 from adcdnet.errors import InputError
 from adcdnet.files import HeldFolder, move_into_place, remove_left, require_file_name
@@ -32,7 +37,8 @@ _NOT_WHOLE = "what was written does not read back whole; the disk is probably fu
 
 
 class RasterWriter:
-    """A GeoTIFF written in windows that do not overlap: tiled, compressed, with overviews where larger than one tile.
+    """A cloud-optimised GeoTIFF written in windows that do not overlap: tiled, compressed, with overviews where larger
+    than one tile: the commonest class, or the mean of measures.
 
     Everything is written beside the target and moved into place at the end, so that a failure leaves nothing behind
     and an older file as it was. Class names go into a tag and, since a GeoTIFF has no other place for them, into
@@ -61,7 +67,7 @@ class RasterWriter:
         require_file_name(self.path)
         with self._writing():
             self._folder = HeldFolder.make(self.path.parent, f".{self.path.name}.", ".part")
-        self._part = self._folder.path / "raster.tif"
+        self._plain, self._part = (self._folder.path / name for name in ("plain.tif", "raster.tif"))
         try:
             with self._writing(), quiet():
                 self._create()
@@ -75,7 +81,7 @@ class RasterWriter:
         if crs is not None and not has_system(crs):
             require_proj()
         self._dataset = rasterio.open(
-            self._part,
+            self._plain,
             "w",
             driver="GTiff",
             height=self.grid.height,
@@ -130,9 +136,12 @@ class RasterWriter:
             self._discard()
 
     def _finish(self) -> None:
-        """Add overviews, check that all of it is on disk, move it into place."""
+        """Add overviews, put all in order, check that it is on disk, move it into place."""
         try:
-            whole = self._reads_back(self._build_overviews())
+            levels = self._build_overviews()
+            whole = _overviews_are_whole(self._plain, levels)  # a copy would have what is missing as nodata
+            self._put_in_order()
+            whole &= _overviews_are_whole(self._part, levels) and self._reads_back()
         except Exception as error:  # a file cut short makes rasterio raise anything, a TypeError included
             raise OSError(errno.ENOSPC, _NOT_WHOLE) from error
         if not whole:
@@ -167,23 +176,25 @@ class RasterWriter:
         if factors:
             # whole numbers are codes here: an average of two classes is a third one
             how = Resampling.average if self.dtype.kind == "f" else Resampling.nearest
-            with rasterio.open(self._part, "r+") as dataset:
+            if self._classes is not None:
+                how = Resampling.mode
+            with rasterio.open(self._plain, "r+") as dataset:
                 dataset.build_overviews(factors, how)
         return len(factors)
 
-    def _reads_back(self, levels: int) -> bool:
+    def _put_in_order(self) -> None:
+        """Copy the plain file to a cloud-optimised one, with its overviews."""
+        options = {"blocksize": BLOCK, "compress": "deflate", "predictor": "yes", "bigtiff": "if_safer"}
+        copy_raster(self._plain, self._part, driver="COG", overviews="force_use_existing", **options)
+        self._plain.unlink()
+
+    def _reads_back(self) -> bool:
         """Whether all is on disk. GDAL writes on closing too, and rasterio keeps quiet about a disk full by then."""
         with rasterio.open(self._part) as dataset:
-            whole = len(dataset.overviews(1)) == levels and all(
+            return all(
                 crc32(dataset.read(window=raster_window(window)).data) == checksum
                 for window, checksum in self._written.items()
             )
-        for level in range(levels):
-            with rasterio.open(self._part, overview_level=level) as dataset:
-                for (row, col), block in dataset.block_windows(1):
-                    dataset.read(window=block)  # raises where cut short; a missing tile reads as nodata
-                    whole &= dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=1) is not None
-        return whole
 
     def _check_system(self) -> None:
         """InputError where the file has lost the coordinate system that it was given."""
@@ -207,6 +218,18 @@ class RasterWriter:
             yield
         except (OSError, RasterioError) as error:
             raise InputError(f"{self.path} cannot be written: {reason(error)}") from error
+
+
+def _overviews_are_whole(path: Path, levels: int) -> bool:
+    """Whether all tiles of so many overviews are there; raises where one is cut short."""
+    with rasterio.open(path) as dataset:
+        whole = len(dataset.overviews(1)) == levels
+    for level in range(levels):
+        with rasterio.open(path, overview_level=level) as dataset:
+            for (row, col), block in dataset.block_windows(1):
+                dataset.read(window=block)  # raises where cut short; a missing tile reads as nodata
+                whole &= dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=1) is not None
+    return whole
 
 
 def files_written(path: Path) -> list[Path]:
