@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from adcdnet.nn.architecture import Layout, PatchArchitecture
-from adcdnet.nn.context import CONTEXT_REACH, context_statistics
+from adcdnet.nn.context import CONTEXT_REACH, _deviation, context_statistics
 from adcdnet.nn.heads import CentreHead
 from adcdnet.nn.tile_sharing import cells_of
 
@@ -57,3 +57,9 @@ def test_the_centre_head_sees_centre_mean_and_deviation_of_both_sensors():
         variance = core.var((2, 3), correction=0)
         expected += [f[:, :, 4, 4], core.mean((2, 3)), (variance + 1e-3).sqrt()]
     torch.testing.assert_close(seen[0][:, : 2 * (3 * 3 + 2)], torch.cat(expected, 1), rtol=0, atol=1e-9)
+
+
+def test_deviations_are_the_nearest_floats_so_that_any_runtime_finds_the_same():
+    variance = torch.rand(9999, generator=torch.Generator().manual_seed(5))
+    found = _deviation(torch.zeros(9999), variance)
+    assert np.array_equal(found.numpy(), np.sqrt(variance.numpy() + np.float32(1e-3)))

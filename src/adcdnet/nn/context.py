@@ -20,7 +20,11 @@ CONTEXT_REACH = 4  # coarse pixels on every side
 
 def _deviation(mean: Tensor, mean_square: Tensor) -> Tensor:
     # inputs are standardised, so 1e-3 keeps the root (and its gradient) calm where a window is flat
-    return (mean_square - mean.square()).clamp_min(0).add(1e-3).sqrt()
+    variance = (mean_square - mean.square()).clamp_min(0).add(1e-3)
+    if variance.device.type != "cpu":
+        return variance.sqrt()
+    # on processors its root is the last bit off for one value in five, and trees compare to the last bit
+    return variance.double().sqrt().to(variance)
 
 
 def _window(x: Tensor, side: int) -> Tensor:
