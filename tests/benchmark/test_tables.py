@@ -54,7 +54,7 @@ def here(monkeypatch):
     """Cells are computed in this process: (cell, folder) of each that was."""
     computed = []
 
-    def run(todo, out, *, jobs, progress):
+    def run(todo, out, *, jobs, elsewhere, progress):
         for cell in todo:
             if not pool._is_kept(cell, out):
                 computed.append(cell)

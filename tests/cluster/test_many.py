@@ -18,6 +18,8 @@ from adcdnet.geo.scene_files import SceneFiles
 from adcdnet.mapping.predict import predict
 from conftest import PIXEL, UTM, write_tif_file
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
@@ -172,7 +174,7 @@ def cells(labelled_pair):
     """Two trainings, one of which is read in two ways."""
     scene = SceneFiles(name="one", ms=labelled_pair.ms, pan=labelled_pair.pan, labels=labelled_pair.labels)
     kinds = (("mlp", 0), ("mlp-alike", 0), ("mlp", 1))
-    return [Cell(scene, method, 0, fold, 0, folds=2) for method, fold in kinds]
+    return [Cell((scene,), method, 0, fold, 0, folds=2) for method, fold in kinds]
 
 
 def test_cells_of_a_benchmark_are_computed_by_helpers(cells, tmp_path, monkeypatch):

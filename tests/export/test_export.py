@@ -30,6 +30,8 @@ from adcdnet.nn.tile_adcdnet import TileADCDNet
 from adcdnet.training.committee.classifiers import fit_boosting, fit_forest
 from conftest import build_model
 
+pytestmark = pytest.mark.slow
+
 LAYOUT = Layout(ms_bands=5, pan_bands=1, ratio=2, classes=3)
 SMALL = {"detail": 4, "stream": 6, "widths": (6, 8, 10), "token_dims": (6, 8), "hidden": 7}
 STATISTICS = BandStatistics((500.0,) * 5, (280.0,) * 5, (500.0,), (280.0,))

@@ -26,7 +26,7 @@ PYTHONS = (3, 11), (3, 13)  # the first and the last that are supported
 PACKAGES = (  # as pip calls them
     "adcdnet", "torch", "numpy", "scipy", "scikit-learn", "rasterio", "pyogrio", "geopandas", "pyproj", "shapely",
     "affine", "exactextract", "matplotlib", "pillow", "jinja2", "pydantic", "safetensors", "tomli-w", "filelock",
-    "psutil", "typer", "rich", "threadpoolctl",
+    "psutil", "typer", "rich", "threadpoolctl", "fsspec",
 )
 # fmt: on
 MODULES = ("numpy", "scipy", "sklearn", "rasterio", "pyogrio", "geopandas", "pyproj", "shapely", "safetensors")
