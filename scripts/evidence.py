@@ -98,7 +98,7 @@ def scene_files(name: str, out: Path) -> SceneFiles:
         return SceneFiles(name=name, ms=ms, pan=pan, labels=labels)
     data = Path(os.environ.get("ADCDNET_DATA", ROOT.parent / "shared" / "data"))
     folder = data / name
-    classes = folder.parent / "classes.csv" if name == HARZ else data / RATIO_2 / "classes.csv"
+    classes = folder / "classes.csv" if name == HARZ else data / RATIO_2 / "classes.csv"
     ms, pan, labels = (folder / f"{what}.tif" for what in ("ms", "pan", "labels"))
     return SceneFiles(name=name.replace("/", "_"), ms=ms, pan=pan, labels=labels, classes=classes)
 

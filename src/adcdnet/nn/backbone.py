@@ -97,7 +97,7 @@ class MobileUnit(nn.Module):
 
     def _each_channel(self, x: Tensor, dilation: int | None) -> Tensor:
         """Depthwise convolution and its norm. On a processor its gradients take three times as long in bf16."""
-        if not self.training:
+        if not self.training or x.dtype == self.depthwise.weight.dtype:
             return normalised(self.depthwise, self.depthwise_norm, x, dilation)
         with torch.autocast(x.device.type, enabled=False):
             return normalised(self.depthwise, self.depthwise_norm, x.to(self.depthwise.weight.dtype), dilation)
