@@ -1,5 +1,7 @@
 """Cross-validation: every pixel is tested once, and nothing near it trains."""
 
+import pickle
+
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
@@ -9,7 +11,7 @@ from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.labels import Labels
 from adcdnet.split import folds
-from adcdnet.split.folds import block_folds, random_folds
+from adcdnet.split.folds import ClassInOnePlace, block_folds, random_folds
 from adcdnet.split.parts import GUARD, TEST, TRAIN, UNUSED, VALIDATION
 
 HEIGHT, WIDTH, REACH = 71, 93, 4
@@ -114,3 +116,8 @@ def test_a_class_in_one_place_cannot_be_folded():
     labels.index[:6, 20:26] = 1
     with pytest.raises(InputError, match="leaves no training pixel of class 'c1'"):
         block_folds(labels, np.ones((HEIGHT, WIDTH), bool), reach=REACH, folds=4, config=SplitConfig(block=12), seed=0)
+
+
+def test_what_a_fold_lacks_is_told_from_another_process_too():
+    error = pickle.loads(pickle.dumps(ClassInOnePlace("no training pixel of class 'water'", "water")))
+    assert (str(error), error.name) == ("no training pixel of class 'water'", "water")

@@ -30,6 +30,9 @@ class ClassInOnePlace(InputError):
         super().__init__(message)
         self.name = name
 
+    def __reduce__(self) -> tuple[type[ClassInOnePlace], tuple[str, str]]:
+        return type(self), (str(self), self.name)  # so that it comes back from a process
+
 
 def block_folds(
     labels: Labels,
