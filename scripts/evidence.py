@@ -199,9 +199,9 @@ def with_deviation(row: dict[str, str], score: str) -> str:
 
 
 def lead(row: dict[str, str], score: str) -> str:
-    """reference − method with its interval; the file has method − reference."""
+    """reference − method with its interval, if there are blocks enough; the file has method − reference."""
     middle, low, high = (number(-float(row[f"{score}_{end}"]), "+") for end in ("difference", "high", "low"))
-    return f"{middle} [{low}, {high}]"
+    return middle if row[f"{score}_low"] == "nan" else f"{middle} [{low}, {high}]"
 
 
 def seconds(row: dict[str, str]) -> str:

@@ -74,6 +74,12 @@ def test_a_worker_out_of_memory_is_killed_and_the_others_go_on(tmp_path):
     assert made == {0: 0, 2: 2, 3: 3}
 
 
+def test_variables_of_workers_are_not_those_of_this_process(tmp_path):
+    before = dict(os.environ)
+    assert results(tasks.fail_now_and_then, [(tmp_path, 1)], count=1) == {0: 1}
+    assert dict(os.environ) == before
+
+
 def test_storage_that_fails_now_and_then_is_asked_again(tmp_path):
     made = results(tasks.fail_now_and_then, [(tmp_path, number) for number in range(7)])
     assert made == {number: number for number in range(7)}

@@ -42,7 +42,10 @@ def test_train_and_map_several(call, scenes, tmp_path):
     (tmp_path / "pan.tif").write_bytes(b"no raster")
     code, out, err = call("predict", run, scenes, "--out", maps)
     assert code == 1
-    assert {path.name for path in maps.iterdir()} == {"here.tif", "here.tif.aux.xml", "here.qml"}
+    assert {path.name for path in maps.iterdir()} == {
+        *("here.tif", "here.tif.aux.xml", "here.qml"),
+        *("summary.json", ".scenes"),
+    }
     assert "error: there: " in err
     assert "1 of 2 scenes could not be mapped" in err
     with rasterio.open(maps / "here.tif") as dataset:

@@ -188,7 +188,7 @@ def test_few_labels_are_learnt_by_patches():
     assert (few.network.prior, few.network.dtm, few.network.attention) == (False, False, "none")
     patch = TrainConfig.of_profile("patch")
     parts = {"network": {"prior": False, "dtm": False, "attention": "none"}, "branch_weight": 0.0}
-    assert few == patch.replace({"profile": "default", **parts})
+    assert few == patch.replace({"profile": "default", "members": TrainConfig().members, **parts})
     assert suited_to(6000, 4, TrainConfig()) == TrainConfig()
     kept = suited_to(10, 4, TrainConfig().replace({"network": {"sensors": "pan"}, "seed": 4}))
     assert (kept.network.sensors, kept.seed) == ("pan", 4)
@@ -276,7 +276,7 @@ def test_below_a_ratio_of_four_patches_take_the_place_of_tiles(profile):
     assert over_patches.network.form == "patch"
     assert [getattr(over_patches.network, part) for part in parts] == [getattr(config.network, part) for part in parts]
     patch = TrainConfig.of_profile("patch")
-    expected = {"profile": profile, "branch_weight": config.branch_weight}
+    expected = {"profile": profile, "members": config.members, "branch_weight": config.branch_weight}
     assert over_patches == patch.replace(
         {**expected, "network": {part: getattr(config.network, part) for part in parts}}
     )

@@ -75,7 +75,7 @@ class Workers:
 
     @contextmanager
     def _local(self) -> Iterator[Client]:
-        with _deaf_to_the_terminal():
+        with _same_environment(), _deaf_to_the_terminal():
             cluster = LocalCluster(
                 n_workers=self.count,
                 threads_per_worker=1,
@@ -139,6 +139,18 @@ class Workers:
                     f"the worker at {address} may hold {worker['memory_limit'] / 2**20:.0f} MB, less than --memory; "
                     "start it with a larger --memory-limit, or give a smaller --memory"
                 )
+
+
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """What dask sets for the processes that it starts is taken back here, where other processes would inherit it."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager
