@@ -81,7 +81,7 @@ RUNS = {
     "sensors-ratio4": Run(RATIO_4, ("patch", "patch-ms-only", "patch-pan-only")),
     "halo": Run(RATIO_2, ("patch-halo", "patch-zeros")),
     "committees": Run(RATIO_2, RIVALS, folds=2, protocol="strips"),
-    "committees-ratio4": Run(RATIO_4, RIVALS, folds=4, protocol="strips"),
+    "committees-ratio4": Run(RATIO_4, ("committee-adcdnet", *RIVALS[1:]), folds=4, protocol="strips"),
     "committees-harz": Run(HARZ, RIVALS, folds=2),
     "networks": Run(
         RATIO_2, ("patch", "patch-plain", "two-branch-cnn", "mft", "dual-resnet", "unet", "dbaf", "forest", "mlp")
