@@ -75,24 +75,25 @@ class Workers:
 
     @contextmanager
     def _local(self) -> Iterator[Client]:
-        with _same_environment(), _deaf_to_the_terminal():
-            cluster = LocalCluster(
-                n_workers=self.count,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=self.memory + self.memory // 4 + _SPARE,
-                dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,  # what went wrong is told by the results
-            )
-        with cluster, Client(cluster, set_as_default=False) as client:
-            try:
-                yield client
-            except BaseException:  # nobody waits for what is at work
-                for nanny in cluster.workers.values():
-                    nanny.auto_restart = False
-                    with suppress(OSError, TypeError):  # one that is starting has no number yet
-                        os.kill(nanny.pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
-                raise
+        with _same_environment():  # to the end: workers that are started again set it anew
+            with _deaf_to_the_terminal():
+                cluster = LocalCluster(
+                    n_workers=self.count,
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit=self.memory + self.memory // 4 + _SPARE,
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,  # what went wrong is told by the results
+                )
+            with cluster, Client(cluster, set_as_default=False) as client:
+                try:
+                    yield client
+                except BaseException:  # nobody waits for what is at work
+                    for nanny in cluster.workers.values():
+                        nanny.auto_restart = False
+                        with suppress(OSError, TypeError):  # one that is starting has no number yet
+                            os.kill(nanny.pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+                    raise
 
     def _settings(self) -> dict[str, Any]:
         threads = {f"{library}_NUM_THREADS": self.threads for library in ("OMP", "MKL", "OPENBLAS")}
