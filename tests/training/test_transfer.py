@@ -8,11 +8,15 @@ import torch
 
 from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
+from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
+from adcdnet.mapping.model import Model
 from adcdnet.nn.adcdnet import ADCDNet
 from adcdnet.nn.architecture import Layout
+from adcdnet.nn.networks import network_of
+from adcdnet.training.committee.cross_fit import members_of
 from adcdnet.training.run import train
-from adcdnet.training.transfer import begin_from, notes_of
+from adcdnet.training.transfer import begin_from, notes_of, settings_of
 from conftest import QUICK, build_model
 
 pytestmark = pytest.mark.usefixtures("few_trials")
@@ -66,6 +70,20 @@ def test_another_network_is_refused():
     model, other = build_model(LAYOUT), build_model(LAYOUT, attention="none")
     with pytest.raises(InputError, match="attention dia against none"):
         begin_from(fresh(LAYOUT, model), other, model.classes)
+
+
+@pytest.mark.parametrize("profile", ["default", "plain", "patch"])
+def test_the_network_of_a_model_to_begin_from_is_a_member_with_all_its_parts(profile):
+    layout = Layout(ms_bands=4, pan_bands=1, ratio=4, classes=3)
+    network = network_of(TrainConfig.of_profile(profile).network, layout)
+    statistics = BandStatistics((0.0,) * 4, (1.0,) * 4, (0.0,), (1.0,))
+    classes = ClassTable.numbered(["meadow", "rock", "water"])
+    model = Model.of_network(network, statistics, classes, (1 / 3,) * 3, (1 / 3,) * 3)
+    config = settings_of(model)
+    first = members_of(config)[0]
+    own = config if first == "adcdnet" else config.without_parts()
+    assert own.network == network.config
+    assert begin_from(network_of(own.network, layout), model, classes) == ()
 
 
 def test_bands_far_from_those_of_the_model_are_named():

@@ -78,7 +78,7 @@ def train_command(
         int | None, typer.Option(min=0, help="Random seed of the split, the first weights and all draws.")
     ] = None,
     stage1: Annotated[
-        bool, typer.Option("--stage1/--no-stage1", help="Train the self-supervised prior network first.")
+        bool, typer.Option("--stage1/--no-stage1", help="Of the member adcdnet: train the self-supervised prior first.")
     ] = True,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps of stage II; half as many where it trains by tiles.")

@@ -19,10 +19,13 @@ FAR = 3.0  # deviations of the first training area from which band means of the 
 
 
 def settings_of(model: Model) -> TrainConfig:
-    """Settings of the profile that has such a network, with those of a trained model's network and answers."""
+    """Settings of the profile that has such a network, with those of a trained model's network and answers, and with
+    that network as a member, parts of the paper included."""
     profile: Profile = "default" if model.network.config.form == "tile" else "patch"
     changes = {"network": asdict(model.network.config), "answers": model.answers.model_dump()}
-    return TrainConfig.of_profile(profile).replace(changes)
+    config = TrainConfig.of_profile(profile).replace(changes)
+    members = ["adcdnet" if name == "plain" and not config.plain else name for name in config.members]
+    return config.replace({"members": members})
 
 
 def begin_from(
