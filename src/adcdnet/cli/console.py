@@ -21,6 +21,7 @@ from rich.console import Console
 from adcdnet.files import refuse_overwriting, require_file_name
 
 if TYPE_CHECKING:
+    from adcdnet.geo.classes import ClassTable
     from adcdnet.metrics import Scores
 
 
@@ -94,9 +95,24 @@ MinShareOption = Annotated[
         min=0.0, max=1.0, help="Share of a pixel that its class must cover, above 0; see the how-to on labels."
     ),
 ]
+TauOption = Annotated[
+    float, typer.Option(min=0.0, help="How much class shares count. 1: as labelled; 0: all classes alike.")
+]
+PriorOption = Annotated[
+    str, typer.Option(help="Expected class shares: natural (as labelled), balanced, or a CSV file value,share.")
+]
 FixShiftOption = Annotated[
     bool, typer.Option("--fix-shift", help="Measure the shift of PAN against MS and correct its whole pixels.")
 ]
+
+
+def prior_of(text: str, classes: ClassTable) -> tuple[float, ...] | None:
+    """The shares that --prior names; None: as labelled."""
+    if text == "natural":
+        return None
+    from adcdnet.geo.classes import read_prior
+
+    return (1 / len(classes),) * len(classes) if text == "balanced" else read_prior(Path(text), classes)
 
 
 def bands_of(text: str | None) -> list[str] | None:

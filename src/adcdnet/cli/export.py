@@ -8,19 +8,15 @@ from typing import Annotated
 import typer
 
 from adcdnet.cli.choices import ExportFormat
-from adcdnet.cli.console import out_console, say
+from adcdnet.cli.console import PriorOption, TauOption, out_console, prior_of, say
 
 
 def export_command(
     model: Annotated[Path, typer.Argument(help="Run folder or model file.")],
     out: Annotated[Path, typer.Option(help="New folder for graph, weights, classes and model card.")],
     format: Annotated[ExportFormat, typer.Option(help="onnx, or pt2 for torch.export.load.")] = "onnx",
-    tau: Annotated[
-        float, typer.Option(min=0.0, help="How much class shares count. 1: as labelled; 0: all classes alike.")
-    ] = 1.0,
-    prior: Annotated[
-        str, typer.Option(help="Expected class shares: natural (as labelled), balanced, or a CSV file value,share.")
-    ] = "natural",
+    tau: TauOption = 1.0,
+    prior: PriorOption = "natural",
     licence: Annotated[
         str, typer.Option("--license", help="Licence of the model for its card, e.g. cc-by-4.0.")
     ] = "unknown",
@@ -32,15 +28,10 @@ def export_command(
     Example: adcdnet export runs/first --out handed-on
     """
     from adcdnet.export.write import export_model
-    from adcdnet.geo.classes import read_prior
     from adcdnet.mapping.model import Model
 
     loaded = Model.load(model)
-    classes = loaded.classes
-    shares: tuple[float, ...] | None = None
-    if prior != "natural":
-        shares = (1 / len(classes),) * len(classes) if prior == "balanced" else read_prior(Path(prior), classes)
-    left_out = export_model(loaded, out, format=format, tau=tau, prior=shares, licence=licence)
+    left_out = export_model(loaded, out, format=format, tau=tau, prior=prior_of(prior, loaded.classes), licence=licence)
     say(left_out)
     size = (out / f"model.{format}").stat().st_size / 1e6
     out_console.print(f"model: {out / f'model.{format}'} ({size:.1f} MB)", markup=False)

@@ -20,10 +20,13 @@ from adcdnet.cli.console import (
     MsFilesOption,
     PanBandsOption,
     PanFilesOption,
+    PriorOption,
+    TauOption,
     bands_of,
     file_to_write,
     mask_rule,
     out_console,
+    prior_of,
     say,
 )
 from adcdnet.cli.helpers import SchedulerOption, WorkersOption, helpers_of
@@ -32,7 +35,6 @@ from adcdnet.files import MODEL_FILE, refuse_overwriting
 
 if TYPE_CHECKING:
     from adcdnet.cluster.scenes import Made, Work
-    from adcdnet.geo.classes import ClassTable
     from adcdnet.geo.scene_files import SceneFiles
     from adcdnet.mapping.model import Model
 
@@ -56,12 +58,8 @@ def predict_command(
         typer.Option(help="Also write how unlike labels each pixel is, and how likely its class is wrong (GeoTIFF)."),
     ] = None,
     engine: Annotated[Engine | None, typer.Option(help="dense (default where the network allows) or patch.")] = None,
-    tau: Annotated[
-        float, typer.Option(min=0.0, help="How much class shares count. 1: as labelled; 0: all classes alike.")
-    ] = 1.0,
-    prior: Annotated[
-        str, typer.Option(help="Expected class shares: natural (as labelled), balanced, or a CSV file value,share.")
-    ] = "natural",
+    tau: TauOption = 1.0,
+    prior: PriorOption = "natural",
     memory: Annotated[
         str,
         typer.Option(help="Most memory to use, of the process or of the GPU, e.g. 2GB; auto: half of what is free."),
@@ -122,7 +120,7 @@ def predict_command(
         fix_shift=fix_shift,
         engine=engine,
         tau=tau,
-        prior=None if prior == "natural" else _prior(prior, loaded.classes),
+        prior=prior_of(prior, loaded.classes),
         memory=budget,
         precision=precision,
         sieved=sieve,
@@ -196,12 +194,6 @@ def _rule_of_training(model: Path) -> dict[str, Any]:
     if not rule.is_plain:
         say([f"{rule} of the mask hide, as in training; --mask-values and --mask-bits name others"])
     return {"mask_values": rule.values, "mask_bits": rule.bits}
-
-
-def _prior(text: str, classes: ClassTable) -> tuple[float, ...]:
-    from adcdnet.geo.classes import read_prior
-
-    return (1 / len(classes),) * len(classes) if text == "balanced" else read_prior(Path(text), classes)
 
 
 def _report_words(
