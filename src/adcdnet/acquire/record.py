@@ -5,8 +5,6 @@ None of it holds a token: addresses are without their queries, and a catalogue's
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -20,7 +18,6 @@ from adcdnet.acquire.items import Item
 from adcdnet.acquire.labels import ProductLabels
 from adcdnet.acquire.pair import Opened, Plan
 from adcdnet.errors import InputError, one_line
-from adcdnet.geo.classes import ClassTable
 
 MANIFEST = "manifest.json"
 
@@ -135,12 +132,3 @@ def _terms(licence: str, citation: str, year: str) -> list[str]:
         "",
         f"To cite: {citation.format(year=year) or 'see the catalogue'}",
     ]
-
-
-def class_file(classes: ClassTable) -> bytes:
-    """A class table as CSV."""
-    content = io.StringIO()
-    table = csv.writer(content, lineterminator="\n")
-    table.writerow(("value", "name", "color"))
-    table.writerows(zip(classes.values, classes.names, classes.colors, strict=True))
-    return content.getvalue().encode()

@@ -30,7 +30,7 @@ from adcdnet.acquire.labels import (
     write_labels,
 )
 from adcdnet.acquire.pair import Misfit, Opened, Plan, lay, open_item
-from adcdnet.acquire.record import MANIFEST, Again, Request, class_file, manifest, remarks, sources
+from adcdnet.acquire.record import MANIFEST, Again, Request, manifest, remarks, sources
 from adcdnet.acquire.remote import RemoteRaster
 from adcdnet.acquire.search import Catalogue
 from adcdnet.acquire.store import TileStore
@@ -341,7 +341,7 @@ class _Maker:
             "CITATION": product.citation.format(year=labels.year),
         }
         write_labels(files / "labels.tif", index, classes, grid, tags)
-        write_whole(files / "classes.csv", class_file(classes))
+        write_whole(files / "classes.csv", classes.to_csv())
         self.step("labels", 1, 1)
         counts = np.bincount(index[index >= 0], minlength=len(classes))
         return replace(labels, notes=(*notes, *labels.notes)), classes, tuple(counts.tolist())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import warnings
@@ -22,7 +20,6 @@ from adcdnet.errors import InputError
 from adcdnet.export.card import card
 from adcdnet.export.graph import Graph
 from adcdnet.files import MODEL_FILE, HeldFolder, as_json, remove_left, write_whole
-from adcdnet.geo.classes import ClassTable
 from adcdnet.mapping.model import Model, Run
 
 Format = Literal["onnx", "pt2"]
@@ -60,7 +57,7 @@ def export_model(
             program = program_of(graph, model)
             _write_graph(program, folder / f"model.{format}", format, facts)
         model.save(folder / MODEL_FILE)
-        write_whole(folder / "classes.csv", _table(model.classes))
+        write_whole(folder / "classes.csv", model.classes.to_csv())
         write_whole(folder / "config.json", as_json(facts))
         write_whole(
             folder / "README.md", card(model, facts, left_out, licence=licence, name=out.resolve().name).encode()
@@ -197,10 +194,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _table(classes: ClassTable) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([("value", "name", "color"), *zip(classes.values, classes.names, classes.colors, strict=True)])
-    return text.getvalue().encode()

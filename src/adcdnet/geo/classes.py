@@ -92,6 +92,13 @@ class ClassTable:
         """The given values and names with colour-blind safe colours."""
         return cls(tuple(values), tuple(names), _safe_colors(len(names)))
 
+    def to_csv(self) -> bytes:
+        """As `read` takes it."""
+        text = io.StringIO()
+        rows = zip(self.values, self.names, self.colors, strict=True)
+        csv.writer(text, lineterminator="\n").writerows([("value", "name", "color"), *rows])
+        return text.getvalue().encode()
+
     @classmethod
     def read(cls, path: Path) -> ClassTable:
         """From CSV with the columns value, name and, if wanted, color. Raises InputError.
