@@ -1,10 +1,12 @@
-"""Attacks on what users trust: what becomes of trainings that are killed at any moment.
+"""Attacks on what users trust: trainings and predictions killed at any moment, and a thousand predictions in a row.
 
-    python scripts/attack.py kills [--n 20] [--seed 0]
+    python scripts/attack.py kills [--of train predict] [--n 20] [--seed 0]
+    python scripts/attack.py soak [--n 1000]
 
-A small training of two folds, each of a network, is killed at a random moment by a random
-signal, often more than once, and goes on with --resume, by one process or by two. An older run lies in its folder.
-Printed is how often the model file is that of an undisturbed training, and what else went wrong.
+kills: a small training of two folds, or a prediction of 25 tiles or so, is killed at a random moment by a random signal,
+often more than once, and goes on with --resume, a training by one process or by two. An older run or map lies in its
+place. Printed is how often the files are those of an undisturbed one, and what else went wrong.
+soak: one process makes the same map again and again. Printed are its memory and its open files on the way.
 """
 
 from __future__ import annotations

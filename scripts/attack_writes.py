@@ -269,14 +269,15 @@ def gone(work: Work, desk: Path, found: Sum, every: int, rng: random.Random) -> 
     moments, away = moments_of(work, desk), desk.with_name("away")
 
     def decide(one: Call) -> Verdict:
-        if desk.exists():
+        if not away.exists():
             desk.rename(away)
         return DONE
 
     for moment, ended, said in tried(work, desk, found, moments, every, decide):
-        if away.exists():
+        if away.exists() and ended:  # otherwise it made the folder anew, and all in it
             shutil.rmtree(desk, ignore_errors=True)
             away.rename(desk)
+        shutil.rmtree(away, ignore_errors=True)
         judge_error(work, desk, found, moment, ended, said)
     return len(moments)
 
@@ -374,6 +375,8 @@ def lay_down(files: dict[Path, bytes | None], desk: Path) -> None:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+    for path in [desk, *desk.rglob("*")]:
+        os.utime(path, (0, 0))  # the power comes back some time later
 
 
 def named(moment: Call, desk: Path) -> str:

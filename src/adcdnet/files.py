@@ -10,6 +10,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +22,7 @@ from filelock import FileLock, Timeout
 from adcdnet.errors import InputError
 
 _LOCK = "lock"  # name of the file in a held folder
+_MAKING = 60.0  # seconds within which a folder that is being made has its lock
 _OF_A_RUN = re.compile(  # what a training leaves
     r"model\.safetensors|config\.toml|(metrics|inputs|timing)\.json|history\.csv|(split|folds|held-out)\b.*\.tif"
 )
@@ -58,7 +60,13 @@ class HeldFolder:
         self._lock.release()
 
     def remove(self) -> None:
-        """With all that is in it, as far as that goes."""
+        """With all that is in it, as far as that goes. The lock goes last: a folder without one is empty."""
+        with suppress(OSError):
+            for path in self.path.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.name != _LOCK:
+                    path.unlink()
         shutil.rmtree(self.path, ignore_errors=True)
         self.release()
         if sys.platform == "win32":  # where the file of a lock that is held stays
@@ -69,10 +77,12 @@ def remove_left(folders: Iterable[Path]) -> None:
     """Remove the held folders among these whose holders have ended."""
     for folder in folders:
         with suppress(OSError):
-            if (folder / _LOCK).is_file():  # one without is being made, or is no held folder
+            if (folder / _LOCK).is_file():
                 left = HeldFolder.hold(folder)
                 if left is not None:
                     left.remove()
+            elif time.time() - folder.stat().st_mtime > _MAKING:
+                folder.rmdir()  # made or removed when the power failed; another one is not empty and stays
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
