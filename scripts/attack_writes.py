@@ -189,7 +189,9 @@ def judge(work: Work, desk: Path) -> str:
         return "the older one is there"
     if set(now) <= {*older, *new} and all(now[name] in (older.get(name), new.get(name)) for name in now):
         model = now.get(MODEL_FILE)
-        return "files of both are there, the older model" if model == older.get(MODEL_FILE) else "files of both, the NEW"
+        return (
+            "files of both are there, the older model" if model == older.get(MODEL_FILE) else "files of both, the NEW"
+        )
     return "DAMAGED files are there"
 
 
@@ -322,7 +324,7 @@ def after_the_cut(
     A file's bytes are there from its fsync on; of later writes each is there or not. Changes of names come one after
     another, and are there from the next fsync of any folder on; of later ones the first few are.
     """
-    names: Names = {path: None for path in folders} | {path: k for k, path in enumerate(before)}
+    names: Names = dict.fromkeys(folders) | {path: k for k, path in enumerate(before)}
     now, content = dict(names), dict(enumerate(before.values()))
     later: dict[int, list[Call]] = {}
     changes: list[Names] = []

@@ -3,9 +3,9 @@
     def decide(call: Call) -> Verdict: ...
     status = run(work, folder, decide)
 
-`work` runs in a forked process that is traced with all its threads and processes (ptrace(2)). A filter (seccomp(2)) stops
-it at calls that change files, at no other ones. `decide` says of each what becomes of it: done, refused with an error,
-or cut short with the power.
+`work` runs in a forked process that is traced with all its threads and processes (ptrace(2)). A filter (seccomp(2))
+stops it at calls that change files, at no other ones. `decide` says of each what becomes of it: done, refused with an
+error, or cut short by the end of the process.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ _OPTIONS = 0x02 | 0x04 | 0x08 | 0x80 | 0x100000  # follow fork, vfork, clone; st
 _SECCOMP_EVENT = 7
 _NO_NEW_PRIVILEGES, _SET_SECCOMP = 38, 22
 _X86_64 = 0xC000003E
-_REGISTERS = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs"
+_REGISTERS = (
+    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base "
+    "ds es fs gs"
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
@@ -55,7 +58,7 @@ _libc.ptrace.restype = ctypes.c_long
 
 
 class _Registers(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_ulonglong) for name in _REGISTERS.split()]
+    _fields_ = tuple((name, ctypes.c_ulonglong) for name in _REGISTERS.split())
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Verdict:
-    """error: with which a call is refused; 0: it is done. kill: the process ends by SIGKILL before it. bytes: of a write
-    that are done before it ends so."""
+    """error: with which a call is refused; 0: it is done. kill: the process ends by SIGKILL before it. bytes: of a
+    write that are done before it ends so."""
 
     error: int = 0
     kill: bool = False
