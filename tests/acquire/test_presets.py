@@ -135,9 +135,10 @@ def test_every_address_stands_once():
 
 
 @pytest.mark.parametrize("given", _presets()["labels"], ids=lambda given: given["name"])
-def test_label_products_name_classes_licence_and_citation(given):
-    product = find_labels(given["name"])
-    assert len(product.table) == len(given["classes"])
+def test_label_products_name_classes_licence_and_citation(given, tmp_path):
+    (tmp_path / "labels.tif").touch()
+    product = find_labels(f"{given['name']}:{tmp_path / 'labels.tif'}")
+    assert len(product.tables[0]) == len(given["classes"])
     assert product.licence
     assert "{year}" in product.citation
 
