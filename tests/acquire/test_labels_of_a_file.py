@@ -192,7 +192,7 @@ def squares(rows, side=300.0):
 def test_tags_of_openstreetmap_make_classes(acquire, tmp_path, end):
     rows = [
         {"osm_id": "1", "landuse": "forest", "natural": None, "building": None},
-        {"osm_id": "2", "landuse": None, "natural": "water", "building": None},
+        {"osm_id": "2", "landuse": "residential", "natural": "water", "building": None},
         {"osm_id": "3", "landuse": "military", "natural": None, "building": None},
         {"osm_id": "4", "landuse": None, "natural": None, "building": "yes"},
         {"osm_id": "5", "landuse": None, "natural": None, "building": "no"},

@@ -1,12 +1,17 @@
 """From a box in degrees to a pair: the native pixels of one day, or the best of several, and nothing resampled."""
 
 import json
+import re
 import tomllib
 
 import numpy as np
 import pytest
+import rasterio
+import shapely
 from affine import Affine
 from rasterio.io import MemoryFile
+from rasterio.warp import transform_bounds
+from shapely.geometry import box
 from stac_scenes import CORNER, HERE, LAND, Ground, add_landsat, add_sentinel, add_worldcover, caller, read
 from stac_site import serving
 
@@ -156,6 +161,26 @@ def test_an_area_over_two_zones_lies_in_the_one_that_covers_it_best(site, acquir
     with opened(tmp_path, labelled=False) as scene:
         assert "zone 32N" in scene.grid.crs
     assert "first33" not in (tmp_path / "out" / "SOURCES.md").read_text()
+
+
+def test_the_rest_of_an_area_over_two_zones_is_a_second_command(site, acquire, tmp_path):
+    """What the first one says is enough: together the two pairs cover the area."""
+    add_sentinel(site, "west", "2024-06-15", Ground((703_000.0, 5_738_300.0), (90, 200)))  # to 12.02° east
+    add_sentinel(site, "east", "2024-06-15", Ground((292_000.0, 5_738_300.0), (90, 250), crs="EPSG:32633"))
+    code, _, err = acquire("--bbox", "11.96,51.745,12.05,51.755")
+    assert code == 0, err
+    said = re.search(r"run the same command with --bbox (\S+), --dates (\S+) and another --out", err)
+    assert said, err
+    code, _, err = acquire("--bbox", said[1], "--dates", said[2], "--out", tmp_path / "second")
+    assert code == 0, err
+    assert "run the same command" not in err
+    ground = []
+    for name in ("out", "second"):
+        with rasterio.open(tmp_path / name / "ms.tif") as dataset:
+            ground.append(box(*transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)))
+    assert shapely.union_all(ground).covers(box(11.9605, 51.7455, 12.0495, 51.7545))
+    used = [(tmp_path / name / "SOURCES.md").read_text() for name in ("out", "second")]
+    assert ["- east, " in text for text in used] == ["- west, " not in text for text in used] == [True, False]
 
 
 @pytest.mark.parametrize("way", ["box", "file"])

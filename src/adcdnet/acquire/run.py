@@ -151,6 +151,8 @@ def acquire(
     with ExitStack() as stack:
         opened, left_out = _open(catalogue, items, sensor, threads, stack)
         plan = lay(opened, area.onto, sensor)
+        if again is None:
+            left_out += _elsewhere(found, items, area, plan)
         work = _hold(out)
         try:
             maker = _Maker(request, catalogue, plan, area, work.path, again, threads, step)
@@ -179,6 +181,22 @@ def _chosen(found: Sequence[Candidate], most: int) -> tuple[list[Item], tuple[st
     if best.cloud is not None and best.cloud > 0.1 and len(days) == 1:
         notes += (f"clouds hide {best.cloud:.0%} of what {best.day} covers; other dates or --mosaic may do better",)
     return [item for day in days for item in day.items], notes
+
+
+def _elsewhere(found: Sequence[Candidate], items: Sequence[Item], area: Area, plan: Plan) -> tuple[str, ...]:
+    """What of the area lies in another zone alone, and how to have it: a pair has one coordinate system."""
+    rest = area.beyond(plan.grid)
+    if rest is None:
+        return ()
+    wanted = Area.of_bbox(rest).shape
+    (zone,) = {one.crs for one in found if items[0] in one.items}
+    others = [one for one in found if one.crs != zone and any(wanted.intersects(i.footprint) for i in one.items)]
+    if not others:
+        return ()
+    return (
+        f"the area lies over several zones; for the rest run the same command with --bbox {rest}, --dates "
+        f"{min(others, key=lambda one: one.day != items[0].day).day} and another --out",
+    )
 
 
 def _named(catalogue: Catalogue, collection: str, ids: Sequence[str]) -> tuple[list[Item], tuple[str, ...]]:
