@@ -115,13 +115,14 @@ def test_clouds_are_filled_from_further_days_ms_and_pan_alike(site, acquire, tmp
     assert read(tmp_path / "out" / "mask.tif")[0, 15:25, 15:25].tolist() == [[4] * 5 + [9] * 5] * 10
 
 
-def test_offsets_of_two_baselines_meet_in_a_mosaic(site, acquire, tmp_path):
+@pytest.mark.parametrize("said_by", ["bands", "version"])
+def test_offsets_of_two_baselines_meet_in_a_mosaic(site, acquire, tmp_path, said_by):
     """The numbers of the newer one are 1000 higher; its date says nothing, for both days lie behind the change."""
-    new = {"earthsearch:boa_offset_applied": False}
     hidden = cloud(slice(0, 40), slice(None))
-    add_sentinel(site, "old", "2024-06-10", cloud=hidden, raster_bands={"scale": 1e-4, "offset": 0}, **new)
-    bands = {"scale": 1e-4, "offset": -0.1}
-    add_sentinel(site, "new", "2024-06-10", cloud=~hidden, add=1000, raster_bands=bands, **new)
+    for name, add, version, where in (("old", 0, "03.01", hidden), ("new", 1000, "05.10", ~hidden)):
+        bands = {"scale": 1e-4, "offset": -add / 10_000} if said_by == "bands" else None
+        known = {"earthsearch:boa_offset_applied": False, "s2:processing_baseline": version}
+        add_sentinel(site, name, "2024-06-10", cloud=where, add=add, raster_bands=bands, **known)
     assert acquire()[0] == 0
     ms, pan = read(tmp_path / "out" / "ms.tif"), read(tmp_path / "out" / "pan.tif")
     assert np.array_equal(ms[2], 3000 + 300 * HERE.truth()[5:-5, 5:-5] + 10)
@@ -275,6 +276,18 @@ def test_a_catalogue_that_lies_about_a_grid_is_not_believed(site, acquire, tmp_p
     _, _, err = acquire()
     assert "lies otherwise than its file does; the file counts" in err
     assert np.array_equal(read(tmp_path / "out" / "ms.tif")[0], 1015 + 300 * HERE.truth()[5:-5, 5:-5])
+
+
+def test_an_item_that_claims_ground_that_its_files_do_not_hold_is_passed_over(site, acquire, tmp_path):
+    item = add_sentinel(site, "liar", "2024-06-10", Ground((CORNER[0] + 50_000, CORNER[1])))
+    item["geometry"] = add_sentinel(site, "good", "2024-06-15", cloud=cloud(slice(30, 50), slice(30, 50)))["geometry"]
+    code, _, err = acquire()
+    assert code == 0, err
+    assert "good" in (tmp_path / "out" / "SOURCES.md").read_text()
+    site.collections["sentinel-2-l2a"].pop()
+    code, _, err = acquire("--out", tmp_path / "alone")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "none of the 1 items covers a pixel of the area; take other dates or a larger area" in err
 
 
 def test_an_item_whose_bands_lie_on_two_grids_is_left_out(site, acquire, tmp_path):

@@ -77,6 +77,15 @@ def test_a_box_of_which_west_is_above_east_may_cross_the_antimeridian():
     assert both[0] == pytest.approx(both[1], rel=1e-3)
 
 
+def test_a_large_area_is_read_when_it_is_confirmed(acquire, site, tmp_path, monkeypatch):
+    add_sentinel(site, "S2A_T32", "2024-06-15")
+    monkeypatch.setattr("adcdnet.acquire.run.LARGE", 1e-6)
+    assert acquire()[0] == 1
+    assert site.requests == []
+    code, _, err = acquire("--yes")
+    assert code == 0, err
+
+
 def test_polygons_far_apart_count_with_all_between_them(acquire, site, tmp_path):
     square = [[[0, 0], [0.1, 0], [0.1, 0.1], [0, 0.1], [0, 0]]]
     far = [[[x + 5, y + 5] for x, y in square[0]]]
