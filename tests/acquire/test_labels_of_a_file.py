@@ -169,6 +169,26 @@ def test_a_toml_file_of_a_known_product_has_its_classes(tmp_path):
     assert made.licence.startswith("public domain")
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('file = "x.tif"\n', "it needs name, file"),
+        ('name = "a"\nfile = "y.tif"\n', "y.tif do not exist; name a raster of classes"),
+        ('name = "a"\nfile = "x.tif"\napi = "usgs"\n', "api: Extra inputs are not permitted"),
+        ('name = "a"\nfile = "x.tif"\nclasses = [[1, "a", "#000000"], [2, "a", "#000000"]]\n', "names must differ"),
+        ('name = "a"\nfile = "x.tif"\nclasses = [[1, "a", "red"]]\n', "color 'red' is not of the form #rrggbb"),
+        ('name = "a"\nfile = "x.tif"\nclasses = "no.csv"\n', "class table"),
+    ],
+)
+def test_a_toml_file_that_cannot_be_meant_is_refused_before_anything_is_read(site, acquire, tmp_path, text, says):
+    write(tmp_path / "x.tif", np.full((5, 5), 11, np.uint8))
+    (tmp_path / "x.toml").write_text(text)
+    code, said, err = acquire(tmp_path / "x.toml")
+    assert (code, said, err.count("\n")) == (1, "", 1)
+    assert says in err
+    assert site.requests == []
+
+
 def test_a_file_alone_has_its_numbers_as_classes(acquire, tmp_path):
     path = write(tmp_path / "mine.tif", np.array([3, 5, 7], np.uint8)[HERE.truth()])
     assert acquire(path)[0] == 0
@@ -278,6 +298,14 @@ def test_a_raster_that_lies_nowhere_is_one_line(acquire, tmp_path):
     code, _, err = acquire(f"nlcd:{tmp_path / 'x.tif'}")
     assert code == 1
     assert "x.tif has no coordinate system; assign the one it is in" in err.splitlines()[-1]
+
+
+def test_a_raster_of_measurements_is_no_labels(acquire, tmp_path):
+    write(tmp_path / "ndvi.tif", np.array([0.1, 0.5, 0.7], np.float32)[HERE.truth()])
+    code, _, err = acquire(tmp_path / "ndvi.tif")
+    assert code == 1
+    assert "ndvi.tif holds values that are not whole numbers" in err.splitlines()[-1]
+    assert ".out.acquire" not in err
 
 
 def test_a_manifest_reads_the_same_file_again(acquire, call, site, tmp_path):

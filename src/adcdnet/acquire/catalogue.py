@@ -21,7 +21,6 @@ from adcdnet.errors import InputError, one_line
 from adcdnet.geo.classes import ClassTable
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
-_OF_CATALOGUE = ("api", "collection", "asset")  # fields of a product that a file has not
 
 
 class _Record(BaseModel):
@@ -122,18 +121,32 @@ class _Labels(_Record):
     licence: str = ""
     citation: str = ""  # {year} stands for the year
 
+    @field_validator("classes")
+    @classmethod
+    def _make_a_table(cls, classes: tuple[Row, ...]) -> tuple[Row, ...]:
+        try:
+            _tables(classes)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return classes
+
     @property
     def tables(self) -> tuple[ClassTable, ...]:
-        """Of the values and, where there are such, of the codes. None without classes. Raises InputError."""
-        rows = sorted(self.classes)
-        if not rows:
-            return ()
-        values, names, colors = zip(*(row[:3] for row in rows), strict=True)
-        codes = [row[3] for row in rows if len(row) == 4]
-        numbers = tuple(range(1, len(rows) + 1))
-        fit = all(1 <= value <= 255 for value in values)
-        found = (ClassTable(values, names, colors) if fit else ClassTable(numbers, names, colors, values),)
-        return (*found, replace(found[0], codes=tuple(codes))) if codes else found
+        """Of the values and, where there are such, of the codes; none without classes."""
+        return _tables(self.classes)
+
+
+def _tables(classes: Sequence[Row]) -> tuple[ClassTable, ...]:
+    rows = sorted(classes)
+    if not rows:
+        return ()
+    values, names, colors = zip(*(row[:3] for row in rows), strict=True)
+    codes = tuple(row[3] for row in rows if len(row) == 4)
+    if all(1 <= value <= 255 for value in values):
+        table = ClassTable(values, names, colors)
+    else:
+        table = ClassTable(tuple(range(1, len(rows) + 1)), names, colors, values)
+    return (table, replace(table, codes=codes)) if codes else (table,)
 
 
 class LabelProduct(_Labels):
@@ -223,7 +236,7 @@ def find_labels(text: str) -> LabelProduct | LabelFile | None:
     name, _, file = text.partition(":")
     preset = _label_preset(name)
     if preset and file:
-        return _label_file({**preset, "file": file}, Path())
+        return _label_file({**_without_catalogue(preset), "file": file}, Path())
     if "api" in preset:
         return LabelProduct(**preset)
     if preset:
@@ -239,19 +252,23 @@ def _label_preset(name: str) -> dict[str, Any]:
     return next((given for given in _presets()["labels"] if given["name"] == name), {})
 
 
+def _without_catalogue(preset: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in preset.items() if key not in ("api", "collection", "asset")}
+
+
 def _labels_of_toml(path: Path) -> LabelProduct | LabelFile:
     content = _content(path, "labels")
-    if "file" not in content:
-        return _made(content, path, LabelProduct, "labels")
     if isinstance(content.get("classes"), str):
         table = ClassTable.read(path.parent / content["classes"])
         content["classes"] = list(zip(table.codes or table.values, table.names, table.colors, strict=True))
-    return _label_file({**_label_preset(str(content.get("name"))), **content}, path)
+    if "file" in content:
+        return _label_file({**_without_catalogue(_label_preset(str(content.get("name")))), **content}, path)
+    return _made(content, path, LabelProduct, "labels")
 
 
 def _label_file(given: dict[str, Any], toml: Path) -> LabelFile:
     """A file that is there; a relative path is that from the TOML file. InputError."""
-    made = _made({key: value for key, value in given.items() if key not in _OF_CATALOGUE}, toml, LabelFile, "labels")
+    made = _made(given, toml, LabelFile, "labels")
     if made.is_remote:
         return made
     path = Path(os.path.abspath(toml.parent / made.file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -36,9 +37,9 @@ def file_labels(given: LabelFile, grid: Grid, folder: Path) -> ProductLabels:
         index, classes, notes = _read(given, grid, folder)
     except NoLabels:
         raise
-    except InputError as error:  # which names options of `train`
+    except InputError as error:  # which names options of `train`, and the copy
         said = re.sub(r"with --(column|layer|classes)\b", r"by \1 in a TOML file for --labels", str(error))
-        raise InputError(said) from error
+        raise InputError(said.replace(f"{folder}{os.sep}", "")) from error
     if not (index >= 0).any():
         raise _nothing(given)
     return ProductLabels(index, classes, (), given.year, notes)
@@ -60,12 +61,11 @@ def _read(given: LabelFile, grid: Grid, folder: Path) -> tuple[NDArray[np.int16]
         return burnt.index, burnt.classes, burnt.notes
     raster = RemoteRaster(given.file) if given.is_remote else RasterReader(path)
     with closing(raster):
-        native, table, said = copied(raster, path.name, grid, folder / "0.tif", given.tables)
+        native, table, said = copied(raster, path.name, grid, folder / f"{path.stem}.tif", given.tables)
     if native is None:
         raise _nothing(given)
     index, classes, more = read_raster(native, grid, table, None, None)
-    kept = [note.replace(native.name, path.name) for note in more if "no data" not in note]
-    return index, classes, (*said, *kept)
+    return index, classes, (*said, *more)
 
 
 def _by_tags(given: LabelFile, path: Path, folder: Path) -> tuple[Path, tuple[str, ...]]:
