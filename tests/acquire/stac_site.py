@@ -5,7 +5,9 @@ import re
 import socketserver
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
@@ -40,7 +42,10 @@ class Fault:
 
 @dataclass
 class Site:
-    """What is served. requests: all that came. tokens: those that are taken, None where none is needed."""
+    """What is served. requests: all that came. tokens: those that are taken, None where none is needed.
+
+    delay: seconds before each piece of a file. most: so many files were read at once. retry_after: said with a status.
+    """
 
     port: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
@@ -51,6 +56,11 @@ class Site:
     tokens: set[str] | None = None
     token_life: float = 3600.0
     page: int = 3  # items in one answer, however many are asked for
+    delay: float = 0.0
+    busy: Counter[str] = field(default_factory=Counter)  # how many pieces of each file are on their way
+    most: int = 0
+    retry_after: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def root(self) -> str:
@@ -125,17 +135,33 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None:
             fault.times -= 1
             if isinstance(fault.kind, int):
-                return self._send(fault.kind, b'{"code": "x", "description": "broken"}')
+                said = {"Retry-After": self.site.retry_after} if self.site.retry_after else {}
+                return self._send(fault.kind, b'{"code": "x", "description": "broken"}', said)
             if fault.kind == "stall":
                 time.sleep(fault.wait)
         parts = urlsplit(self.path)
         if parts.path.startswith("/files/"):
-            return self._file(parts.path, parts.query, cut=fault is not None and fault.kind == "cut")
+            with self._counted(parts.path):
+                time.sleep(self.site.delay)
+                return self._file(parts.path, parts.query, cut=fault is not None and fault.kind == "cut")
         if parts.path.startswith("/token/"):
             return self._json(self.site.new_token())
-        return self._stac(parts.path, json.loads(body) if body else {k: v[0] for k, v in parse_qs(parts.query).items()})
+        query = json.loads(body) if body else {k: v[0] for k, v in parse_qs(parts.query).items()}
+        return self._stac(parts.path, query, cut=fault is not None and fault.kind == "cut")
 
-    def _stac(self, path: str, query: dict[str, Any]) -> None:
+    @contextmanager
+    def _counted(self, path: str) -> Iterator[None]:
+        site = self.site
+        with site.lock:
+            site.busy[path] += 1
+            site.most = max(site.most, sum(count > 0 for count in site.busy.values()))
+        try:
+            yield
+        finally:
+            with site.lock:
+                site.busy[path] -= 1
+
+    def _stac(self, path: str, query: dict[str, Any], *, cut: bool) -> None:
         site, api = self.site, self.site.api
         if path in ("/stac", "/stac/"):
             links = [
@@ -158,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
                 | {"extent": extent, "links": [{"rel": "self", "href": f"{api}/collections/{found[1]}"}]}
             )
         if path == "/stac/search":
-            return self._json(self._search(query))
+            return self._json(self._search(query), cut=cut)
         return self._send(404, b"{}")
 
     def _search(self, query: dict[str, Any]) -> dict[str, Any]:
@@ -195,8 +221,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {first}-{last}/{total}"
         return self._send(status, body, headers, cut=cut)
 
-    def _json(self, content: dict[str, Any]) -> None:
-        self._send(200, json.dumps(content).encode(), {"Content-Type": "application/geo+json"})
+    def _json(self, content: dict[str, Any], *, cut: bool = False) -> None:
+        self._send(200, json.dumps(content).encode(), {"Content-Type": "application/geo+json"}, cut=cut)
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, *, cut: bool = False) -> None:
         try:

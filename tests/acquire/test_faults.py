@@ -150,16 +150,30 @@ def test_a_folder_that_another_process_writes_is_left_alone(site, acquire, tmp_p
     assert "another process is writing" in err
 
 
-def test_an_api_that_fails_for_a_while_is_asked_again(site, acquire):
+@pytest.mark.parametrize("kind", [429, 500, 503, "stall"])
+def test_an_api_that_fails_for_a_while_is_asked_again(site, acquire, monkeypatch, kind):
+    monkeypatch.setattr(search, "_TIMEOUT", (1.0, 0.5))
     add(site)
-    site.fail("/stac/search", 503, times=2)
+    site.fail("/stac/search", kind, times=2)
+    code, _, err = acquire()
+    assert code == 0, err
+
+
+def test_an_api_is_given_the_time_that_it_asks_for(site, acquire):
+    add(site)
+    site.retry_after = "1"
+    site.fail("/stac/search", 429, times=1)
+    start = time.monotonic()
     assert acquire()[0] == 0
+    assert time.monotonic() - start > 1
 
 
+@pytest.mark.parametrize("kind", [401, 403, 404, 429, 500, "cut", "stall"])
 @pytest.mark.parametrize("where", ["/stac", "/stac/search"])
-def test_an_api_that_fails_is_one_line(site, acquire, where):
+def test_an_api_that_fails_is_one_line(site, acquire, monkeypatch, where, kind):
+    monkeypatch.setattr(search, "_TIMEOUT", (1.0, 0.1))
     add(site)
-    site.fail(where, 500)
+    site.fail(where, kind, wait=0.4)
     code, said, err = acquire()
     assert (code, said, err.count("\n")) == (1, "", 1)
     assert f"{site.api} cannot be used" in err
@@ -268,8 +282,10 @@ def test_files_are_refused_with_any_token(site, acquire, sensor):
     assert "the server refuses (403)" in err
 
 
-def test_a_token_server_that_fails_is_one_line(site, acquire, sensor):
-    site.fail("/token/", 500)
+@pytest.mark.parametrize("kind", [403, 429, 500, "stall"])
+def test_a_token_server_that_fails_is_one_line(site, acquire, sensor, monkeypatch, kind):
+    monkeypatch.setattr(search, "_TIMEOUT", (1.0, 0.1))
+    site.fail("/token/", kind, wait=0.4)
     code, _, err = acquire("--sensor", sensor)
     assert (code, err.count("\n")) == (1, 1)
     assert "tokens of " in err

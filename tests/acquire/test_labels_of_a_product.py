@@ -130,6 +130,21 @@ def test_any_raster_of_classes_is_described_by_a_toml_file(site, acquire, tmp_pa
     assert (tmp_path / "out" / "classes.csv").read_text().splitlines()[1].startswith("1,urban,#")
 
 
+def test_items_of_other_products_of_a_collection_are_not_read(site, acquire, tmp_path):
+    """The Cropland Data Layer has items of its crops, and others that say only where crops are."""
+    add_sentinel(site, "S2A_T32", "2024-06-15")
+    for asset in ("cultivated", "cropland"):
+        values = np.array([1, 5, 176], np.uint8)[HERE.truth()] if asset == "cropland" else np.full(HERE.size, 2, "u1")
+        item = add_worldcover(site, name=asset, year=2024)
+        href = site.put(f"{asset}/c.tif", values, HERE.transform, HERE.crs, nodata=0)
+        site.collections["esa-worldcover"].remove(item)
+        site.add(item | {"collection": "usda-cdl", "assets": {asset: {"href": href}}})
+    code, said, err = acquire("--labels", "cdl", "--erode", 0)
+    assert code == 0, err
+    assert [line.split()[0] for line in said.splitlines()[1:4]] == ["corn", "soybeans", "grassland/pasture"]
+    assert np.array_equal(read(tmp_path / "out" / "labels.tif")[0], np.array([1, 5, 176])[HERE.truth()[5:-5, 5:-5]])
+
+
 def test_labels_on_both_sides_of_the_antimeridian(site, acquire, tmp_path):
     """Two tiles of a product in degrees meet there; together they label the whole pair."""
     ground = Ground((818_000.0, 8_130_600.0), (80, 200), crs="EPSG:32760")

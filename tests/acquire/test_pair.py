@@ -1,12 +1,17 @@
 """From a box in degrees to a pair: the native pixels of one day, or the best of several, and nothing resampled."""
 
 import json
+import re
 import tomllib
 
 import numpy as np
 import pytest
+import rasterio
+import shapely
 from affine import Affine
 from rasterio.io import MemoryFile
+from rasterio.warp import transform_bounds
+from shapely.geometry import box
 from stac_scenes import CORNER, HERE, LAND, Ground, add_landsat, add_sentinel, add_worldcover, caller, read
 from stac_site import serving
 
@@ -110,13 +115,14 @@ def test_clouds_are_filled_from_further_days_ms_and_pan_alike(site, acquire, tmp
     assert read(tmp_path / "out" / "mask.tif")[0, 15:25, 15:25].tolist() == [[4] * 5 + [9] * 5] * 10
 
 
-def test_offsets_of_two_baselines_meet_in_a_mosaic(site, acquire, tmp_path):
+@pytest.mark.parametrize("said_by", ["bands", "version"])
+def test_offsets_of_two_baselines_meet_in_a_mosaic(site, acquire, tmp_path, said_by):
     """The numbers of the newer one are 1000 higher; its date says nothing, for both days lie behind the change."""
-    new = {"earthsearch:boa_offset_applied": False}
     hidden = cloud(slice(0, 40), slice(None))
-    add_sentinel(site, "old", "2024-06-10", cloud=hidden, raster_bands={"scale": 1e-4, "offset": 0}, **new)
-    bands = {"scale": 1e-4, "offset": -0.1}
-    add_sentinel(site, "new", "2024-06-10", cloud=~hidden, add=1000, raster_bands=bands, **new)
+    for name, add, version, where in (("old", 0, "03.01", hidden), ("new", 1000, "05.10", ~hidden)):
+        bands = {"scale": 1e-4, "offset": -add / 10_000} if said_by == "bands" else None
+        known = {"earthsearch:boa_offset_applied": False, "s2:processing_baseline": version}
+        add_sentinel(site, name, "2024-06-10", cloud=where, add=add, raster_bands=bands, **known)
     assert acquire()[0] == 0
     ms, pan = read(tmp_path / "out" / "ms.tif"), read(tmp_path / "out" / "pan.tif")
     assert np.array_equal(ms[2], 3000 + 300 * HERE.truth()[5:-5, 5:-5] + 10)
@@ -156,6 +162,26 @@ def test_an_area_over_two_zones_lies_in_the_one_that_covers_it_best(site, acquir
     with opened(tmp_path, labelled=False) as scene:
         assert "zone 32N" in scene.grid.crs
     assert "first33" not in (tmp_path / "out" / "SOURCES.md").read_text()
+
+
+def test_the_rest_of_an_area_over_two_zones_is_a_second_command(site, acquire, tmp_path):
+    """What the first one says is enough: together the two pairs cover the area."""
+    add_sentinel(site, "west", "2024-06-15", Ground((703_000.0, 5_738_300.0), (90, 200)))  # to 12.02° east
+    add_sentinel(site, "east", "2024-06-15", Ground((292_000.0, 5_738_300.0), (90, 250), crs="EPSG:32633"))
+    code, _, err = acquire("--bbox", "11.96,51.745,12.05,51.755")
+    assert code == 0, err
+    said = re.search(r"run the same command with --bbox (\S+), --dates (\S+) and another --out", err)
+    assert said, err
+    code, _, err = acquire("--bbox", said[1], "--dates", said[2], "--out", tmp_path / "second")
+    assert code == 0, err
+    assert "run the same command" not in err
+    ground = []
+    for name in ("out", "second"):
+        with rasterio.open(tmp_path / name / "ms.tif") as dataset:
+            ground.append(box(*transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)))
+    assert shapely.union_all(ground).covers(box(11.9605, 51.7455, 12.0495, 51.7545))
+    used = [(tmp_path / name / "SOURCES.md").read_text() for name in ("out", "second")]
+    assert ["- east, " in text for text in used] == ["- west, " not in text for text in used] == [True, False]
 
 
 @pytest.mark.parametrize("way", ["box", "file"])
@@ -250,6 +276,18 @@ def test_a_catalogue_that_lies_about_a_grid_is_not_believed(site, acquire, tmp_p
     _, _, err = acquire()
     assert "lies otherwise than its file does; the file counts" in err
     assert np.array_equal(read(tmp_path / "out" / "ms.tif")[0], 1015 + 300 * HERE.truth()[5:-5, 5:-5])
+
+
+def test_an_item_that_claims_ground_that_its_files_do_not_hold_is_passed_over(site, acquire, tmp_path):
+    item = add_sentinel(site, "liar", "2024-06-10", Ground((CORNER[0] + 50_000, CORNER[1])))
+    item["geometry"] = add_sentinel(site, "good", "2024-06-15", cloud=cloud(slice(30, 50), slice(30, 50)))["geometry"]
+    code, _, err = acquire()
+    assert code == 0, err
+    assert "good" in (tmp_path / "out" / "SOURCES.md").read_text()
+    site.collections["sentinel-2-l2a"].pop()
+    code, _, err = acquire("--out", tmp_path / "alone")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "none of the 1 items covers a pixel of the area; take other dates or a larger area" in err
 
 
 def test_an_item_whose_bands_lie_on_two_grids_is_left_out(site, acquire, tmp_path):

@@ -86,6 +86,53 @@ def item(name, collection, properties, assets):
     return Item.of({**given, "type": "Feature", "stac_version": "1.0.0", "links": []})
 
 
+def of_labels(name, collection, year, asset, path, **more):
+    """Products on the Planetary Computer have a range of days in the place of one."""
+    properties = {
+        "datetime": None,
+        "start_datetime": f"{year}-01-01T00:00:00Z",
+        "end_datetime": f"{year}-12-31T23:59:59Z",
+        **more,
+    }
+    assets = {
+        asset: band(f"https://ai4edataeuwest.blob.core.windows.net/{path}.tif"),
+        "tilejson": {"href": "https://h/t"},
+    }
+    return item(name, collection, properties, assets)
+
+
+LABELS = {
+    "worldcover": of_labels(
+        "ESA_WorldCover_10m_2021_v200_N51E009",
+        "esa-worldcover",
+        2021,
+        "map",
+        "esa-worldcover/v200/2021/map/ESA_WorldCover_10m_2021_v200_N51E009_Map",
+        **{"esa_worldcover:product_version": "2.0.0"},
+    ),
+    "io-lulc": of_labels(
+        "32U-2023", "io-lulc-annual-v02", 2023, "data", "io-lulc/io-annual-lulc-v02/32U_20230101-20240101"
+    ),
+    "cdl": of_labels(
+        "usda_cdl_cropland_2021_-106095_1807575",
+        "usda-cdl",
+        2021,
+        "cropland",
+        "usda-cdl/2021_30m_cdls_-106095_1807575_15000",
+        **{"usda_cdl:type": "cropland"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "item"), LABELS.items())
+def test_items_of_labels_have_what_their_product_names(name, item):
+    product = find_labels(name)
+    assert (product.collection, product.asset) == (item.collection, next(iter(item.assets)))
+    assert item.when[:4] in ("2021", "2023")
+    host = urlsplit(item.address(product.asset, product.api.alternate)).hostname
+    assert any(host.endswith(f".{own}") for own in product.api.token_hosts)
+
+
 SHAPES = [
     ("sentinel-2", "earth-search", earth_search()),
     ("sentinel-2", "planetary-computer", planetary_computer()),
@@ -135,9 +182,10 @@ def test_every_address_stands_once():
 
 
 @pytest.mark.parametrize("given", _presets()["labels"], ids=lambda given: given["name"])
-def test_label_products_name_classes_licence_and_citation(given):
-    product = find_labels(given["name"])
-    assert len(product.table) == len(given["classes"])
+def test_label_products_name_classes_licence_and_citation(given, tmp_path):
+    (tmp_path / "labels.tif").touch()
+    product = find_labels(f"{given['name']}:{tmp_path / 'labels.tif'}")
+    assert len(product.tables[0]) == len(given["classes"])
     assert product.licence
     assert "{year}" in product.citation
 

@@ -36,7 +36,10 @@ def acquire(call, site, tmp_path):
         (["--dates", "2024-5"], "two days are needed, such as 2024-05-01/2024-09-30"),
         (["--bbox", "-10,35,40,70"], "GB; take a smaller one, or add --yes"),
         (["--sensor", "spot"], "there is no sensor 'spot'; known are sentinel-2, landsat-8-9, or name a TOML file"),
-        (["--labels", "corine"], "there are no labels 'corine'; known are worldcover, io-lulc and none"),
+        (["--labels", "esri"], "there are no labels 'esri'; known are worldcover, io-lulc, cdl, nlcd, corine,"),
+        (["--labels", "corine"], "no catalogue that is known has corine; give a file of it: --labels corine:FILE"),
+        (["--labels", "nlcd:nlcd.tif"], "nlcd.tif do not exist; name a raster of classes or a file of polygons"),
+        (["--labels", "nlcd:https://host/nlcd.tif?key=SECRET"], "an address with ? or a password in it is not kept"),
         (["--api", "nasa"], "there is no API 'nasa'; known are earth-search, planetary-computer, usgs, or give"),
         (["--api", "https://host/stac?key=SECRET"], "an address with ? or a password in it is not kept"),
         (["--api", "ftp://host/stac"], "'ftp://host/stac' is no address"),
@@ -72,6 +75,15 @@ def test_options_that_exclude_one_another_are_wrong_use(call, options):
 def test_a_box_of_which_west_is_above_east_may_cross_the_antimeridian():
     both = [Area.of_bbox(text).box_square_km for text in ("179,-17,-179,-16", "10,-17,12,-16")]
     assert both[0] == pytest.approx(both[1], rel=1e-3)
+
+
+def test_a_large_area_is_read_when_it_is_confirmed(acquire, site, tmp_path, monkeypatch):
+    add_sentinel(site, "S2A_T32", "2024-06-15")
+    monkeypatch.setattr("adcdnet.acquire.run.LARGE", 1e-6)
+    assert acquire()[0] == 1
+    assert site.requests == []
+    code, _, err = acquire("--yes")
+    assert code == 0, err
 
 
 def test_polygons_far_apart_count_with_all_between_them(acquire, site, tmp_path):

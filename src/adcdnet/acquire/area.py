@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from shapely.geometry import box, mapping, shape
 from shapely.geometry.polygon import orient
 
 from adcdnet.errors import InputError
+from adcdnet.geo.grid import Grid
 from adcdnet.geo.shapes import polygons_of, read_shapes
 
 _DEGREES = "EPSG:4326"
 _STEP = 0.02  # degrees: between points of an edge that is laid into another coordinate system
+_FINE = 10_000  # parts of a degree in which a box is said
 _CORNERS = 500  # more than that no API needs to be sent
 _WIDEST = 180.0  # degrees: a box from east to west that is wider is one whose sides were exchanged
 
@@ -117,6 +120,18 @@ class Area:
         if not laid.area > 0 or not shapely.is_valid_input(laid) or not all(abs(v) < 1e12 for v in laid.bounds):
             raise InputError("the area cannot be laid into the coordinate system of the images; take a smaller one")
         return laid
+
+    def beyond(self, grid: Grid) -> str | None:
+        """W,S,E,N, as --bbox takes it, around what of the area lies off a grid; None where that is within a pixel."""
+        t, crs = grid.transform, str(grid.crs)
+        inside = box(t.c, t.f + grid.height * t.e, t.c + grid.width * t.a, t.f)
+        rest = shapely.difference(self.onto(crs), inside.buffer(t.a, join_style="mitre"))
+        if rest.is_empty:
+            return None
+        to_degrees = pyproj.Transformer.from_crs(crs, _DEGREES, always_xy=True)
+        west, south, east, north = to_degrees.transform_bounds(*rest.bounds)
+        outward = floor(west * _FINE), floor(south * _FINE), ceil(east * _FINE), ceil(north * _FINE)
+        return ",".join(f"{edge / _FINE:.4f}" for edge in outward)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ All are values that say which collection and assets to read. None of them holds 
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -50,9 +52,15 @@ class Api(_Record):
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{address!r} is no address; one such as https://host/stac is needed")
-        if parts.query or parts.username or parts.password:
-            raise ValueError("an address with ? or a password in it is not kept; leave these out")
-        return address.rstrip("/")
+        return _without_secrets(address).rstrip("/")
+
+
+def _without_secrets(address: str) -> str:
+    """The address, which may hold nothing that a manifest must not. ValueError."""
+    parts = urlsplit(address)
+    if parts.query or parts.username or parts.password:
+        raise ValueError("an address with ? or a password in it is not kept; leave these out")
+    return address
 
 
 def _api(given: Any) -> Any:
@@ -102,28 +110,84 @@ class Sensor(_Record):
         return (*self.ms, *self.pan, *([self.mask] if self.mask else []))
 
 
-class LabelProduct(_Record):
-    """A raster of classes. classes: value, name and colour of each; without them the item's own or the numbers."""
+Row = tuple[int, str, str] | tuple[int, str, str, int]  # value, name, colour; and a code that some files have instead
+
+
+class _Labels(_Record):
+    """Labels that somebody else made. classes: without them those that the file or the item names, or its numbers."""
 
     name: str
+    classes: tuple[Row, ...] = ()
+    licence: str = ""
+    citation: str = ""  # {year} stands for the year
+
+    @field_validator("classes")
+    @classmethod
+    def _make_a_table(cls, classes: tuple[Row, ...]) -> tuple[Row, ...]:
+        try:
+            _tables(classes)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return classes
+
+    @property
+    def tables(self) -> tuple[ClassTable, ...]:
+        """Of the values and, where there are such, of the codes; none without classes."""
+        return _tables(self.classes)
+
+
+def _tables(classes: Sequence[Row]) -> tuple[ClassTable, ...]:
+    rows = sorted(classes)
+    if not rows:
+        return ()
+    values, names, colors = zip(*(row[:3] for row in rows), strict=True)
+    codes = tuple(row[3] for row in rows if len(row) == 4)
+    if all(1 <= value <= 255 for value in values):
+        table = ClassTable(values, names, colors)
+    else:
+        table = ClassTable(tuple(range(1, len(rows) + 1)), names, colors, values)
+    return (table, replace(table, codes=codes)) if codes else (table,)
+
+
+class LabelProduct(_Labels):
+    """A raster of classes in a catalogue."""
+
     api: ApiField
     collection: str
     asset: str
-    classes: tuple[tuple[int, str, str], ...] = ()
-    licence: str = ""
-    citation: str = ""
+
+
+class LabelFile(_Labels):
+    """A file of classes: a raster, here or at an address, or polygons. column, layer: of polygons.
+
+    tags: of each class, by its name, values of columns that make it, "*" for any; a column alone may hold the class.
+    """
+
+    file: str
+    column: str = ""
+    layer: str = ""
+    year: str = ""
+    tags: dict[str, dict[str, tuple[str, ...]]] = {}
+
+    @field_validator("file")
+    @classmethod
+    def _holds_no_secret(cls, file: str) -> str:
+        return _without_secrets(file) if "://" in file else file
+
+    @field_validator("year", mode="before")
+    @classmethod
+    def _is_text(cls, year: Any) -> Any:
+        return str(year) if isinstance(year, int) else year
 
     @property
-    def table(self) -> ClassTable | None:
-        if not self.classes:
-            return None
-        values, names, colors = zip(*sorted(self.classes), strict=True)
-        return ClassTable(values, names, colors)
+    def is_remote(self) -> bool:
+        return "://" in self.file
 
 
 @cache
 def _presets() -> dict[str, list[dict[str, Any]]]:
-    return tomllib.loads(files("adcdnet.acquire").joinpath("catalogues.toml").read_text("utf-8"))
+    texts = [files("adcdnet.acquire").joinpath(name).read_text("utf-8") for name in ("catalogues.toml", "labels.toml")]
+    return tomllib.loads("\n".join(texts))
 
 
 def find_api(text: str) -> Api:
@@ -147,7 +211,7 @@ def find_sensors(text: str, api: Api | None) -> list[Sensor]:
     At a preset API only the ways through it; at any other one all ways, for its assets may be named as in any of them.
     """
     if text.endswith(".toml"):
-        sensor = _read(Path(text), Sensor, "sensor")
+        sensor = _made(_content(Path(text), "sensor"), Path(text), Sensor, "sensor")
         return [sensor if api is None else sensor.model_copy(update={"api": api})]
     there = [Sensor(**given) for given in _presets()["sensor"] if given["name"] == text]
     if not there:
@@ -163,27 +227,71 @@ def find_sensors(text: str, api: Api | None) -> list[Sensor]:
     return ways
 
 
-def find_labels(text: str) -> LabelProduct | None:
-    """A product by its name or by a TOML file; None for 'none'. Raises InputError."""
+def find_labels(text: str) -> LabelProduct | LabelFile | None:
+    """A product by its name, a file by NAME:FILE or FILE, either by a TOML file; None for 'none'. Raises InputError."""
     if text == "none":
         return None
     if text.endswith(".toml"):
-        return _read(Path(text), LabelProduct, "labels")
-    for given in _presets()["labels"]:
-        if given["name"] == text:
-            return LabelProduct(**given)
-    raise InputError(f"there are no labels {text!r}; known are {_names('labels')} and none, or name a TOML file")
+        return _labels_of_toml(Path(text))
+    name, _, file = text.partition(":")
+    preset = _label_preset(name)
+    if preset and file:
+        return _label_file({**_without_catalogue(preset), "file": file}, Path())
+    if "api" in preset:
+        return LabelProduct(**preset)
+    if preset:
+        raise InputError(f"no catalogue that is known has {name}; give a file of it: --labels {name}:FILE")
+    if "://" in text or Path(text).exists():
+        return _label_file({"name": Path(text).stem, "file": text}, Path())
+    raise InputError(
+        f"there are no labels {text!r}; known are {_names('labels')} and none; or name a file, NAME:FILE or a TOML file"
+    )
+
+
+def _label_preset(name: str) -> dict[str, Any]:
+    return next((given for given in _presets()["labels"] if given["name"] == name), {})
+
+
+def _without_catalogue(preset: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in preset.items() if key not in ("api", "collection", "asset")}
+
+
+def _labels_of_toml(path: Path) -> LabelProduct | LabelFile:
+    content = _content(path, "labels")
+    if isinstance(content.get("classes"), str):
+        table = ClassTable.read(path.parent / content["classes"])
+        content["classes"] = list(zip(table.codes or table.values, table.names, table.colors, strict=True))
+    if "file" in content:
+        return _label_file({**_without_catalogue(_label_preset(str(content.get("name")))), **content}, path)
+    return _made(content, path, LabelProduct, "labels")
+
+
+def _label_file(given: dict[str, Any], toml: Path) -> LabelFile:
+    """A file that is there; a relative path is that from the TOML file. InputError."""
+    made = _made(given, toml, LabelFile, "labels")
+    if made.is_remote:
+        return made
+    path = Path(os.path.abspath(toml.parent / made.file))
+    if not path.exists():
+        raise InputError(f"labels {path} do not exist; name a raster of classes or a file of polygons")
+    return made.model_copy(update={"file": str(path)})
 
 
 def _names(kind: str) -> str:
     return ", ".join(dict.fromkeys(given["name"] for given in _presets()[kind]))
 
 
-def _read(path: Path, kind: type[R], what: str) -> R:
+def _content(path: Path, what: str) -> dict[str, Any]:
     try:
-        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{what} {path} cannot be read: {error}") from error
+
+
+def _made(content: dict[str, Any], path: Path, kind: type[R], what: str) -> R:
+    try:
+        made = kind.model_validate(content)
     except ValidationError as error:
         needed: Sequence[str] = [name for name, field in kind.model_fields.items() if field.is_required()]
         raise InputError(f"{what} {path}: {one_line(error)}; it needs {', '.join(needed)}") from error
+    return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pyproj
@@ -16,11 +17,11 @@ from adcdnet.acquire.area import Area
 from adcdnet.acquire.catalogue import LabelProduct
 from adcdnet.acquire.items import Item, class_table
 from adcdnet.acquire.pair import TILE, open_asset
-from adcdnet.acquire.remote import RemoteRaster, window_of
+from adcdnet.acquire.remote import window_of
 from adcdnet.acquire.search import Catalogue
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
-from adcdnet.geo.grid import Grid, tiles
+from adcdnet.geo.grid import Grid, Window, tiles
 from adcdnet.geo.label_rasters import read_raster
 from adcdnet.geo.raster import is_nodata
 from adcdnet.geo.raster_writer import RasterWriter
@@ -36,7 +37,7 @@ class NoLabels(InputError):
 
 @dataclass(frozen=True)
 class ProductLabels:
-    """index (h, w) on the MS grid, −1 unlabelled; the classes that occur; the items they come from, with addresses."""
+    """index (h, w) on the MS grid, −1 unlabelled; its classes; the items it is from, with addresses, none of a file."""
 
     index: NDArray[np.int16]
     classes: ClassTable
@@ -50,6 +51,7 @@ def find_items(
 ) -> tuple[list[Item], tuple[str, ...]]:
     """The items of a product over an area, of the year nearest to a day; or those of these names. NoLabels."""
     found, notes = catalogue.search(product.collection, area=None if ids else area, ids=ids)
+    found = [item for item in found if product.asset in item.assets] or found[:1]  # some have other products beside it
     if not found:
         raise NoLabels(f"{product.name} has no labels of this area at {catalogue.api.address}; choose another product")
     if ids is not None:
@@ -60,21 +62,23 @@ def find_items(
 
 
 def product_labels(
-    catalogue: Catalogue, product: LabelProduct, items: Sequence[Item], scene: Scene, folder: Path
+    catalogue: Catalogue, product: LabelProduct, items: Sequence[Item], grid: Grid, folder: Path
 ) -> ProductLabels:
     """What the product says of each MS pixel: the class that covers at least half of it. Its pixels go to `folder`."""
-    index = np.full(scene.grid.shape, _NONE, np.int16)
-    table = product.table or class_table(items[0], product.asset)
+    index = np.full(grid.shape, _NONE, np.int16)
+    of_item = class_table(items[0], product.asset)
+    tables = product.tables or (() if of_item is None else (of_item,))
+    table: ClassTable | None = None
     used, notes = [], []
     for number, item in enumerate(items):
         raster = open_asset(catalogue, item, product.asset)
         try:
-            native, more = _copy(raster, scene.grid, folder / f"{number}.tif", table)
+            native, fitting, more = copied(raster, raster.address, grid, folder / f"{number}.tif", tables)
         finally:
             raster.close()
         if native is None:
             continue
-        own, classes, said = read_raster(native, scene.grid, table, None, None)
+        own, classes, said = read_raster(native, grid, fitting, None, None)
         if table is None:
             table = classes
         if classes != table:
@@ -90,31 +94,66 @@ def product_labels(
     return ProductLabels(index, table, tuple(used), year, tuple(dict.fromkeys(notes)))
 
 
-def _copy(
-    raster: RemoteRaster, grid: Grid, path: Path, table: ClassTable | None
-) -> tuple[Path | None, tuple[str, ...]]:
+class _Readable(Protocol):
+    """A raster that is open, here or at an address."""
+
+    @property
+    def grid(self) -> Grid: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def nodata(self) -> float | None: ...
+    def read(self, window: Window) -> NDArray[Any]: ...
+
+
+def copied(
+    raster: _Readable, name: str, grid: Grid, path: Path, tables: Sequence[ClassTable]
+) -> tuple[Path | None, ClassTable | None, tuple[str, ...]]:
     """The pixels of a raster over a grid in any system, as a file, or None where there are none; and notes.
 
-    Values that are no class of a table become no data: products have such as cloud.
+    Of several tables the first counts that knows one of the values. Others become no data: products have such as cloud.
     """
     if raster.count != 1:
-        raise InputError(f"{raster.address} has {raster.count} bands; labels need one")
-    bounds = _bounds_on(grid, raster.grid)
-    window = window_of(raster.grid, bounds).grow(_MARGIN).within(*raster.grid.shape)
+        raise InputError(f"{name} has {raster.count} bands; labels need one")
+    if raster.grid.crs is None:
+        raise InputError(f"{name} has no coordinate system; assign the one it is in, e.g. with gdal_edit -a_srs")
+    window = window_of(raster.grid, _bounds_on(grid, raster.grid)).grow(_MARGIN).within(*raster.grid.shape)
     if window.height <= 0 or window.width <= 0:
-        return None, ()
-    nodata = 0 if raster.nodata is None else raster.nodata
-    strange: set[int] = set()
-    with RasterWriter(path, raster.grid.crop(window), dtype=raster.dtype, nodata=nodata) as writer:
+        return None, None, ()
+    dtype = raster.read(Window(window.row, window.col, 1, 1)).dtype
+    codes = [code for table in tables for code in table.codes or table.values]
+    nodata = _without_values(raster.nodata, dtype, zero=0 in codes)
+    found: set[float] = set()
+    with RasterWriter(path, raster.grid.crop(window), dtype=dtype.name, nodata=nodata) as writer:
         for tile in tiles(window.height, window.width, 2 * TILE):
             values = raster.read(tile.shift(window.row, window.col))
-            if table is not None:
-                other = ~np.isin(values, table.codes or table.values) & ~is_nodata(values, nodata)
-                strange |= {int(value) for value in np.unique(values[other])}
-                values = np.where(other, values.dtype.type(nodata), values)
+            if tables:
+                missing = is_nodata(values, raster.nodata)
+                found.update(np.unique(values[~missing]).tolist())
+                values = np.where(np.isin(values, codes) & ~missing, values, values.dtype.type(nodata))
             writer.write(values, tile)
-    shown = ", ".join(map(str, sorted(strange - {0})[:9]))
-    return path, ((f"the values {shown} are no class of it; their pixels stay unlabelled",) if shown else ())
+    table = next((one for one in tables if found & {*(one.codes or one.values)}), tables[0] if tables else None)
+    notes: tuple[str, ...] = ()
+    if strange := sorted(found - {*codes, 0}):
+        shown = ", ".join(f"{value:g}" for value in strange[:9])
+        notes += (f"the values {shown} are no class of it; their pixels stay unlabelled",)
+    if table is not None and raster.nodata == 0 and 0 in table.codes:
+        name_of_0 = table.names[table.codes.index(0)]
+        notes += (
+            f"{name} declares 0 as no data, which is its class {name_of_0!r}; these pixels stay unlabelled; if they "
+            "are of it, take that declaration away, e.g. with gdal_edit -unsetnodata",
+        )
+    return path, table, notes
+
+
+def _without_values(declared: float | None, dtype: np.dtype[Any], *, zero: bool) -> float:
+    """What stands for nothing in a copy: as declared, or 0 unless that is a class."""
+    if dtype.kind == "f":
+        return declared if declared is not None else float("nan") if zero else 0
+    limits = np.iinfo(dtype)
+    if declared is not None and limits.min <= declared <= limits.max:
+        return declared
+    return float(limits.max) if zero else 0
 
 
 def _bounds_on(grid: Grid, other: Grid) -> tuple[float, float, float, float]:

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adcdnet.acquire.catalogue import LabelProduct, Sensor
+from adcdnet.acquire.catalogue import LabelFile, LabelProduct, Sensor
 from adcdnet.acquire.items import Item
 from adcdnet.acquire.labels import ProductLabels
 from adcdnet.acquire.pair import Opened, Plan
 from adcdnet.errors import InputError, one_line
+from adcdnet.files import sha256
 
 MANIFEST = "manifest.json"
 
@@ -30,7 +31,7 @@ class Request(BaseModel):
     area: dict[str, Any]
     days: str
     sensor: Sensor
-    labels: LabelProduct | None = None
+    labels: LabelProduct | LabelFile | None = None
     mosaic: int = Field(1, ge=1)
     erode: int = Field(1, ge=0)
     per_class: int | None = Field(None, ge=1)
@@ -76,6 +77,7 @@ def manifest(
             {"id": item.id, "collection": item.collection, "address": address}
             for item, address in (labels.items if labels else ())
         ],
+        "label_file": _label_file(request.labels) if labels else None,
         "grid": {
             "crs": plan.grid.crs,
             "transform": list(plan.grid.transform)[:6],
@@ -99,11 +101,20 @@ def _item_record(sensor: Sensor, opened: Opened) -> dict[str, Any]:
     return {"id": opened.item.id, "collection": opened.item.collection, "datetime": opened.item.when, "assets": assets}
 
 
+def _label_file(given: LabelProduct | LabelFile | None) -> dict[str, Any] | None:
+    """sha256: None of what is no single file here."""
+    if not isinstance(given, LabelFile):
+        return None
+    path = Path(given.file)
+    return {"name": path.name, "sha256": sha256(path) if not given.is_remote and path.is_file() else None}
+
+
 def remarks(request: Request, items: Sequence[Item], labels: ProductLabels | None) -> list[str]:
     days = ", ".join(dict.fromkeys(item.day for item in items))
     said = [f"{request.sensor.name} of {days}, from {request.sensor.collection}; see SOURCES.md and {MANIFEST}"]
     if labels is not None and request.labels is not None:
-        said.append(f"labels are the product {request.labels.name} of {labels.year}, not the truth on the ground")
+        of_year = f" of {labels.year}" if labels.year else ""
+        said.append(f"labels are the product {request.labels.name}{of_year}, not the truth on the ground")
     return said
 
 
@@ -116,19 +127,21 @@ def sources(request: Request, items: Sequence[Item], labels: ProductLabels | Non
     lines += _terms(sensor.licence, sensor.citation, years)
     if labels is not None and request.labels is not None:
         product = request.labels
-        lines += [
-            "",
-            f"Labels: {product.name}, collection {product.collection}. They are a product with errors of its own.",
-        ]
-        lines += ["", *(f"- {item.id}, {item.when}" for item, _ in labels.items)]
-        lines += _terms(product.licence, product.citation, labels.year)
+        of_file = isinstance(product, LabelFile)
+        place = (
+            f"file {Path(product.file).name}" if isinstance(product, LabelFile) else f"collection {product.collection}"
+        )
+        lines += ["", f"Labels: {product.name}, {place}. They are a product with errors of its own.", ""]
+        lines += [f"- {item.id}, {item.when}" for item, _ in labels.items]
+        lines += _terms(product.licence, product.citation, labels.year, of_file=of_file)
     return "\n".join(lines) + "\n"
 
 
-def _terms(licence: str, citation: str, year: str) -> list[str]:
-    return [
-        "",
-        f"Licence: {licence or 'see the catalogue'}",
-        "",
-        f"To cite: {citation.format(year=year) or 'see the catalogue'}",
-    ]
+def cited(citation: str, year: str) -> str:
+    """A line to cite, with its year where one is known."""
+    return citation.replace("{year}", year) if year else citation.replace(", {year}", "").replace("{year}", "no year")
+
+
+def _terms(licence: str, citation: str, year: str, *, of_file: bool = False) -> list[str]:
+    unknown = "not said; name it in a TOML file for --labels" if of_file else "see the catalogue"
+    return ["", f"Licence: {licence or unknown}", "", f"To cite: {cited(citation, year) or unknown}"]

@@ -42,6 +42,10 @@ _OPTIONS = {
 _PLACES = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/", "gs": "/vsigs/"}
 
 
+class _Changed(Exception):
+    """Another file is now where one was."""
+
+
 class RemoteRaster:
     """A raster by its address, open. One thread at a time reads it; others wait.
 
@@ -64,6 +68,7 @@ class RemoteRaster:
         self._options, self._account = {**_OPTIONS, **(options or {})}, account
         self._dataset: Any = None
         self._opened = ""  # the address that it was opened by
+        self._looks: tuple[Any, ...] = ()  # what a file that is opened again must have as before
         self._lock = threading.Lock()
         (self.grid, _), header = self._try(lambda dataset: (grid_of(dataset), dataset))
         self.count, self.dtype, self.nodata = int(header.count), str(header.dtypes[0]), header.nodata
@@ -92,7 +97,12 @@ class RemoteRaster:
                         self._open(address)
                         done = work(self._dataset)
                         _require_whole(heard)
+                        self._require_same()
                         return done
+                except _Changed:
+                    raise InputError(
+                        f"{self.address} was changed while it was read; run the same command again"
+                    ) from None
                 except InputError:  # of the geo room, which names the address as it was opened
                     raise InputError(
                         f"{self.address} does not say by a transform where it lies; leave it out"
@@ -112,6 +122,12 @@ class RemoteRaster:
             self.close()
         if self._dataset is None:
             self._dataset, self._opened = rasterio.open(_path(address)), address
+
+    def _require_same(self) -> None:
+        looks = tuple(getattr(self._dataset, name) for name in ("shape", "transform", "crs", "dtypes"))
+        if self._looks not in ((), looks):
+            raise _Changed
+        self._looks = looks
 
     def _why(self, code: int | None, error: BaseException) -> str:
         if code in _REFUSED:

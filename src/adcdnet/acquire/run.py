@@ -17,9 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from adcdnet.acquire.area import Area, Days
-from adcdnet.acquire.catalogue import LabelProduct, Sensor
+from adcdnet.acquire.catalogue import LabelFile, LabelProduct, Sensor
 from adcdnet.acquire.choose import Candidate, Step, candidates
 from adcdnet.acquire.items import Item
+from adcdnet.acquire.label_files import file_labels
 from adcdnet.acquire.labels import (
     NoLabels,
     ProductLabels,
@@ -30,13 +31,14 @@ from adcdnet.acquire.labels import (
     write_labels,
 )
 from adcdnet.acquire.pair import Misfit, Opened, Plan, lay, open_item
-from adcdnet.acquire.record import MANIFEST, Again, Request, manifest, remarks, sources
+from adcdnet.acquire.record import MANIFEST, Again, Request, cited, manifest, remarks, sources
 from adcdnet.acquire.remote import RemoteRaster
 from adcdnet.acquire.search import Catalogue
 from adcdnet.acquire.store import TileStore
 from adcdnet.errors import InputError
 from adcdnet.files import HeldFolder, as_json, sha256, write_whole
 from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.grid import Grid
 from adcdnet.geo.masks import PLAIN
 from adcdnet.geo.raster_writer import RasterWriter
 from adcdnet.geo.scene_files import SceneFiles, write_scenes
@@ -149,6 +151,8 @@ def acquire(
     with ExitStack() as stack:
         opened, left_out = _open(catalogue, items, sensor, threads, stack)
         plan = lay(opened, area.onto, sensor)
+        if again is None:
+            left_out += _elsewhere(found, items, area, plan)
         work = _hold(out)
         try:
             maker = _Maker(request, catalogue, plan, area, work.path, again, threads, step)
@@ -177,6 +181,22 @@ def _chosen(found: Sequence[Candidate], most: int) -> tuple[list[Item], tuple[st
     if best.cloud is not None and best.cloud > 0.1 and len(days) == 1:
         notes += (f"clouds hide {best.cloud:.0%} of what {best.day} covers; other dates or --mosaic may do better",)
     return [item for day in days for item in day.items], notes
+
+
+def _elsewhere(found: Sequence[Candidate], items: Sequence[Item], area: Area, plan: Plan) -> tuple[str, ...]:
+    """What of the area lies in another zone alone, and how to have it: a pair has one coordinate system."""
+    rest = area.beyond(plan.grid)
+    if rest is None:
+        return ()
+    wanted = Area.of_bbox(rest).shape
+    (zone,) = {one.crs for one in found if items[0] in one.items}
+    others = [one for one in found if one.crs != zone and any(wanted.intersects(i.footprint) for i in one.items)]
+    if not others:
+        return ()
+    return (
+        f"the area lies over several zones; for the rest run the same command with --bbox {rest}, --dates "
+        f"{min(others, key=lambda one: one.day != items[0].day).day} and another --out",
+    )
 
 
 def _named(catalogue: Catalogue, collection: str, ids: Sequence[str]) -> tuple[list[Item], tuple[str, ...]]:
@@ -319,32 +339,39 @@ class _Maker:
         return set_to_1, set_to_1 / numbers
 
     def _labels(
-        self, files: Path, scene: SceneFiles, product: LabelProduct
+        self, files: Path, scene: SceneFiles, product: LabelProduct | LabelFile
     ) -> tuple[ProductLabels, ClassTable, tuple[int, ...]]:
         """Write labels.tif and classes.csv; the labels as the product has them, the classes left, pixels of each."""
         self.step("labels", 0, 1)
-        catalogue = self.catalogue
-        if product.api != catalogue.api and (catalogue.api.name or not catalogue.has(product.collection)):
-            catalogue = Catalogue(product.api)
-        ids = self.again.label_ids if self.again else None
-        items, notes = find_items(catalogue, product, self.area, self.plan.parts[0].opened.item.day, ids)
         native = self.work / "labels"
         native.mkdir(exist_ok=True)
         with scene.open() as opened:
-            labels = product_labels(catalogue, product, items, opened, native)
+            if isinstance(product, LabelFile):
+                labels = file_labels(product, opened.grid, native)
+            else:
+                labels = self._of_catalogue(product, opened.grid, native)
             valid, grid = valid_pixels(opened), opened.grid
         request = self.request
         index, classes = thinned(labels, valid, erode=request.erode, per_class=request.per_class, seed=request.seed)
         tags = {
-            "LABEL_PRODUCT": f"{product.name} {labels.year}",
+            "LABEL_PRODUCT": f"{product.name} {labels.year}".strip(),
             "LICENCE": product.licence,
-            "CITATION": product.citation.format(year=labels.year),
+            "CITATION": cited(product.citation, labels.year),
         }
         write_labels(files / "labels.tif", index, classes, grid, tags)
         write_whole(files / "classes.csv", classes.to_csv())
         self.step("labels", 1, 1)
         counts = np.bincount(index[index >= 0], minlength=len(classes))
-        return replace(labels, notes=(*notes, *labels.notes)), classes, tuple(counts.tolist())
+        return labels, classes, tuple(counts.tolist())
+
+    def _of_catalogue(self, product: LabelProduct, grid: Grid, native: Path) -> ProductLabels:
+        catalogue = self.catalogue
+        if product.api != catalogue.api and (catalogue.api.name or not catalogue.has(product.collection)):
+            catalogue = Catalogue(product.api)
+        ids = self.again.label_ids if self.again else None
+        items, notes = find_items(catalogue, product, self.area, self.plan.parts[0].opened.item.day, ids)
+        labels = product_labels(catalogue, product, items, grid, native)
+        return replace(labels, notes=(*notes, *labels.notes))
 
 
 def _compared(wanted: dict[str, str], digests: dict[str, str]) -> str:

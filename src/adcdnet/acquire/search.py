@@ -47,11 +47,13 @@ class Catalogue:
             allowed_methods=None,
             retry_after_max=_LONGEST_WAIT,
         )
-        self._io: StacApiIO = StacApiIO(timeout=_TIMEOUT, max_retries=again)
+        self._io: StacApiIO = StacApiIO(max_retries=again)
         self._lock = threading.Lock()
         self._tokens: dict[str, tuple[str, float]] = {}  # by collection: token, and when to renew it
         with self._asking():
-            self._client = Client.open(api.address, stac_io=self._io)
+            self._client = Client.open(
+                api.address, stac_io=self._io, timeout=_TIMEOUT
+            )  # or it would take away the other
 
     def has(self, collection: str) -> bool:
         """Whether there is a collection of this name."""

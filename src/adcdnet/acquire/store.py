@@ -62,7 +62,7 @@ class TileStore:
 def _key(plan: Plan) -> str:
     """The same for the same pixels of the same files."""
     parts = [
-        [part.opened.item.id, part.row, part.col]
+        [part.opened.item.id, part.opened.item.properties.get("updated"), part.row, part.col]
         + [raster.address for raster in (*part.opened.ms, *part.opened.pan)]
         + [offset.value for offset in part.opened.offsets]
         for part in plan.parts

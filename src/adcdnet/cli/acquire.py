@@ -26,7 +26,11 @@ def acquire_command(
         str, typer.Option(help="sentinel-2, landsat-8-9, or a TOML file that says which assets are MS, PAN and mask.")
     ] = "sentinel-2",
     labels: Annotated[
-        str, typer.Option(help="Product: worldcover, io-lulc, none, or a TOML file of another raster of classes.")
+        str,
+        typer.Option(
+            help="worldcover, io-lulc, cdl or none; a file of a product as nlcd:FILE, corine:FILE, dynamic-world:FILE "
+            "or osm:FILE; any FILE of classes; or a TOML file of other labels."
+        ),
     ] = "worldcover",
     api: Annotated[
         str | None,
