@@ -41,7 +41,11 @@ class HeldFolder:
         """A new one, of a random name between prefix and suffix. OSError where it cannot be written."""
         while True:
             path = Path(tempfile.mkdtemp(suffix, prefix, parent))
-            held = cls.hold(path)
+            try:
+                held = cls.hold(path)
+            except OSError:  # no room for the lock
+                remove_empty([path])
+                raise
             if held is not None:  # otherwise another process took it for one that was left
                 return held
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from adcdnet.config import AnswerConfig
@@ -186,7 +186,7 @@ class Model:
         try:
             with safe_open(file, framework="pt") as opened:
                 metadata = opened.metadata() or {}
-                arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            arrays = load(file.read_bytes())  # get_tensor of `opened` keeps some memory for good, at each call
         except (SafetensorError, OSError) as error:
             raise InputError(
                 f"{file} is not a model file, or is damaged ({error}); train again or copy it again"
