@@ -72,7 +72,7 @@ class Analyst:
 
     def left(self, places: Chosen) -> NDArray[np.bool_]:
         """Squares that can be labelled and touch none of these, by their first pixel."""
-        left = self.free.copy()
+        left = np.array(self.free)
         for place in places:
             self.take(left, place, False)
         return left
