@@ -138,7 +138,8 @@ def trained(scenes: Sequence[LabelledScene], members: Sequence[str], seed: int) 
         phase=prepared.ground.phase,
     )
     assert fitted.judgement is not None
-    return model, applicability_of(prepared.ground, fitted.judgement, model.statistics, seed)
+    block = prepared.splits[0][0].block
+    return model, applicability_of(prepared.ground, fitted.judgement, model.statistics, seed, block=block)[0]
 
 
 def whole(pixels: Pixels, statistics: BandStatistics) -> NDArray[np.float32]:
