@@ -55,6 +55,11 @@ class Analyst:
         squares = np.lib.stride_tricks.sliding_window_view(self.truth[:, self.pool] >= 0, (side, side))
         self.free = squares.all(axis=(2, 3))  # by their first pixel
 
+    @property
+    def grounds(self) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+        """Labels of what can be labelled, and of what judges."""
+        return self.truth[:, self.pool], self.truth[:, self.judge]
+
     def start(self, seed: int, count: int) -> Chosen:
         return self.random_places([], np.random.default_rng(seed), count)
 
@@ -172,6 +177,9 @@ def main() -> None:
     print("|" + "---|" * (2 + 2 * len(names)), flush=True)
     for folder in given.folders:
         analyst = Analyst(folder, given.side)
+        if min(len(np.unique(ground[ground >= 0])) for ground in analyst.grounds) < 2:
+            print(f"| {folder.parent.name}/{folder.name} | one class only |" + " |" * 2 * len(names), flush=True)
+            continue
         curves = {
             name: [_curve(analyst, strategy, given.rounds, given.places, seed) for seed in range(given.seeds)]
             for name, strategy in STRATEGIES.items()

@@ -149,6 +149,23 @@ def test_hashes_and_settings_are_those_of_the_files(page, run, labelled_pair):
     assert (run.folder / "config.toml").read_text() in page.text
 
 
+def test_a_run_of_folds_says_how_accurate_it_is_outside_its_area(labelled_pair, tmp_path):
+    run = labelled_pair.train(tmp_path / "run", members=["perceptron"], split={"folds": 3})
+    told = run.model.record.applicability
+    page = Page(ad.write_report(run))
+    assert "Where to trust it" in page.text
+    for where in ("inside", "outside"):
+        low, high = told[where]["interval"] or (None, None)
+        ends = "" if low is None else f" [{low:.3f}, {high:.3f}]"
+        accuracy = f"{told[where]['oa']:.3f}{ends}" if told[where]["pixels"] else "–"
+        row = re.search(rf"{where}([\d\u202f]+?)(\d\.\d{{3}}[^%]*?|–)(\d+\.\d)%", page.text)
+        assert row, where
+        assert row[1].replace("\u202f", "") == str(told[where]["pixels"])
+        assert row[2] == accuracy
+    drawn = (run.folder / "report" / "expected_error.svg").read_text()
+    assert "share of pixels that are wrong" in drawn
+
+
 def test_two_colours_too_alike_are_warned_of(page):
     assert "(#d62828) and 水体 – 湖 (#1b5e20) are hard to tell apart for readers without red cones" in page.text
 

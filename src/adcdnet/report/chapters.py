@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from adcdnet.files import sha256
 from adcdnet.metrics import expected_calibration_error
 from adcdnet.report import pictures, words
-from adcdnet.report.drawings import class_bars, confusion_heat_map, reliability_diagram, training_curve
+from adcdnet.report.drawings import (
+    class_bars,
+    confusion_heat_map,
+    expected_error_diagram,
+    reliability_diagram,
+    training_curve,
+)
 from adcdnet.report.findings import Findings
 from adcdnet.split.parts import PART_NAMES
 
@@ -181,6 +187,31 @@ def accuracy(findings: Findings, drawings: Drawings) -> dict[str, Any] | None:
         "where": "on the test part" if findings.split is not None else "on all labels",
         "members": words.of_members(findings.files.model.record),
         "calibration": _calibration(findings, drawings),
+    }
+
+
+def trust(findings: Findings, drawings: Drawings) -> dict[str, Any] | None:
+    """Accuracy inside and outside the area of applicability, and whether expected errors mean what they say."""
+    told = findings.files.model.record.applicability
+    if told is None:
+        return None
+
+    def draw(figure: Figure) -> None:
+        expected_error_diagram(figure.subplots(), told["reliability"])
+
+    drawings["expected_error"] = pictures.svg(draw, 5.2, 4.0)
+    outside = findings.product.outside
+    shares = {"inside": None if outside is None else 1 - outside, "outside": outside}
+    return {
+        "rows": [
+            {
+                "name": name,
+                "pixels": words.number(told[name]["pixels"]),
+                "accuracy": "–" if told[name]["oa"] is None else words.share(told[name]["oa"], told[name]["interval"]),
+                "map": "–" if part is None else f"{part:.1%}",
+            }
+            for name, part in shares.items()
+        ],
     }
 
 
