@@ -7,11 +7,11 @@ and maps each TEST. With --halves the upper half of the labels trains and the lo
 place. Printed: AUROC of wrong answers by 1 − p̂, by dissimilarity and by the expected error; how the latter agrees with
 the share that is wrong (in ten bins of equal size: mean absolute difference); accuracy inside and outside the area.
 
-With --remedies: what helps on TEST as a new scene. Each is judged on the right half of its columns, by the model as it
-is; with its bands scaled to mean and deviation of the training ground; with other priors; and after training on 20
-squares of 5 × 5 labelled pixels of its left two fifths, alone and together with TRAIN. Printed: how many deviations the
-furthest band mean lies off, the share of judged pixels outside the area, kappa and AA, confusion matrices of all TEST
-summed.
+With --remedies: what helps on TEST as new scenes. The right half of their columns is judged, by the model as it is; with
+bands scaled to mean and deviation of the training ground; with other priors; and after training on 20 squares of 5 × 5
+labelled pixels of the left two fifths of each, alone and together with TRAIN. Printed: how many deviations the furthest
+band mean lies off, the share of judged pixels outside the area, kappa and AA, confusion matrices of all TEST summed.
+--shift 3 makes all bands of TEST brighter by 3 deviations of the training ground first: another calibration.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ def main() -> None:
     parser.add_argument("--members", nargs="+", default=["boosting", "perceptron"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--remedies", action="store_true")
+    parser.add_argument(
+        "--shift", type=float, default=0.0, help="of TEST's bands, in deviations of the training ground"
+    )
     given = parser.parse_args()
     if given.remedies:
         print_remedies(given)
@@ -148,7 +151,7 @@ def whole(pixels: Pixels, statistics: BandStatistics) -> NDArray[np.float32]:
     return features_at(pixels, statistics, *at).reshape(*pixels.ms_valid.shape, -1)
 
 
-def tested(labelled: LabelledScene, model: Model, area: Applicability) -> tuple[NDArray[np.float64], ...]:
+def tested(labelled: LabelledScene, model: Model, area: Applicability) -> tuple[NDArray[Any], ...]:
     """Of labelled pixels: dissimilarity, whether the answer is wrong, its probability, the expected error."""
     pixels = labelled.scene.read(labelled.scene.grid.window)
     known = (labelled.labels.index >= 0) & pixels.valid
@@ -178,13 +181,9 @@ def print_remedies(given: argparse.Namespace) -> None:
             upper, lower = halves_of(given.train[0]) if given.halves else (None, None)
             scenes = [opened(stack, folder, str(k), upper) for k, folder in enumerate(given.train)]
             first = trained(scenes, given.members, seed)
-            each: dict[str, list[Remedied]] = {}
-            for folder in given.on:
-                new = opened(stack, folder, "new", lower)
-                for name, one in remedies(new, scenes, first, given.members, seed):
-                    each.setdefault(name, []).append(one)
-        for name, of_scenes in each.items():
-            found.setdefault(name, []).append(of_scenes)
+            new = [opened(stack, folder, f"new {k}", lower) for k, folder in enumerate(given.on)]
+            for name, of_scenes in remedies(new, scenes, first, given, seed):
+                found.setdefault(name, []).append(of_scenes)
     print("| remedy | furthest band mean | outside | kappa | AA |\n|---|---|---|---|---|")
     for name, of_seeds in found.items():
         totals = [scores(np.sum([one.confusion for one in of_scenes], axis=0)) for of_scenes in of_seeds]
@@ -198,36 +197,67 @@ def print_remedies(given: argparse.Namespace) -> None:
 
 
 def remedies(
-    new: LabelledScene,
+    new: Sequence[LabelledScene],
     known: Sequence[LabelledScene],
     first: tuple[Model, Applicability | None],
-    members: Sequence[str],
+    given: argparse.Namespace,
     seed: int,
-) -> Iterator[tuple[str, Remedied]]:
+) -> Iterator[tuple[str, list[Remedied]]]:
+    """What each remedy makes of each new scene."""
     model, area = first
     assert area is not None
-    pixels = new.scene.read(new.scene.grid.window)
-    index, width = new.labels.index, new.labels.index.shape[1]
-    judged = (index >= 0) & pixels.valid & (np.arange(width) >= width // 2)
-    counts = np.bincount(index[judged], minlength=len(model.classes))
+    images = [shifted(one.scene.read(one.scene.grid.window), model.statistics, given.shift) for one in new]
+    judged = [
+        np.where(pixels.valid & right_half(pixels.valid.shape[1]), one.labels.index, np.int16(-1))
+        for one, pixels in zip(new, images, strict=True)
+    ]
+    counts = [np.bincount(truth[truth >= 0], minlength=len(model.classes)) for truth in judged]
+    shares = [tuple(np.maximum(n / n.sum(), 1e-4).tolist()) for n in counts]
+    scaled = [normalised(pixels, model.statistics) for pixels in images]
+    alike = (1 / len(model.classes),) * len(model.classes)
     weight = model.answers.local_priors
-    scaled = normalised(pixels, model.statistics)
-    alike = (1 / len(counts),) * len(counts)
-    true = tuple(np.maximum(counts / counts.sum(), 1e-4).tolist())
+    other = replace(model, answers=model.answers.model_copy(update={"local_priors": 0.0 if weight else 0.75}))
 
-    def read_by(one: Model, seen: Pixels, **reading: Any) -> Remedied:
-        return remedied(one, area, seen, index, judged, len(model.classes), **reading)
+    def read_by(
+        one: Model,
+        seen: Sequence[Pixels],
+        priors: Sequence[Sequence[float] | None] = (None,) * len(new),
+        present: NDArray[np.int64] | None = None,
+    ) -> list[Remedied]:
+        each = zip(seen, judged, priors, strict=True)
+        return [remedied(one, area, *of_scene, len(model.classes), present) for of_scene in each]
 
-    yield "nothing", read_by(model, pixels)
+    yield "nothing", read_by(model, images)
     yield "bands scaled", read_by(model, scaled)
-    yield "local priors " + ("off" if weight else "on"), read_by(model, pixels, local=0.0 if weight else 0.75)
-    yield "--prior balanced", read_by(model, pixels, prior=alike)
-    yield "--prior, true shares", read_by(model, pixels, prior=true)
-    yield "bands scaled, true shares", read_by(model, scaled, prior=true)
-    few = replace(new, labels=replace(new.labels, index=squares(index, pixels.valid, seed)))
+    yield "local priors " + ("off" if weight else "on"), read_by(other, images)
+    yield "--prior balanced", read_by(model, images, [alike] * len(new))
+    yield "--prior, true shares", read_by(model, images, shares)
+    yield "bands scaled, true shares", read_by(model, scaled, shares)
+    if given.shift:  # scenes are read from their files
+        return
+    few = [
+        replace(one, labels=replace(one.labels, index=squares(one.labels.index, pixels.valid, seed)))
+        for one, pixels in zip(new, images, strict=True)
+    ]
     own, present = of_own_classes(few)
-    yield "20 places alone", read_by(trained([own], members, seed)[0], pixels, present=present)
-    yield "20 places and TRAIN", read_by(trained([*known, few], members, seed)[0], pixels)
+    yield "20 places alone", read_by(trained(own, given.members, seed)[0], images, present=present)
+    yield "20 places and TRAIN", read_by(trained([*known, *few], given.members, seed)[0], images)
+
+
+def right_half(width: int) -> NDArray[np.bool_]:
+    return np.arange(width) >= width // 2
+
+
+def shifted(pixels: Pixels, statistics: BandStatistics, deviations: float) -> Pixels:
+    """All bands brighter by so many deviations of the training ground."""
+    ms, pan = (
+        np.where(valid, x + deviations * np.asarray(d, np.float32)[:, None, None], 0).astype(np.float32)
+        for x, d, valid in (
+            (pixels.ms, statistics.ms_deviation, pixels.ms_valid),
+            (pixels.pan, statistics.pan_deviation, pixels.pan_valid),
+        )
+    )
+    return pixels._replace(ms=ms, pan=pan)
 
 
 def normalised(pixels: Pixels, statistics: BandStatistics) -> Pixels:
@@ -241,15 +271,17 @@ def normalised(pixels: Pixels, statistics: BandStatistics) -> Pixels:
     return Pixels(ms, pan, pixels.ms_valid, pixels.pan_valid)
 
 
-def of_own_classes(labelled: LabelledScene) -> tuple[LabelledScene, NDArray[np.int64]]:
+def of_own_classes(scenes: Sequence[LabelledScene]) -> tuple[list[LabelledScene], NDArray[np.int64]]:
     """With a table of the classes that have enough labels to train, and which these are."""
-    labels = labelled.labels
-    counts = np.bincount(labels.index[labels.index >= 0], minlength=len(labels.classes))
-    present = np.flatnonzero(counts >= FEWEST_LABELS)
-    place = np.full(len(counts) + 1, -1, np.int16)  # the last is that of −1
+    table = scenes[0].labels.classes
+    index = np.concatenate([one.labels.index.ravel() for one in scenes])
+    present = np.flatnonzero(np.bincount(index[index >= 0], minlength=len(table)) >= FEWEST_LABELS)
+    place = np.full(len(table) + 1, -1, np.int16)  # the last is that of −1
     place[present] = np.arange(len(present))
-    table = ClassTable.numbered([labels.classes.names[k] for k in present])
-    return replace(labelled, labels=replace(labels, index=place[labels.index], classes=table)), present
+    own = ClassTable.numbered([table.names[k] for k in present])
+    return [
+        replace(one, labels=replace(one.labels, index=place[one.labels.index], classes=own)) for one in scenes
+    ], present
 
 
 def squares(index: NDArray[np.int16], valid: NDArray[np.bool_], seed: int, count: int = 20, side: int = 5) -> Any:
@@ -270,26 +302,22 @@ def remedied(
     model: Model,
     area: Applicability,
     pixels: Pixels,
-    index: NDArray[np.int16],
-    judged: NDArray[np.bool_],
+    truth: NDArray[np.int16],
+    prior: Sequence[float] | None,
     classes: int,
-    *,
-    prior: Sequence[float] | None = None,
-    local: float | None = None,
-    present: NDArray[np.int64] | None = None,
+    present: NDArray[np.int64] | None,
 ) -> Remedied:
     """As `predict` reads it. present: which classes those of the model are; None: all."""
-    if local is not None:
-        model = replace(model, answers=model.answers.model_copy(update={"local_priors": local}))
     logits = logits_of(model, bordered(pixels, model.reach, repeat_edge=True), engine="dense")
-    reading = Answers.of(model, index.shape, prior=prior)
-    targets = valid_targets(logits, Window(0, 0, *index.shape))
+    reading = Answers.of(model, truth.shape, prior=prior)
+    targets = valid_targets(logits, Window(0, 0, *truth.shape))
     reading.add(*targets)
-    mapped = np.full(index.shape, -1)
+    mapped = np.full(truth.shape, -1)
     best = reading.probabilities(*targets, tau=1.0).argmax(axis=0)
     mapped[targets[1:]] = best if present is None else present[best]
+    judged = truth >= 0
     apart = area.dissimilarity(whole(pixels, model.statistics)[judged])
-    confusion = confusion_matrix(index[judged].astype(np.int64), mapped[judged], classes)
+    confusion = confusion_matrix(truth[judged].astype(np.int64), mapped[judged], classes)
     furthest = max(model.statistics.distance(BandStatistics.measure(*pixels)))
     return Remedied(furthest, float((apart > area.threshold).mean()), confusion)
 

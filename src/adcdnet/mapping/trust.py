@@ -20,6 +20,7 @@ from adcdnet.mapping.model import Model
 from adcdnet.nn.context import CONTEXT_REACH
 
 _WINDOW = 256  # MS pixels per side that are looked at once
+MUCH_OUTSIDE = 0.1  # share of a map outside the area of applicability that is worth a warning
 _SQUARES, _SIDE = 16, 64  # of MS pixels, by which a scene is judged as a whole
 BANDS = ("dissimilarity", "expected error")
 

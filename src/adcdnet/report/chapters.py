@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from adcdnet.files import sha256
+from adcdnet.mapping.trust import MUCH_OUTSIDE
 from adcdnet.metrics import expected_calibration_error
 from adcdnet.report import pictures, words
 from adcdnet.report.drawings import (
@@ -25,7 +26,6 @@ from adcdnet.split.parts import PART_NAMES
 Drawings = dict[str, str]
 FOLD_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 PART_COLORS = (None, "#0072b2", "#e69f00", "#cc3311", "#b8b8b8")  # unused, train, validation, test, guard
-MUCH_OUTSIDE = 0.1  # share of a map outside the area of applicability that is worth a warning
 _CURVES = (  # name, stage, columns and what they are called, title
     ("loss1", "stage1", {"loss": "loss", "sps": "distance of the sensors"}, "Stage I: loss"),
     ("rank", "stage1", {"effective_rank": "effective rank"}, "Stage I: effective rank of the prior"),
