@@ -7,7 +7,7 @@ and maps each TEST. With --halves the upper half of the labels trains and the lo
 place. Printed: AUROC of wrong answers by 1 − p̂, by dissimilarity and by the expected error; how the latter agrees with
 the share that is wrong (in ten bins of equal size: mean absolute difference); accuracy inside and outside the area.
 
-With --remedies: what helps on TEST as new scenes. The right half of their columns is judged, by the model as it is; with
+With --remedies: what helps on TEST as new scenes. The right half of their columns is judged by the model as it is; with
 bands scaled to mean and deviation of the training ground; with other priors; and after training on 20 squares of 5 × 5
 labelled pixels of the left two fifths of each, alone and together with TRAIN. Printed: how many deviations the furthest
 band mean lies off, the share of judged pixels outside the area, kappa and AA, confusion matrices of all TEST summed.

@@ -128,7 +128,8 @@ def test_fewer_places_where_there_is_no_room_and_none_where_there_is_nothing():
 def test_places_are_written_as_squares_to_fill_in(tmp_path):
     places = suggest(unsure(sure(), 12, 20), TABLE, n=1)
     grid = Grid(*SHAPE, Affine(PIXEL, 0, CORNER[0], 0, -PIXEL, CORNER[1]), UTM)
-    write_places(places, 5, grid, tmp_path / "next.gpkg")
+    write_places(places, 5, grid, TABLE, tmp_path / "next.gpkg")
+    assert 'name="water" value="water"' in (tmp_path / "next.qml").read_text()  # QGIS offers the classes
     frame = geopandas.read_file(tmp_path / "next.gpkg")
     assert frame["class"].isna().all()
     assert frame["reason"].tolist() == ["field 0.52 or rock 0.46"]
