@@ -80,7 +80,7 @@ def test_a_scene_that_is_unlike_all_labels_is_warned_of_in_numbers(tiny_model, t
         return ad.predict(model, tiny_scene, out=tmp_path / "map.tif", device="cpu")
 
     (warning,) = warned(0.4)
-    assert "about 40% of it is unlike all labels, where 63% of held-out answers were right (91% inside)" in warning
+    assert "about 40% of it is unlike all labels: 63% of held-out answers were right on such ground, 91% on" in warning
     assert warned(0.05) == []
 
 

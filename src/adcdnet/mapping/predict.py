@@ -314,11 +314,12 @@ def _warn_if_new(model: Model, scene: Scene, sums: BandSums) -> list[str]:
         )
     outside = share_outside(model, scene)
     if outside is not None and outside > MUCH_OUTSIDE:
-        told = model.record.applicability or {}
-        right = [told.get(where, {}).get("oa") for where in ("outside", "inside")]
-        known = "" if None in right else "where {:.0%} of held-out answers were right ({:.0%} inside), ".format(*right)
+        told, known = model.record.applicability, ""
+        right = [] if told is None else [told[where]["oa"] for where in ("outside", "inside")]
+        if right and None not in right:
+            known = ": {:.0%} of held-out answers were right on such ground, {:.0%} on other".format(*right)
         warnings.append(
-            f"{scene.name}: about {outside:.0%} of it is unlike all labels, {known}so label places of it (adcdnet "
-            "suggest) and train on this scene too"
+            f"{scene.name}: about {outside:.0%} of it is unlike all labels{known}; --trust shows where, and "
+            "adcdnet suggest names places to label"
         )
     return warnings
