@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -149,23 +150,6 @@ def test_hashes_and_settings_are_those_of_the_files(page, run, labelled_pair):
     assert (run.folder / "config.toml").read_text() in page.text
 
 
-def test_a_run_of_folds_says_how_accurate_it_is_outside_its_area(labelled_pair, tmp_path):
-    run = labelled_pair.train(tmp_path / "run", members=["perceptron"], split={"folds": 3})
-    told = run.model.record.applicability
-    page = Page(ad.write_report(run))
-    assert "Where to trust it" in page.text
-    for where in ("inside", "outside"):
-        low, high = told[where]["interval"] or (None, None)
-        ends = "" if low is None else f" [{low:.3f}, {high:.3f}]"
-        accuracy = f"{told[where]['oa']:.3f}{ends}" if told[where]["pixels"] else "–"
-        row = re.search(rf"{where}([\d\u202f]+?)(\d\.\d{{3}}[^%]*?|–)(\d+\.\d)%", page.text)
-        assert row, where
-        assert row[1].replace("\u202f", "") == str(told[where]["pixels"])
-        assert row[2] == accuracy
-    drawn = (run.folder / "report" / "expected_error.svg").read_text()
-    assert "share of pixels that are wrong" in drawn
-
-
 def test_two_colours_too_alike_are_warned_of(page):
     assert "(#d62828) and 水体 – 湖 (#1b5e20) are hard to tell apart for readers without red cones" in page.text
 
@@ -204,6 +188,21 @@ def test_it_says_how_an_unusual_map_was_made_and_what_no_label_judges(copy, labe
     assert f"with classes expected as {names[0]} 25.0%, {names[1]} 25.0%, {names[2]} 50.0%" in found
     assert "the operating point tau 0.5; patches of fewer than 7 pixels given to their largest neighbour." in found
     assert f"no pixel that judges the map is of {names[1]}: nothing is said of how well" in found
+
+
+def test_it_says_how_accurate_answers_are_inside_and_outside_the_area_of_applicability(copy):
+    assert "Where to trust it" not in Page(ad.write_report(copy)).text  # of one split nothing is known
+    told = {
+        "inside": {"pixels": 1234, "oa": 0.912, "interval": [0.881, 0.934]},
+        "outside": {"pixels": 57, "oa": 0.614, "interval": None},
+        "reliability": [{"expected": 0.1, "wrong": 0.2, "pixels": 645}, {"expected": 0.3, "wrong": 0.4, "pixels": 646}],
+    }
+    model = ad.Model.load(copy)
+    replace(model, record=replace(model.record, applicability=told)).save(copy / "model.safetensors")
+    text = Page(ad.write_report(copy)).text
+    assert re.search(r"inside\s*1\u202f234\s*0\.912 \[0\.881, 0\.934\]\s*–", text)
+    assert re.search(r"outside\s*57\s*0\.614\s*–", text)
+    assert "share of pixels that are wrong" in (copy / "report" / "expected_error.svg").read_text()
 
 
 def test_without_images_it_says_which_option_names_them(copy):

@@ -309,8 +309,8 @@ def _warn_if_new(model: Model, scene: Scene, sums: BandSums) -> list[str]:
         worst = ", ".join(f"{name} {distance[name]:.1f}" for name in far[:_NAMED])
         warnings.append(
             f"{scene.name}: the means of {len(far)} of {len(names)} bands lie over {FAR:g} standard deviations from "
-            f"those of the training area ({worst}); the map may be wrong: check units and season, or train on this "
-            "scene too"
+            f"those of the training area ({worst}); the map is likely wrong: bring bands to the units and calibration "
+            "of training, or train on this scene too"
         )
     outside = share_outside(model, scene)
     if outside is not None and outside > MUCH_OUTSIDE:
