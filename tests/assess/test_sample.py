@@ -134,6 +134,7 @@ def test_the_file_does_not_tell_what_the_map_says(map_path, tmp_path):
     points = geopandas.read_file(tmp_path / "points.gpkg", layer="points")
     assert list(points.columns) == ["id", "class", "geometry"]
     assert points["class"].isna().all()
+    assert '<field name="class">' in (tmp_path / "points.qml").read_text()  # QGIS offers the classes
     assert points["id"].tolist() == list(range(1, 301))
     changes = (np.diff(drawn.stratum) != 0).mean()  # in strata one after the other there would be two changes
     assert changes > 0.3

@@ -7,10 +7,12 @@ import shapely
 from affine import Affine
 
 from adcdnet.assess.suggest import suggest, write_places
+from adcdnet.config import TrainConfig
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
-from conftest import CORNER, PIXEL, UTM
+from adcdnet.geo.raster import read_band
+from conftest import CORNER, PIXEL, QUICK, UTM, write_tif_file
 
 TABLE = ClassTable.numbered(["field", "rock", "water"])
 SHAPE = (31, 47)
@@ -126,9 +128,47 @@ def test_fewer_places_where_there_is_no_room_and_none_where_there_is_nothing():
 def test_places_are_written_as_squares_to_fill_in(tmp_path):
     places = suggest(unsure(sure(), 12, 20), TABLE, n=1)
     grid = Grid(*SHAPE, Affine(PIXEL, 0, CORNER[0], 0, -PIXEL, CORNER[1]), UTM)
-    write_places(places, 5, grid, tmp_path / "next.gpkg")
+    write_places(places, 5, grid, TABLE, tmp_path / "next.gpkg")
+    assert 'name="water" value="water"' in (tmp_path / "next.qml").read_text()  # QGIS offers the classes
     frame = geopandas.read_file(tmp_path / "next.gpkg")
     assert frame["class"].isna().all()
     assert frame["reason"].tolist() == ["field 0.52 or rock 0.46"]
     left, top = CORNER[0] + 20 * PIXEL, CORNER[1] - 12 * PIXEL
     assert frame.geometry[0].equals(shapely.box(left, top - 5 * PIXEL, left + 5 * PIXEL, top))
+
+
+@pytest.mark.usefixtures("few_trials")
+def test_the_loop_label_train_suggest_never_proposes_what_is_labelled(labelled_pair, call, tmp_path):
+    """Twice around: places of a run are labelled, a training begins from it with both files, and asks again."""
+    kept, _, _ = read_band(labelled_pair.labels)
+    kept[:, 40:] = 0  # the rest can be suggested
+    start = write_tif_file(tmp_path / "labels.tif", kept)
+    labels = ["--labels", start]
+    where = ["--ms", labelled_pair.ms, "--pan", labelled_pair.pan, "--classes", labelled_pair.classes]
+    settings = tmp_path / "settings.toml"
+    quick = {**QUICK, "split": {"block": 16, "folds": 3}}
+    settings.write_bytes(TrainConfig.of_profile("patch").replace(quick).to_toml().encode())
+    names = dict(zip((1, 2, 4), ("meadow", "rock", "water"), strict=True))
+    before: list[str] = []
+    taken = np.zeros(kept.shape, int)
+    for turn in range(2):
+        run, out = tmp_path / f"run{turn}", tmp_path / f"next{turn}.gpkg"
+        code, _, err = call("train", *where, *labels, "--config", settings, *before, "--jobs", "1", "--out", run)
+        assert code == 0, err
+        code, _, err = call("suggest", run, "--n", "8", "--side", "3", "--out", out)
+        assert code == 0, err
+        frame = geopandas.read_file(out)
+        assert len(frame) == 8
+        corners = [
+            (round((CORNER[1] - shape.bounds[3]) / PIXEL), round((shape.bounds[0] - CORNER[0]) / PIXEL))
+            for shape in frame.geometry
+        ]
+        for r, c in corners:
+            taken[r : r + 3, c : c + 3] += 1
+            assert not kept[r : r + 3, c : c + 3].any()
+        frame["class"] = [names[int(labelled_pair.truth[r + 1, c + 1])] for r, c in corners]
+        frame.to_file(out, layer="places", driver="GPKG")
+        labels += ["--labels", out]
+        before = ["--init", run]
+    assert taken.max() == 1  # no place was proposed twice, nor beside another where they would overlap
+    assert taken.sum() == 2 * 8 * 9

@@ -9,6 +9,7 @@ import rasterio
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
+from adcdnet.geo.qgis_style import write_choices
 from adcdnet.geo.raster_writer import RasterWriter, write_raster
 from adcdnet.mapping.predict import predict
 
@@ -91,3 +92,22 @@ def test_a_map_taken_up_again_has_the_style_of_the_model(tiny_model, tiny_scene,
         ("5", "class 1"),
         ("8", "class 2"),
     ]
+
+
+def test_names_of_classes_can_be_chosen_for_the_column_class(tmp_path):
+    write_choices(tmp_path / "points.gpkg", TABLE)
+    root = ElementTree.fromstring((tmp_path / "points.qml").read_bytes())
+    field = root.find("fieldConfiguration/field")
+    assert field.get("name") == "class"
+    assert field.find("editWidget").get("type") == "ValueMap"
+    choices = field.findall("editWidget/config/Option/Option[@name='map']/Option/Option")
+    names = [*NAMES[:2], "bell\ufffd and ]]>"]
+    assert [(choice.get("name"), choice.get("value")) for choice in choices] == list(zip(names, names, strict=True))
+    write_choices(tmp_path / "points.gpkg", ClassTable.of([2], ["rock"]))  # of the next file of this name
+    assert "rock" in (tmp_path / "points.qml").read_text()
+
+
+def test_choices_leave_the_style_of_a_map_of_their_name(tmp_path):
+    write_raster(tmp_path / "map.tif", CODES, GRID, classes=TABLE)
+    write_choices(tmp_path / "map.gpkg", TABLE)
+    assert len(entries(tmp_path / "map.qml")) == 3

@@ -66,6 +66,24 @@ def test_the_layer_is_what_a_plain_reading_says(tiny_model, tiny_scene, area, tm
     assert outside == pytest.approx((apart[known] > 1.1).mean())
 
 
+def test_a_scene_that_is_unlike_all_labels_is_warned_of_in_numbers(tiny_model, tiny_scene, area, tmp_path):
+    """The squares cover all of so small a scene, so their share is that of all valid pixels."""
+    statistics, shape = tiny_model.statistics, tiny_scene.grid.shape
+    pixels = tiny_scene.read(tiny_scene.grid.window.grow(CONTEXT_REACH), repeat_edge=True)
+    features = features_of(*statistics.standardise(*pixels), np.ones(shape, bool), sensors="both")
+    apart = area.dissimilarity(features).reshape(shape)[tiny_scene.read(tiny_scene.grid.window).valid]
+    record = replace(tiny_model.record, applicability={"inside": {"oa": 0.91}, "outside": {"oa": 0.634}})
+
+    def warned(share: float) -> list[str]:
+        own = replace(area, threshold=float(np.quantile(apart, 1 - share)))
+        model = replace(tiny_model, applicability=own, record=record)
+        return ad.predict(model, tiny_scene, out=tmp_path / "map.tif", device="cpu")
+
+    (warning,) = warned(0.4)
+    assert "about 40% of it is unlike all labels: 63% of held-out answers were right on such ground, 91% on" in warning
+    assert warned(0.05) == []
+
+
 def test_a_model_without_it_and_probabilities_of_another_map_are_refused(tiny_model, tiny_scene, area, tmp_path):
     ad.predict(tiny_model, tiny_scene, out=tmp_path / "map.tif", device="cpu")
     with pytest.raises(InputError, match="has no area of applicability: it was trained with one split"):

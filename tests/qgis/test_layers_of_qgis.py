@@ -1,6 +1,7 @@
 """What adcdnet is called with for layers as they are in QGIS: the words, the files that are written, the variables."""
 
 import json
+import subprocess
 import sys
 from itertools import pairwise
 
@@ -10,9 +11,12 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
-from in_qgis import HERE, drive, write_program
+from in_qgis import HERE, PYTHON, drive, require_qgis, variables, write_program
 from test_plugin_files import tools
 
+from adcdnet.geo.classes import ClassTable
+from adcdnet.geo.qgis_style import write_choices
+from adcdnet.geo.shapes import write_layers
 from conftest import CORNER, PIXEL, write_tif_file
 
 pytestmark = pytest.mark.qgis
@@ -208,3 +212,22 @@ def test_the_program_of_the_setting_else_of_the_path(said, folder):
 
 def test_what_is_no_file_is_refused(said):
     assert said["no_file"] == "gone is no file; save it with Export → Save As, and take the copy"
+
+
+def test_classes_can_be_chosen_for_the_points_of_a_sample(tmp_path):
+    """Layers of a file with several are looked up by the name of the file."""
+    require_qgis()
+    names = ("<fields> & \"x\" 'y'", "水体 – 湖")
+    shapes = geopandas.GeoDataFrame({"class": [None]}, geometry=[shapely.Point(0, 0)], crs="EPSG:32633")
+    write_layers(tmp_path / "points.gpkg", {"points": shapes, "sample_design": geopandas.GeoDataFrame({"x": [0.0]})})
+    write_choices(tmp_path / "points.gpkg", ClassTable.of([1, 2], names))
+    code = (
+        "import json\n"
+        "from qgis.core import QgsApplication, QgsVectorLayer\n"
+        "app = QgsApplication([], False); app.initQgis()\n"
+        f"layer = QgsVectorLayer({str(tmp_path / 'points.gpkg')!r} + '|layername=points', 'points', 'ogr')\n"
+        "setup = layer.editorWidgetSetup(layer.fields().indexOf('class'))\n"
+        "print(json.dumps([setup.type(), setup.config()]))"
+    )
+    done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True, env=variables(tmp_path))
+    assert json.loads(done.stdout.splitlines()[-1]) == ["ValueMap", {"map": [{name: name} for name in names]}]

@@ -13,7 +13,7 @@ from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid, Window
 from adcdnet.mapping.record import RunRecord
 from adcdnet.report import attention, examples, pictures, survey, words
-from adcdnet.report.drawings import confusion_heat_map, reliability_diagram, style
+from adcdnet.report.drawings import confusion_heat_map, expected_error_diagram, reliability_diagram, style
 from adcdnet.report.map_chapter import certainty
 from conftest import PIXEL, UTM, write_tif_file
 
@@ -169,6 +169,13 @@ def test_reliability_by_hand():
     dots = axes.collections[0].get_offsets()
     assert np.allclose(dots, [[0.55, 1.0], [0.94, 0.5]])
     assert style()["text.parse_math"] is False
+
+
+def test_the_expected_error_is_drawn_against_what_is_wrong():
+    axes = Figure().subplots()
+    expected_error_diagram(axes, [{"expected": 0.1, "wrong": 0.2}, {"expected": 0.5, "wrong": 0.4}])
+    assert np.allclose(axes.collections[0].get_offsets(), [[0.1, 0.2], [0.5, 0.4]])
+    assert axes.get_xlim() == pytest.approx((0, 0.54))
 
 
 def test_masks_are_those_of_the_patch_around_each_pixel(tiny_model, tiny_scene):

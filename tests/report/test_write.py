@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -187,6 +188,21 @@ def test_it_says_how_an_unusual_map_was_made_and_what_no_label_judges(copy, labe
     assert f"with classes expected as {names[0]} 25.0%, {names[1]} 25.0%, {names[2]} 50.0%" in found
     assert "the operating point tau 0.5; patches of fewer than 7 pixels given to their largest neighbour." in found
     assert f"no pixel that judges the map is of {names[1]}: nothing is said of how well" in found
+
+
+def test_it_says_how_accurate_answers_are_inside_and_outside_the_area_of_applicability(copy):
+    assert "Where to trust it" not in Page(ad.write_report(copy)).text  # of one split nothing is known
+    told = {
+        "inside": {"pixels": 1234, "oa": 0.912, "interval": [0.881, 0.934]},
+        "outside": {"pixels": 57, "oa": 0.614, "interval": None},
+        "reliability": [{"expected": 0.1, "wrong": 0.2, "pixels": 645}, {"expected": 0.3, "wrong": 0.4, "pixels": 646}],
+    }
+    model = ad.Model.load(copy)
+    replace(model, record=replace(model.record, applicability=told)).save(copy / "model.safetensors")
+    text = Page(ad.write_report(copy)).text
+    assert re.search(r"inside\s*1\u202f234\s*0\.912 \[0\.881, 0\.934\]\s*–", text)
+    assert re.search(r"outside\s*57\s*0\.614\s*–", text)
+    assert "share of pixels that are wrong" in (copy / "report" / "expected_error.svg").read_text()
 
 
 def test_without_images_it_says_which_option_names_them(copy):

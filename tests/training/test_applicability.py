@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from adcdnet.mapping.applicability import Applicability, signs
-from adcdnet.training.applicability import REFERENCE, measured
+from adcdnet.training.applicability import REFERENCE, HeldPixels, judged_by_folds, measured
 
 
 def made(n=400, seed=0, wrong=0.2):
@@ -115,3 +115,43 @@ def test_arrays_make_it_again_and_damaged_ones_do_not():
     ):
         with pytest.raises(ValueError, match="its area of applicability"):
             Applicability.of_arrays(area.arrays() | change)
+
+
+def held(n=3000, seed=0, far=()):
+    """As `made`, in 60 blocks of ground; pixels of the folds `far` lie 8 further along the first statistic and err."""
+    x, truth, fold, p = made(n, seed)
+    moved = np.isin(fold, far)
+    x[moved] += np.float32([8, 0])
+    p = np.where(moved, 1 - np.stack([truth == 0, truth == 1]) * 0.8 - 0.1, p).astype(np.float32)
+    return HeldPixels(x, truth, fold, p, np.random.default_rng(seed).integers(60, size=n))
+
+
+def test_a_fold_unlike_the_others_lies_outside_and_its_errors_are_counted_there():
+    """Of four folds one lies far off and is all wrong; others err in a fifth of their pixels."""
+    told = judged_by_folds(held(far=[3]), np.random.default_rng(0))
+    inside, outside = told["inside"], told["outside"]
+    assert inside["oa"] == pytest.approx(0.8, abs=0.03)
+    assert outside["oa"] < 0.1
+    assert inside["pixels"] + outside["pixels"] == 3000
+    low, high = inside["interval"]
+    assert low < inside["oa"] < high
+    assert high - low < 0.1
+
+
+def test_the_expected_error_of_a_fold_is_fitted_to_the_others():
+    """All answers are 0.9 sure: of one fold all are wrong, of the others all are right, and expect it to be so too."""
+    x, truth, fold, p = made(3000, wrong=0)
+    spoilt = fold == 3
+    p = np.where(spoilt, 1 - p, p)
+    told = judged_by_folds(HeldPixels(x, truth, fold, p, np.arange(3000) % 60), np.random.default_rng(0))
+    first, *_, last = told["reliability"]
+    assert first["expected"] < 0.01  # no error had been seen
+    assert first["wrong"] == 1
+    assert last["expected"] > 0.2
+    assert last["wrong"] == 0
+    assert [bin["pixels"] for bin in told["reliability"]] == [300] * 10
+
+
+def test_two_folds_leave_no_two_others():
+    pixels = held()
+    assert judged_by_folds(pixels.some(pixels.fold < 2), np.random.default_rng(0)) is None

@@ -249,6 +249,12 @@ def test_a_run_of_folds_leaves_folds_and_answers_to_held_out_ground(labelled_pai
     assert set(record.members) == {"boosting", "perceptron"}
     assert record.leakage["holding"] == 0
     assert not (tmp_path / "run" / "split.tif").exists()
+    told = record.applicability
+    assert told is not None
+    judged_pixels = told["inside"]["pixels"] + told["outside"]["pixels"]
+    assert judged_pixels == sum(judged.scores.support)  # few labels: none is left out
+    right = sum(told[where]["pixels"] * (told[where]["oa"] or 0) for where in ("inside", "outside"))
+    assert right / judged_pixels == pytest.approx(judged.scores.oa)
 
 
 def test_how_many_folds_run_at_once_changes_nothing(labelled_pair, tmp_path, monkeypatch):

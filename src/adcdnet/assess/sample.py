@@ -28,6 +28,7 @@ from adcdnet.geo.classes import tidy
 from adcdnet.geo.grid import Grid
 from adcdnet.geo.maps import read_classes, read_map
 from adcdnet.geo.origins import require_shapes
+from adcdnet.geo.qgis_style import write_choices
 from adcdnet.geo.raster import same_crs
 from adcdnet.geo.shapes import write_layers
 
@@ -75,6 +76,7 @@ def sample(
     Points are shared out in proportion to the classes' areas, but every class gets at least `min_per_class` (50, or an
     equal part of n where that is less) as far as it has so many pixels. stratified False: a simple random sample.
     pure: only pixels whose eight neighbours are of their class; estimates are then of that ground alone.
+    Beside it lies, for QGIS, a style file with the classes of the map to choose from, where it names them.
     Raises InputError for what is no map, for more points than it has pixels or too few, and where `out` exists:
     somebody's work may be in it.
     """
@@ -125,6 +127,9 @@ def sample(
         stratum, keys = np.concatenate([first.drawn.stratum, stratum]), [*first.keys, *keys]
     drawn = Sample(x, y, stratum, stratum_values, pixels, grid.crs)
     _write(drawn, keys, out)
+    table = read_classes(map_path)
+    if table is not None:
+        write_choices(out, table)
     return drawn
 
 

@@ -29,6 +29,7 @@ from scipy import ndimage
 from adcdnet.errors import InputError
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.grid import Grid
+from adcdnet.geo.qgis_style import write_choices
 from adcdnet.geo.shapes import write_layers
 
 _FEWEST = 0.002  # share of labels below which a class counts as no rarer
@@ -140,8 +141,9 @@ def _reason(
     return "; ".join(words)
 
 
-def write_places(places: Sequence[Place], side: int, grid: Grid, out: Path | str) -> None:
-    """The squares as polygons in a new GeoPackage with an empty column `class`, and the reason of each. InputError."""
+def write_places(places: Sequence[Place], side: int, grid: Grid, classes: ClassTable, out: Path | str) -> None:
+    """The squares as polygons in a new GeoPackage with an empty column `class`, and the reason of each; beside it, for
+    QGIS, the classes to choose from. InputError."""
     corners = [[grid.transform @ (x, y) for x, y in _corners(place, side)] for place in places]
     frame = geopandas.GeoDataFrame(
         {
@@ -154,6 +156,7 @@ def write_places(places: Sequence[Place], side: int, grid: Grid, out: Path | str
         crs=grid.crs,
     )
     write_layers(Path(out), {"places": frame})
+    write_choices(Path(out), classes)
 
 
 def _corners(place: Place, side: int) -> list[tuple[int, int]]:

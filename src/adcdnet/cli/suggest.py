@@ -83,7 +83,7 @@ def suggest_command(
         with RasterReader(soft) as file:
             probabilities = file.read(file.grid.window)
     places = suggest(probabilities, model.classes, n=n, side=side, trust=trust, labelled=labelled, seed=seed)
-    write_places(places, side, grid, out)
+    write_places(places, side, grid, model.classes, out)
     rows = [("place", "row, column", "why")]
     rows += [(str(k), f"{place.row}, {place.col}", place.reason) for k, place in enumerate(places[:_SHOWN], 1)]
     print_table(rows)

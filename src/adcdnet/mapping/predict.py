@@ -33,11 +33,13 @@ from adcdnet.mapping.memory import Engine, Sizes, give_back, resident, sizes_of_
 from adcdnet.mapping.model import Model, Run
 from adcdnet.mapping.progress import Progress, silent
 from adcdnet.mapping.tile import BandSums, Tile, Tiles, checksum
+from adcdnet.mapping.trust import MUCH_OUTSIDE, share_outside
 
 DEFAULT_MEMORY = 2 * 2**30  # bytes
 _FRESH = 2**29  # bytes: more than a command holds before it predicts
 _READ_ON_GPU = 2**30  # bytes that all kinds of cells read together take there
 FAR = 3.0  # training deviations: band means of a new scene beyond this deserve a warning
+_NAMED = 3  # of the bands that lie far off
 
 
 def predict(
@@ -208,7 +210,7 @@ def write_maps(
         behind = stack.enter_context(WriteBehind())
         to_values = np.asarray((*model.classes.values, 0), np.uint8)
         _write_map(files, again, windows, answers, to_values, tau=tau, sieved=sieved, behind=behind)
-    return _warn_if_far(model, scene, sums)
+    return _warn_if_new(model, scene, sums)
 
 
 def _tags(model: Model, tau: float, prior: Sequence[float] | None, sieved: int) -> dict[str, str]:
@@ -295,13 +297,29 @@ def _write(files: Sequence[RasterWriter], layers: Sequence[NDArray[Any]], window
         file.write(layer, window)
 
 
-def _warn_if_far(model: Model, scene: Scene, sums: BandSums) -> list[str]:
+def _warn_if_new(model: Model, scene: Scene, sums: BandSums) -> list[str]:
+    """A line where band means lie far from those of the training area, and one where much is unlike all labels."""
     ms, pan = sums.ms / sums.counts[0], sums.pan / sums.counts[1]
     here = BandStatistics(tuple(ms.tolist()), (1.0,) * len(ms), tuple(pan.tolist()), (1.0,) * len(pan))
     names = [f"MS band {i + 1}" for i in range(len(ms))] + [f"PAN band {i + 1}" for i in range(len(pan))]
-    return [
-        f"{scene.name}: the mean of {name} lies {distance:.1f} standard deviations from that of the training area; "
-        "the map may be wrong: check units and season, or train on this scene too"
-        for name, distance in zip(names, model.statistics.distance(here), strict=True)
-        if distance > FAR
-    ]
+    distance = dict(zip(names, model.statistics.distance(here), strict=True))
+    far = sorted((name for name in names if distance[name] > FAR), key=lambda name: -distance[name])
+    warnings = []
+    if far:
+        worst = ", ".join(f"{name} {distance[name]:.1f}" for name in far[:_NAMED])
+        warnings.append(
+            f"{scene.name}: the means of {len(far)} of {len(names)} bands lie over {FAR:g} standard deviations from "
+            f"those of the training area ({worst}); the map is likely wrong: bring bands to the units and calibration "
+            "of training, or train on this scene too"
+        )
+    outside = share_outside(model, scene)
+    if outside is not None and outside > MUCH_OUTSIDE:
+        told, known = model.record.applicability, ""
+        right = [] if told is None else [told[where]["oa"] for where in ("outside", "inside")]
+        if right and None not in right:
+            known = ": {:.0%} of held-out answers were right on such ground, {:.0%} on other".format(*right)
+        warnings.append(
+            f"{scene.name}: about {outside:.0%} of it is unlike all labels{known}; --trust shows where, and "
+            "adcdnet suggest names places to label"
+        )
+    return warnings

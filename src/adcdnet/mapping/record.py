@@ -19,6 +19,8 @@ class RunRecord:
     local_priors: their weight, where folds chose it. labelled_pixels: by part of the split, or by fold.
     cross_validation: scores of all folds at tau 1; validation: of the validation part of a single split.
     block: side in MS pixels. guard: MS pixels between training and test ground. leakage: shares of the test pixels.
+    applicability: accuracy inside and outside the area of applicability, and how the expected error agrees with the
+    share that is wrong, as `training.applicability.judged_by_folds` says.
     effective_rank: of stage I's features. effective_radius: see `training.stages.radius`, in MS pixels.
     scenes: of each of several, labelled_pixels, block, part and pan_shift.
     """
@@ -49,6 +51,7 @@ class RunRecord:
     validation: Mapping[str, Any] | None = None
     cross_validation: Mapping[str, Any] | None = None
     calibration: Mapping[str, float] | None = None
+    applicability: Mapping[str, Any] | None = None
     self_trained: int | None = None
     scenes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

@@ -10,16 +10,22 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from adcdnet.files import sha256
+from adcdnet.mapping.trust import MUCH_OUTSIDE
 from adcdnet.metrics import expected_calibration_error
 from adcdnet.report import pictures, words
-from adcdnet.report.drawings import class_bars, confusion_heat_map, reliability_diagram, training_curve
+from adcdnet.report.drawings import (
+    class_bars,
+    confusion_heat_map,
+    expected_error_diagram,
+    reliability_diagram,
+    training_curve,
+)
 from adcdnet.report.findings import Findings
 from adcdnet.split.parts import PART_NAMES
 
 Drawings = dict[str, str]
 FOLD_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 PART_COLORS = (None, "#0072b2", "#e69f00", "#cc3311", "#b8b8b8")  # unused, train, validation, test, guard
-MUCH_OUTSIDE = 0.1  # share of a map outside the area of applicability that is worth a warning
 _CURVES = (  # name, stage, columns and what they are called, title
     ("loss1", "stage1", {"loss": "loss", "sps": "distance of the sensors"}, "Stage I: loss"),
     ("rank", "stage1", {"effective_rank": "effective rank"}, "Stage I: effective rank of the prior"),
@@ -181,6 +187,31 @@ def accuracy(findings: Findings, drawings: Drawings) -> dict[str, Any] | None:
         "where": "on the test part" if findings.split is not None else "on all labels",
         "members": words.of_members(findings.files.model.record),
         "calibration": _calibration(findings, drawings),
+    }
+
+
+def trust(findings: Findings, drawings: Drawings) -> dict[str, Any] | None:
+    """Accuracy inside and outside the area of applicability, and whether expected errors mean what they say."""
+    told = findings.files.model.record.applicability
+    if told is None:
+        return None
+
+    def draw(figure: Figure) -> None:
+        expected_error_diagram(figure.subplots(), told["reliability"])
+
+    drawings["expected_error"] = pictures.svg(draw, 5.2, 4.0)
+    outside = findings.product.outside
+    shares = {"inside": None if outside is None else 1 - outside, "outside": outside}
+    return {
+        "rows": [
+            {
+                "name": name,
+                "pixels": words.number(told[name]["pixels"]),
+                "accuracy": "–" if told[name]["oa"] is None else words.share(told[name]["oa"], told[name]["interval"]),
+                "map": "–" if part is None else f"{part:.1%}",
+            }
+            for name, part in shares.items()
+        ],
     }
 
 

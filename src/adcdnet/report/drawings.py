@@ -137,6 +137,21 @@ def reliability_diagram(
     axes.set_axisbelow(True)
 
 
+def expected_error_diagram(axes: Axes, bins: Sequence[Mapping[str, float]]) -> None:
+    """Share of pixels that are wrong over the error that was expected, a dot for each of some bins of equally many.
+
+    On the diagonal the expected error means what it says.
+    """
+    expected, wrong = ([bin[name] for bin in bins] for name in ("expected", "wrong"))
+    end = 1.08 * max(*expected, *wrong, 0.02)
+    axes.plot((0, end), (0, end), color=FAINT, linestyle="--", linewidth=1)
+    axes.plot(expected, wrong, color=BLUE, linewidth=1, alpha=0.5)
+    axes.scatter(expected, wrong, s=38, color=BLUE, edgecolor=INK, linewidth=0.6, zorder=3)
+    axes.set(xlim=(0, end), ylim=(-0.02 * end, end), xlabel="expected error", ylabel="share of pixels that are wrong")
+    axes.grid()
+    axes.set_axisbelow(True)
+
+
 def training_curve(axes: Axes, steps: Sequence[float], values: Mapping[str, Sequence[float]], title: str) -> None:
     """One or two figures over the training steps, under a title."""
     for (name, line), shade in zip(values.items(), (BLUE, ORANGE), strict=False):

@@ -108,6 +108,7 @@ def _chapters(findings: Findings, drawings: dict[str, str]) -> dict[str, Any]:
         "split": chapters.split(findings),
         "sample": chapters.sample(findings),
         "accuracy": chapters.accuracy(findings, drawings),
+        "trust": chapters.trust(findings, drawings),
         "training": chapters.training(findings, drawings),
         "use": use_chapter.write(findings, drawings),
         "examples": examples.write(findings),

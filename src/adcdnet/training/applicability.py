@@ -1,6 +1,11 @@
-"""The area of applicability of a model, measured from its labels and from answers to held-out ground."""
+"""The area of applicability of a model, measured from its labels and from answers to held-out ground.
+
+F statistics of a pixel | K classes | n labelled pixels
+"""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +16,9 @@ from adcdnet.geo.grid import tiles
 from adcdnet.geo.scene import Pixels
 from adcdnet.mapping.applicability import Applicability, signs
 from adcdnet.mapping.members import features_of
+from adcdnet.metrics.intervals import block_bootstrap, confusion_by_block
 from adcdnet.nn.context import CONTEXT_REACH
+from adcdnet.split.blocks import block_numbers
 from adcdnet.training.borders import bordered
 from adcdnet.training.committee.cross_fit import Judgement
 from adcdnet.training.committee.folds import Ground
@@ -19,35 +26,132 @@ from adcdnet.training.committee.folds import Ground
 REFERENCE = 1000  # labelled pixels that new ones are compared with
 _JUDGED = 20_000  # held-out answers that it is measured by
 _WINDOW = 128  # MS pixels per side whose statistics are computed at once
+_BINS = 10  # of equal size, by the expected error
+
+
+class HeldPixels(NamedTuple):
+    """Labelled MS pixels with answers of members that did not train on them: features (n, F), truth (n,) class indices,
+    the fold (n,) in which each tests, probabilities (K, n), and the block of ground (n,) that each lies in."""
+
+    features: NDArray[np.float32]
+    truth: NDArray[np.int64]
+    fold: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    block: NDArray[np.int64]
+
+    def some(self, chosen: NDArray[np.bool_]) -> HeldPixels:
+        """Those where chosen (n,) holds."""
+        return HeldPixels(
+            self.features[chosen],
+            self.truth[chosen],
+            self.fold[chosen],
+            self.probabilities[:, chosen],
+            self.block[chosen],
+        )
 
 
 def applicability_of(
-    ground: Ground, judgement: Judgement, statistics: BandStatistics, seed: int
-) -> Applicability | None:
-    """From the labelled MS pixels of all scenes that were answered; None where these are of one fold.
+    ground: Ground, judgement: Judgement, statistics: BandStatistics, seed: int, *, block: int
+) -> tuple[Applicability | None, dict[str, Any] | None]:
+    """From the labelled pixels of all scenes that were answered, and what `judged_by_folds` says of it; None where
+    these are of too few folds.
 
-    statistics: by which the model standardises.
+    statistics: by which the model standardises. block: targets per side of the blocks that intervals come from.
     """
     rng = np.random.default_rng(seed)
-    features, truth, fold, p = [], [], [], []
+    held = _held_pixels(ground, judgement, statistics, block, rng)
+    if held is None or len(np.unique(held.fold)) < 2:
+        return None, None
+    area = measured(held.features, held.truth, held.fold, held.probabilities, rng)
+    return area, None if area is None else judged_by_folds(held, rng)
+
+
+def _held_pixels(
+    ground: Ground, judgement: Judgement, statistics: BandStatistics, block: int, rng: np.random.Generator
+) -> HeldPixels | None:
+    """About `_JUDGED` of them; None where there is none."""
+    found: list[HeldPixels] = []
+    blocks = 0
     total = sum(len(answered.row) for of_scene in judgement.answered for answered in of_scene)
     for pixels, labels, of_scene in zip(ground.pixels, ground.labels, judgement.answered, strict=True):
         step = labels.index.shape[0] // pixels.ms_valid.shape[0]
-        rows, cols = [], []
+        height, width = labels.index.shape
+        numbers = block_numbers(height, width, block) + blocks
+        rows, cols, fold, p = [], [], [], []
         for number, answered in enumerate(of_scene):
             known = labels.index[answered.row, answered.col] >= 0
             known &= rng.random(len(known)) < _JUDGED / max(total, 1)
             rows.append(answered.row[known])
             cols.append(answered.col[known])
-            truth.append(labels.index[rows[-1], cols[-1]].astype(np.int64))
             fold.append(np.full(int(known.sum()), number))
             p.append(answered.probabilities[:, known])
-        if rows:
-            features.append(features_at(pixels, statistics, np.concatenate(rows) // step, np.concatenate(cols) // step))
-    if not features or len(np.unique(np.concatenate(fold))) < 2:
+        if not rows:
+            continue
+        row, col = np.concatenate(rows), np.concatenate(cols)
+        found.append(
+            HeldPixels(
+                features_at(pixels, statistics, row // step, col // step),
+                labels.index[row, col].astype(np.int64),
+                np.concatenate(fold),
+                np.concatenate(p, axis=1),
+                numbers[row, col],
+            )
+        )
+        blocks = int(numbers.max()) + 1
+    if not found:
         return None
-    x, y, of_fold = np.concatenate(features), np.concatenate(truth), np.concatenate(fold)
-    return measured(x, y, of_fold, np.concatenate(p, axis=1), rng)
+    return HeldPixels(
+        np.concatenate([held.features for held in found]),
+        np.concatenate([held.truth for held in found]),
+        np.concatenate([held.fold for held in found]),
+        np.concatenate([held.probabilities for held in found], axis=1),
+        np.concatenate([held.block for held in found]),
+    )
+
+
+def judged_by_folds(held: HeldPixels, rng: np.random.Generator) -> dict[str, Any] | None:
+    """How well an area of applicability says where answers are wrong, for metrics.json: each fold is judged by one that
+    was measured from the other folds alone. None where two other folds are never there.
+
+    inside, outside: pixels, their overall accuracy and its 95 % interval from whole blocks of ground, None where these
+    are too few. reliability: bins of equally many pixels by expected error, with its mean and the share that is wrong.
+    """
+    inside, expected = np.zeros(len(held.truth), bool), np.full(len(held.truth), np.nan)
+    for k in np.unique(held.fold):
+        own = held.fold == k
+        others = held.some(~own)
+        area = measured(others.features, others.truth, others.fold, others.probabilities, rng)
+        if area is None:
+            continue
+        apart = area.dissimilarity(held.features[own])
+        inside[own] = apart <= area.threshold
+        expected[own] = area.expected_error(apart, held.probabilities[:, own])
+    known = np.isfinite(expected)
+    if not known.any():
+        return None
+    wrong = held.probabilities.argmax(axis=0) != held.truth
+    bins = np.array_split(np.flatnonzero(known)[np.argsort(expected[known], kind="stable")], _BINS)
+    return {
+        "inside": _accuracy(held.some(known & inside)),
+        "outside": _accuracy(held.some(known & ~inside)),
+        "reliability": [
+            {"expected": float(expected[these].mean()), "wrong": float(wrong[these].mean()), "pixels": len(these)}
+            for these in bins
+            if len(these)
+        ],
+    }
+
+
+def _accuracy(held: HeldPixels) -> dict[str, Any]:
+    classes = len(held.probabilities)
+    by_block = confusion_by_block(held.truth, held.probabilities.argmax(axis=0), classes, held.block)
+    intervals = block_bootstrap(by_block, rng=np.random.default_rng(0))
+    right = by_block[:, range(classes), range(classes)].sum()
+    return {
+        "pixels": len(held.truth),
+        "oa": float(right / len(held.truth)) if len(held.truth) else None,
+        "interval": None if intervals is None else intervals.oa.to_list(),
+    }
 
 
 def features_at(

@@ -20,8 +20,14 @@ from adcdnet.training.scenes import LabelledScene
 
 
 def record_of(
-    name: str, scenes: Sequence[LabelledScene], prepared: Prepared, fitted: CrossFit, notes: Sequence[str]
+    name: str,
+    scenes: Sequence[LabelledScene],
+    prepared: Prepared,
+    fitted: CrossFit,
+    notes: Sequence[str],
+    applicability: Mapping[str, Any] | None,
 ) -> RunRecord:
+    """applicability: as of `judged_by_folds`."""
     first, config, folds = scenes[0].scene, prepared.config, prepared.splits
     counts = [_counts(labelled.labels, [of_fold[k] for of_fold in folds]) for k, labelled in enumerate(scenes)]
     own = [note for labelled in scenes for note in labelled.notes]
@@ -65,6 +71,7 @@ def record_of(
         calibration=None
         if judged is None
         else {"temperature": fitted.temperature, "error_after": judged.calibration_error},
+        applicability=applicability,
         self_trained=None if course is None else course.self_trained,
         scenes={} if len(scenes) == 1 else _of_each(scenes, folds[0], counts),
     )

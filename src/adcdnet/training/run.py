@@ -185,9 +185,13 @@ def _model(
     notes: Sequence[str],
 ) -> Model:
     single = len(prepared.splits) == 1
-    statistics, area = prepared.statistics if init is None else init.statistics, None
+    statistics = prepared.statistics if init is None else init.statistics
+    area, judged = None, None
     if fitted.judgement is not None and not single:
-        area = applicability_of(prepared.ground, fitted.judgement, statistics, prepared.config.seed)
+        block = prepared.splits[0][0].block * prepared.config.network.targets_per_pixel(prepared.ground.layout.ratio)
+        area, judged = applicability_of(
+            prepared.ground, fitted.judgement, statistics, prepared.config.seed, block=block
+        )
     shares = fitted.results[0].label_shares if single else prepared.label_shares
     return Model(
         fitted.members,
@@ -195,7 +199,7 @@ def _model(
         statistics,
         prepared.classes,
         shares,
-        record_of(name, scenes, prepared, fitted, notes),
+        record_of(name, scenes, prepared, fitted, notes, judged),
         fitted.temperature,
         fitted.answers,
         prepared.ground.phase,
