@@ -12,6 +12,7 @@ from adcdnet.benchmark.cell import Cell
 from adcdnet.cli import many
 from adcdnet.cli.benchmark import _elsewhere
 from adcdnet.cli.helpers import Helpers
+from adcdnet.cluster import engine
 from adcdnet.errors import InputError
 from adcdnet.files import sha256
 from adcdnet.geo.scene_files import SceneFiles
@@ -167,6 +168,27 @@ def test_helpers_map_the_scenes_of_a_list(call, quick_run, scenes, tmp_path):
     assert "error: c: " in err
     assert states(maps) == {"a": "done", "b": "done", "c": "failed", "d": "done"}
     assert [line.split() for line in out.splitlines()[-3:]] == [["done", "3"], ["failed", "1"], ["open", "0"]]
+
+
+def test_a_task_that_hangs_is_ended_after_the_seconds_that_were_given_and_made_again(tmp_path):
+    calls = [(tmp_path, number) for number in range(3)]
+    made = Helpers(1, None, 2**28, seconds=2).run(cluster_tasks.hang_once, calls, what="tasks", hours=1)
+    assert dict(made) == {number: number for number in range(3)}
+    assert len((tmp_path / "called-1").read_text().split()) == 2
+
+
+@pytest.mark.parametrize(("given", "limit"), [((), 3600), (("--task-seconds", 7), 7)])
+def test_the_command_says_how_long_a_task_may_take(call, quick_run, pair, tmp_path, monkeypatch, given, limit):
+    limits = []
+    monkeypatch.setattr(engine, "run_all", lambda workers, *_, **__: limits.append(workers.limit) or iter([]))
+    call("predict", quick_run.folder, *pair, "--out", tmp_path / "map.tif", "--workers", 1, *given)
+    assert limits == [limit]
+
+
+def test_seconds_of_tasks_without_workers_are_refused(call, quick_run, pair, tmp_path):
+    code, _, err = call("predict", quick_run.folder, *pair, "--out", tmp_path / "map.tif", "--task-seconds", 7)
+    assert code == 2
+    assert "is for tasks of workers; give --workers" in err
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def test_the_graph_says_what_predict_says(tiny_scene, tmp_path, kind):
 @pytest.mark.parametrize("kind", ["forest", "boosting"])
 @pytest.mark.parametrize("format", ["eager", "onnx", "pt2"])
 def test_a_value_on_a_threshold_goes_where_predict_sends_it(tmp_path, kind, format):
-    """Row i holds the threshold of node i in the column that the node compares, and beside it the numbers next to it."""
+    """Rows hold the threshold of a node in the column that it compares, or one of the two numbers next to it."""
     known = trees(kind)
     nodes = np.flatnonzero(known.feature >= 0)[::9]
     x = np.repeat(np.random.default_rng(6).normal(size=(len(nodes), known.inputs)).astype(np.float32), 3, axis=0)
