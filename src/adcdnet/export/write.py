@@ -134,7 +134,14 @@ def _write_graph(program: ExportedProgram, path: Path, format: Format, facts: di
         torch.export.save(program, path, extra_files={f"{_KEY}.json": said})
         return
     made = torch.onnx.export(
-        program, (), dynamo=True, verbose=False, input_names=list(INPUTS), output_names=[OUTPUT], external_data=False
+        program,
+        (),
+        dynamo=True,
+        verbose=False,
+        input_names=list(INPUTS),
+        output_names=[OUTPUT],
+        external_data=False,
+        optimize=False,  # it takes as long as all the rest, and runtimes do so when they load a graph
     )
     assert made is not None
     made.model.metadata_props[_KEY] = said
