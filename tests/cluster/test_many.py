@@ -170,6 +170,32 @@ def test_helpers_map_the_scenes_of_a_list(call, quick_run, scenes, tmp_path):
     assert [line.split() for line in out.splitlines()[-3:]] == [["done", "3"], ["failed", "1"], ["open", "0"]]
 
 
+def test_a_large_scene_of_a_list_is_dealt_in_parts_and_its_map_is_the_same(
+    call, quick_run, scenes, tmp_path, monkeypatch
+):
+    write_tif_file(tmp_path / "a" / "ms.tif", np.ones((4, 9, 8), np.uint16), pixel=PIXEL, crs=UTM)
+    write_tif_file(tmp_path / "a" / "pan.tif", np.ones((18, 16), np.uint16), pixel=PIXEL / 2, crs=UTM)
+    run, asked = Helpers.run, []
+
+    def counted(helpers, function, calls, *, what, **how):
+        asked.append((what, len(calls)))
+        return run(helpers, function, calls, what=what, **how)
+
+    monkeypatch.setattr(Helpers, "run", counted)
+    monkeypatch.setattr(many, "_LARGE", 83 * 71)  # b and d, and not a
+    monkeypatch.setattr(many, "_PIXELS_OF_PART", 3000)
+    of = "predict", quick_run.folder, scenes, "--device", "cpu"
+    monkeypatch.setattr("adcdnet.mapping.memory.LARGEST_TILE", 512)  # as workers have it
+    code, _, err = call(*of, "--out", tmp_path / "maps", "--workers", 1)
+    assert asked == [("parts", 2), ("parts", 2), ("scenes", 2)]
+    assert (code, err.count("error:")) == (1, 1)
+    assert states(tmp_path / "maps") == {"a": "done", "b": "done", "c": "failed", "d": "done"}
+    call(*of, "--out", tmp_path / "alone")
+    for name in "abd":
+        assert sha256(tmp_path / "maps" / f"{name}.tif") == sha256(tmp_path / "alone" / f"{name}.tif")
+    assert not list((tmp_path / "maps").glob(".*.parts"))
+
+
 def test_a_task_that_hangs_is_ended_after_the_seconds_that_were_given_and_made_again(tmp_path):
     calls = [(tmp_path, number) for number in range(3)]
     made = Helpers(1, None, 2**28, seconds=2).run(cluster_tasks.hang_once, calls, what="tasks", hours=1)
