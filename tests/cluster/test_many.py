@@ -211,6 +211,15 @@ def test_the_command_says_how_long_a_task_may_take(call, quick_run, pair, tmp_pa
     assert limits == [limit]
 
 
+def test_a_scheduler_that_is_not_there_is_told_in_a_line_and_nothing_is_written(call, quick_run, pair, tmp_path):
+    code, out, err = call(
+        "predict", quick_run.folder, *pair, "--out", tmp_path / "map.tif", "--scheduler", "tcp://127.0.0.1:9"
+    )
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("adcdnet: no scheduler answers at tcp://127.0.0.1:9; start one with `dask scheduler`")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_seconds_of_tasks_without_workers_are_refused(call, quick_run, pair, tmp_path):
     code, _, err = call("predict", quick_run.folder, *pair, "--out", tmp_path / "map.tif", "--task-seconds", 7)
     assert code == 2
