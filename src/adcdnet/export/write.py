@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch._dynamo.config as tracing
 import torch.fx.experimental._config as sizes
 from torch.export import Dim, ExportedProgram
 
@@ -53,7 +54,8 @@ def export_model(
     graph, left_out = Graph(model, tau=tau, prior=prior), left_out_of(model)
     facts = facts_of(model, graph, tau=tau, prior=prior, format=format)
     with _whole_folder(out) as folder:
-        with _quiet():
+        # a memory of steps helps where steps repeat; with sizes that are free it takes longer than they do
+        with _quiet(), tracing.patch(fake_tensor_cache_enabled=False):
             program = program_of(graph, model)
             _write_graph(program, folder / f"model.{format}", format, facts)
         model.save(folder / MODEL_FILE)
