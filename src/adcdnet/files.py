@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -10,9 +11,9 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from adcdnet.errors import InputError
 
+PART = ".part"  # how the name of a hidden folder ends whose files are not whole yet
 _LOCK = "lock"  # name of the file in a held folder
 _OF_A_RUN = re.compile(  # what a training leaves
     r"model\.safetensors|config\.toml|(metrics|inputs|timing)\.json|history\.csv|(split|folds|held-out)\b.*\.tif"
@@ -80,6 +82,30 @@ def remove_empty(folders: Iterable[Path]) -> None:
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
+
+
+@contextmanager
+def hidden_part(folder: Path, name: str = "") -> Iterator[Path]:
+    """An empty folder inside a hidden one in `folder`, for files that are moved from there when all are written.
+
+    Afterwards it is gone, with what killed calls of the same `name` left, and folders that were made if they are empty.
+    InputError for a place that cannot be written.
+    """
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = HeldFolder.make(folder, f".{name}", PART)
+        part = held.path / "part"
+        part.mkdir()
+    except OSError as error:
+        remove_empty(made)
+        raise InputError(f"{folder} cannot be written: {error.strerror}; choose another --out") from error
+    remove_left(folder.glob(f".{glob.escape(name)}*{PART}"))
+    try:
+        yield part
+    finally:
+        held.remove()
+        remove_empty(made)
 
 
 def require_file_name(path: Path) -> None:

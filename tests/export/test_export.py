@@ -307,7 +307,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr(write, "program_of", fails)
     with pytest.raises(RuntimeError):
-        export_model(committee(member(trees("boosting"))), tmp_path / "out", format="pt2")
+        export_model(committee(member(trees("boosting"))), tmp_path / "new" / "out", format="pt2")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,7 +20,7 @@ from torch.export import Dim, ExportedProgram
 from adcdnet.errors import InputError
 from adcdnet.export.card import card
 from adcdnet.export.graph import Graph
-from adcdnet.files import MODEL_FILE, HeldFolder, as_json, remove_left, write_whole
+from adcdnet.files import MODEL_FILE, as_json, hidden_part, write_whole
 from adcdnet.mapping.model import Model, Run
 
 Format = Literal["onnx", "pt2"]
@@ -172,23 +172,14 @@ def _require_room(out: Path) -> None:
 @contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
     """A hidden folder beside `out` that gets its name when all is written; a failure leaves nothing behind."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        held = HeldFolder.make(out.parent, f".{out.name}.", ".part")
-        folder = held.path / "model"
-        folder.mkdir()
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}; name another folder") from error
-    remove_left(out.parent.glob(f".{out.name}.*.part"))
-    try:
+    with hidden_part(out.parent, f"{out.name}.") as folder:
         yield folder
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}; name another folder") from error
-    finally:
-        held.remove()
+        try:
+            if out.exists():
+                out.rmdir()
+            folder.rename(out)
+        except OSError as error:
+            raise InputError(f"{out} cannot be written: {error.strerror}; name another folder") from error
 
 
 @contextmanager
