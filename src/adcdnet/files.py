@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -11,9 +12,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from adcdnet.errors import InputError
 
+PART = ".part"  # how the name of a hidden folder ends whose files are not whole yet
 _LOCK = "lock"  # name of the file in a held folder
 _MAKING = 60.0  # seconds within which a folder that is being made has its lock
 _OF_A_RUN = re.compile(  # what a training leaves
@@ -94,6 +96,34 @@ def remove_empty(folders: Iterable[Path]) -> None:
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
+
+
+@contextmanager
+def hidden_part(folder: Path, name: str = "") -> Iterator[Path]:
+    """An empty folder inside a hidden one in `folder`, for files that are moved from there when all are written.
+
+    Afterwards it is gone, with what killed calls of the same `name` left, and folders that were made if they are empty.
+    InputError for a place that cannot be written.
+    """
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = HeldFolder.make(folder, f".{name}", PART)
+        part = held.path / "part"
+        try:
+            part.mkdir()
+        except OSError:
+            held.remove()
+            raise
+    except OSError as error:
+        remove_empty(made)
+        raise InputError(f"{folder} cannot be written: {error.strerror}; choose another --out") from error
+    remove_left(folder.glob(f".{glob.escape(name)}*{PART}"))
+    try:
+        yield part
+    finally:
+        held.remove()
+        remove_empty(made)
 
 
 def require_file_name(path: Path) -> None:
@@ -177,12 +207,17 @@ def move_into_place(part: Path, path: Path) -> None:
     with part.open("rb+") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
+    names_on_disk(path.parent)
+
+
+def names_on_disk(folder: Path) -> None:
+    """What was made, named and removed in a folder stays so even if the power fails."""
     with suppress(OSError):  # Windows opens no folders, and some file systems know no such call
-        folder = os.open(path.parent, os.O_RDONLY)
+        opened = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(opened)
         finally:
-            os.close(folder)
+            os.close(opened)
 
 
 class WriteBehind:

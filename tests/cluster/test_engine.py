@@ -174,6 +174,12 @@ def test_workers_of_other_versions_are_refused(monkeypatch):
         results(tasks.square, [("", 1)], count=1)
 
 
+def test_a_worker_of_other_versions_that_came_later_makes_nothing():
+    needed = {**engine.versions(), "numpy": "1.0"}
+    with pytest.raises(InputError, match=r"^a worker has numpy \S+, and 1.0 is needed; install the same everywhere$"):
+        engine._make(pytest.fail, ("called",), needed, None)
+
+
 def test_what_is_finished_stays_where_the_scheduler_starts_again(tmp_path):
     port = free_port()
     address, calls = f"tcp://127.0.0.1:{port}", [(tmp_path, number) for number in range(8)]

@@ -12,6 +12,7 @@ from adcdnet.benchmark.cell import Cell
 from adcdnet.cli import many
 from adcdnet.cli.benchmark import _elsewhere
 from adcdnet.cli.helpers import Helpers
+from adcdnet.cluster import engine
 from adcdnet.errors import InputError
 from adcdnet.files import sha256
 from adcdnet.geo.scene_files import SceneFiles
@@ -167,6 +168,62 @@ def test_helpers_map_the_scenes_of_a_list(call, quick_run, scenes, tmp_path):
     assert "error: c: " in err
     assert states(maps) == {"a": "done", "b": "done", "c": "failed", "d": "done"}
     assert [line.split() for line in out.splitlines()[-3:]] == [["done", "3"], ["failed", "1"], ["open", "0"]]
+
+
+def test_a_large_scene_of_a_list_is_dealt_in_parts_and_its_map_is_the_same(
+    call, quick_run, scenes, tmp_path, monkeypatch
+):
+    write_tif_file(tmp_path / "a" / "ms.tif", np.ones((4, 9, 8), np.uint16), pixel=PIXEL, crs=UTM)
+    write_tif_file(tmp_path / "a" / "pan.tif", np.ones((18, 16), np.uint16), pixel=PIXEL / 2, crs=UTM)
+    run, asked = Helpers.run, []
+
+    def counted(helpers, function, calls, *, what, **how):
+        asked.append((what, len(calls)))
+        return run(helpers, function, calls, what=what, **how)
+
+    monkeypatch.setattr(Helpers, "run", counted)
+    monkeypatch.setattr(many, "_LARGE", 83 * 71)  # b and d, and not a
+    monkeypatch.setattr(many, "_PIXELS_OF_PART", 3000)
+    of = "predict", quick_run.folder, scenes, "--device", "cpu"
+    monkeypatch.setattr("adcdnet.mapping.memory.LARGEST_TILE", 512)  # as workers have it
+    code, _, err = call(*of, "--out", tmp_path / "maps", "--workers", 1)
+    assert asked == [("parts", 2), ("parts", 2), ("scenes", 2)]
+    assert (code, err.count("error:")) == (1, 1)
+    assert states(tmp_path / "maps") == {"a": "done", "b": "done", "c": "failed", "d": "done"}
+    call(*of, "--out", tmp_path / "alone")
+    for name in "abd":
+        assert sha256(tmp_path / "maps" / f"{name}.tif") == sha256(tmp_path / "alone" / f"{name}.tif")
+    assert not list((tmp_path / "maps").glob(".*.parts"))
+
+
+def test_a_task_that_hangs_is_ended_after_the_seconds_that_were_given_and_made_again(tmp_path):
+    calls = [(tmp_path, number) for number in range(3)]
+    made = Helpers(1, None, 2**28, seconds=2).run(cluster_tasks.hang_once, calls, what="tasks", hours=1)
+    assert dict(made) == {number: number for number in range(3)}
+    assert len((tmp_path / "called-1").read_text().split()) == 2
+
+
+@pytest.mark.parametrize(("given", "limit"), [((), 3600), (("--task-seconds", 7), 7)])
+def test_the_command_says_how_long_a_task_may_take(call, quick_run, pair, tmp_path, monkeypatch, given, limit):
+    limits = []
+    monkeypatch.setattr(engine, "run_all", lambda workers, *_, **__: limits.append(workers.limit) or iter([]))
+    call("predict", quick_run.folder, *pair, "--out", tmp_path / "map.tif", "--workers", 1, *given)
+    assert limits == [limit]
+
+
+def test_a_scheduler_that_is_not_there_is_told_in_a_line_and_nothing_is_written(call, quick_run, pair, tmp_path):
+    code, out, err = call(
+        "predict", quick_run.folder, *pair, "--out", tmp_path / "map.tif", "--scheduler", "tcp://127.0.0.1:9"
+    )
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("adcdnet: no scheduler answers at tcp://127.0.0.1:9; start one with `dask scheduler`")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_seconds_of_tasks_without_workers_are_refused(call, quick_run, pair, tmp_path):
+    code, _, err = call("predict", quick_run.folder, *pair, "--out", tmp_path / "map.tif", "--task-seconds", 7)
+    assert code == 2
+    assert "is for tasks of workers; give --workers" in err
 
 
 @pytest.fixture

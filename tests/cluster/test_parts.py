@@ -199,10 +199,24 @@ def test_a_store_that_cannot_be_read_is_told_in_one_line(make, address):
         make("1/2", place=address)
 
 
-def test_a_store_without_write_rights_is_told_in_one_line(make, tmp_path):
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_store_without_write_rights_is_told_in_one_line(make, tmp_path, scheme):
     (tmp_path / "tiles").write_text("a file where the folder should be")
     with pytest.raises(InputError, match=r"^tiles at .*tiles cannot be read or written: [^\n]+; check --tiles"):
-        make("1/2")
+        make("1/2", place=f"{scheme}{tmp_path}/tiles")
+    assert (tmp_path / "tiles").read_text().startswith("a file")
+
+
+def test_a_store_that_is_full_is_told_in_one_line_and_holds_no_half_tile(make, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    make("1/2")
+    before = sorted((tmp_path / "tiles").iterdir())
+    monkeypatch.setattr("adcdnet.files.move_into_place", full)
+    with pytest.raises(InputError, match=r"^\S+\.npz cannot be written: No space left on device$"):
+        make("2/2")
+    assert sorted((tmp_path / "tiles").iterdir()) == before
 
 
 def test_a_part_that_is_made_again_leaves_its_tiles_as_they_are(make, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from adcdnet.errors import InputError
 from adcdnet.export import write
 from adcdnet.export.card import card
 from adcdnet.export.graph import Graph
+from adcdnet.export.trees import TreeOperations
 from adcdnet.export.write import export_model, facts_of
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
@@ -154,6 +155,30 @@ def test_the_graph_says_what_predict_says(tiny_scene, tmp_path, kind):
         assert_agrees(by_tiles(eager(graph), tiny_scene, model, halo=graph.halo, size=size), expected, 1e-5)
 
 
+@pytest.mark.parametrize("kind", ["forest", "boosting"])
+@pytest.mark.parametrize("format", ["eager", "onnx", "pt2"])
+def test_a_value_on_a_threshold_goes_where_predict_sends_it(tmp_path, kind, format):
+    """Rows hold the threshold of a node in the column that it compares, or one of the two numbers next to it."""
+    known = trees(kind)
+    nodes = np.flatnonzero(known.feature >= 0)[::9]
+    x = np.repeat(np.random.default_rng(6).normal(size=(len(nodes), known.inputs)).astype(np.float32), 3, axis=0)
+    on = known.threshold[nodes]
+    beside = np.stack([np.nextafter(on, np.float32(-np.inf)), on, np.nextafter(on, np.float32(np.inf))], axis=1)
+    x[np.arange(len(x)), np.repeat(known.feature[nodes], 3)] = beside.ravel()
+    operations, rows = TreeOperations(known).eval(), torch.export.Dim("rows", min=2)
+    if format == "eager":
+        found = operations(torch.from_numpy(x)).numpy()
+    elif format == "pt2":
+        program = torch.export.export(operations, (torch.from_numpy(x),), dynamic_shapes=({0: rows},))
+        found = program.module()(torch.from_numpy(x)).numpy()
+    else:
+        file, how = tmp_path / "trees.onnx", {"dynamo": True, "verbose": False, "external_data": False}
+        with write._quiet():
+            torch.onnx.export(operations, (torch.from_numpy(x),), file, input_names=["x"], **how)
+        (found,) = onnxruntime.InferenceSession(file).run(None, {"x": x})
+    np.testing.assert_allclose(found, known.logits(x), rtol=0, atol=1e-5)
+
+
 @pytest.fixture(scope="module", params=["onnx", "pt2"])
 def handed(request, tmp_path_factory):
     """A model and the folder that it was handed on in."""
@@ -282,7 +307,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr(write, "program_of", fails)
     with pytest.raises(RuntimeError):
-        export_model(committee(member(trees("boosting"))), tmp_path / "out", format="pt2")
+        export_model(committee(member(trees("boosting"))), tmp_path / "new" / "out", format="pt2")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -80,6 +80,25 @@ def test_the_model_and_what_was_done_are_named(item, tiny_model):
     assert set(item.properties["processing:software"]) == {"adcdnet", "torch"}
 
 
+def test_fields_that_the_schemas_of_the_extensions_ask_for_are_there(item):
+    """By hand, from the texts of MLM 1.4.0, projection 2.0.0, classification 2.0.0 and processing 1.2.0."""
+    properties, model = item.properties, item.assets["model"]
+    assert {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output"} <= set(properties)
+    assert set(properties["mlm:tasks"]) <= {"segmentation", "semantic-segmentation", "classification"}
+    for one in properties["mlm:input"]:
+        assert {"name", "bands", "input"} <= set(one)
+        assert {"shape", "dim_order", "data_type"} <= set(one["input"])
+        assert len(one["input"]["shape"]) == len(one["input"]["dim_order"]) == 4
+    for one in properties["mlm:output"]:
+        assert {"name", "tasks", "result"} <= set(one)
+        assert {"shape", "dim_order", "data_type"} <= set(one["result"])
+    assert model.roles == ["mlm:model"]
+    assert "mlm:artifact_type" in model.extra_fields
+    assert len(properties["proj:transform"]) == 6
+    assert all({"value", "name"} <= set(one) for one in item.assets["map"].extra_fields["classification:classes"])
+    assert len(item.stac_extensions) == 4
+
+
 def test_no_path_of_this_machine_is_in_it(item, tmp_path):
     assert str(tmp_path) not in Path(item.self_href).read_text(encoding="utf-8")
 

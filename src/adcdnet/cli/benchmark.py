@@ -10,7 +10,7 @@ import typer
 
 from adcdnet.cli.choices import NETWORKS, Protocol
 from adcdnet.cli.console import out_console, progress_bars
-from adcdnet.cli.helpers import Helpers, SchedulerOption, WorkersOption, helpers_of
+from adcdnet.cli.helpers import Helpers, SchedulerOption, TaskSecondsOption, WorkersOption, helpers_of
 from adcdnet.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def benchmark_command(
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time, on the same processor cores.")] = 1,
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
+    task_seconds: TaskSecondsOption = None,
     device: Annotated[
         str,
         typer.Option(help="auto, cpu or cuda, for the ADCD-Nets; other methods run on the processor."),
@@ -55,7 +56,7 @@ def benchmark_command(
     from adcdnet.benchmark.tables import benchmark, markdown
     from adcdnet.geo.scene_files import read_scenes
 
-    helpers = helpers_of(workers, scheduler, memory=_MEMORY)
+    helpers = helpers_of(workers, scheduler, task_seconds, memory=_MEMORY)
     numbers = [None if text.strip() == "all" else _number(text) for text in labels_per_class.split(",")]
     with progress_bars() as report:
         rows = benchmark(

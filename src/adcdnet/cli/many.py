@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from adcdnet.mapping.progress import Progress
 
 _PIXELS_OF_PART = 2**19  # MS pixels that a task of helpers has: a quarter of a minute of one core, or more
+_LARGE = 2**25  # MS pixels from which a scene of a list is no single task: a quarter of an hour of one core
 
 
 def map_one(
@@ -45,16 +46,16 @@ def map_one(
         out_console.print(f"part {part.number} of {part.of}: {count} tiles at {place}", markup=False)
         return False
     with progress_bars() as report:
-        if helpers is not None:
-            _make_parts(work, files, place, helpers, report)
+        if helpers is not None and (reason := _make_parts(work, files, place, helpers, report)):
+            raise InputError(reason)
         in_parts = finish or helpers is not None
         mapped = map_scene(work, files, made, place=place if in_parts else None, progress=report)
     _tell(work, made, mapped)
     return True
 
 
-def _make_parts(work: Work, files: SceneFiles, place: str, helpers: Helpers, report: Progress) -> None:
-    """All parts of a scene that are not there yet, each a task. InputError where one cannot be made."""
+def _make_parts(work: Work, files: SceneFiles, place: str, helpers: Helpers, report: Progress) -> str:
+    """All parts of a scene that are not there yet, each a task. Returns why some cannot be made, "" where all are."""
     from adcdnet.cluster.engine import Failed
     from adcdnet.cluster.parts import missing_parts
     from adcdnet.cluster.scenes import make_part
@@ -63,19 +64,20 @@ def _make_parts(work: Work, files: SceneFiles, place: str, helpers: Helpers, rep
         shape = scene.grid.shape
     missing = missing_parts(place, shape, max(1, round(shape[0] * shape[1] / _PIXELS_OF_PART)))
     if not missing:
-        return
+        return ""
     calls = [(work, files, part, place) for part in missing]
     reasons = {
         missing[number].number: result.reason
         for number, result in helpers.run(make_part, calls, what="parts", hours=1, progress=report)
         if isinstance(result, Failed)
     }
-    if reasons:
-        first = min(reasons)
-        raise InputError(
-            f"{len(reasons)} of {missing[0].of} parts could not be made, part {first} because: {reasons[first]}; "
-            "the same command makes only these again"
-        )
+    if not reasons:
+        return ""
+    first = min(reasons)
+    return (
+        f"{len(reasons)} of {missing[0].of} parts could not be made, part {first} because: {reasons[first]}; "
+        "the same command makes only these again"
+    )
 
 
 def map_list(
@@ -181,10 +183,38 @@ def _map_each(
         return
     from adcdnet.cluster.engine import Failed
 
-    calls = [(work, files, made.of_scene(files.name)) for files in scenes]
+    large = {files.name for files in scenes if _is_large(work, files)}
+    for files in (files for files in scenes if files.name in large):
+        with progress_bars() as report:
+            mapped_or_why = _map_in_parts(work, files, made.of_scene(files.name), helpers, report)
+        yield files, mapped_or_why
+    others = [files for files in scenes if files.name not in large]
+    calls = [(work, files, made.of_scene(files.name)) for files in others]
     with progress_bars() as report:
         for number, result in helpers.run(map_scene, calls, what="scenes", hours=6, progress=report):
-            yield scenes[number], result.reason if isinstance(result, Failed) else result
+            yield others[number], result.reason if isinstance(result, Failed) else result
+
+
+def _is_large(work: Work, files: SceneFiles) -> bool:
+    try:
+        with work.open(files) as scene:
+            return scene.grid.height * scene.grid.width >= _LARGE
+    except InputError:  # said when it is mapped
+        return False
+
+
+def _map_in_parts(work: Work, files: SceneFiles, made: Made, helpers: Helpers, report: Progress) -> Mapped | str:
+    """As a scene alone is: its parts by helpers, the map by this process."""
+    from adcdnet.cluster.parts import place_of_tiles
+    from adcdnet.cluster.scenes import map_scene
+
+    place = place_of_tiles(made.map)
+    try:
+        if reason := _make_parts(work, files, place, helpers, report):
+            return reason
+        return map_scene(work, files, made, place=place, progress=report)
+    except InputError as error:
+        return str(error)
 
 
 def _tell(work: Work, made: Made, mapped: Mapped) -> None:

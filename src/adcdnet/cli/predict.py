@@ -29,7 +29,7 @@ from adcdnet.cli.console import (
     prior_of,
     say,
 )
-from adcdnet.cli.helpers import SchedulerOption, WorkersOption, helpers_of
+from adcdnet.cli.helpers import SchedulerOption, TaskSecondsOption, WorkersOption, helpers_of
 from adcdnet.cli.stop import stopped_with
 from adcdnet.files import MODEL_FILE, refuse_overwriting
 
@@ -92,6 +92,7 @@ def predict_command(
     ] = None,
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
+    task_seconds: TaskSecondsOption = None,
     stac: Annotated[
         bool, typer.Option("--stac", help="Also describe each map by a STAC item, of its name with .json.")
     ] = False,
@@ -132,7 +133,7 @@ def predict_command(
         raise typer.BadParameter(
             "makes one part; --finish makes the map of all: give one of the two", param_hint="--part"
         )
-    helpers = helpers_of(workers, scheduler, memory=budget)
+    helpers = helpers_of(workers, scheduler, task_seconds, memory=budget)
     if helpers is not None and (own is not None or finish):
         raise typer.BadParameter("makes all parts and the map; leave out --part and --finish", param_hint="--workers")
 

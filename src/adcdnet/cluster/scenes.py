@@ -63,6 +63,14 @@ class Work:
             remember(model)
         return _loaded[self.digest]
 
+    def of_tiles(self) -> dict[str, Any]:
+        """Options of `predict` that count for every tile."""
+        return {"engine": self.engine, "precision": self.precision, "device": self.device}
+
+    def of_map(self) -> dict[str, Any]:
+        """Those that count when a map is made of tiles."""
+        return {"tau": self.tau, "prior": self.prior, "sieved": self.sieved}
+
     @contextmanager
     def open(self, files: SceneFiles) -> Iterator[Scene]:
         scene = files.open(ms_bands=self.ms_bands, pan_bands=self.pan_bands)
@@ -132,37 +140,11 @@ def map_scene(
         started, soft = time.perf_counter(), made.probabilities
         if soft is None and made.trust is not None:
             soft = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "probabilities.tif"
+        wanted: dict[str, Any] = {"out": made.map, "probabilities": soft, **work.of_tiles(), **work.of_map()}
         if place is None:
-            warnings = predict(
-                model,
-                scene,
-                out=made.map,
-                probabilities=soft,
-                engine=work.engine,
-                tau=work.tau,
-                prior=work.prior,
-                memory=work.memory,
-                precision=work.precision,
-                resume=work.resume,
-                sieved=work.sieved,
-                device=work.device,
-                progress=progress,
-            )
+            warnings = predict(model, scene, memory=work.memory, resume=work.resume, progress=progress, **wanted)
         else:
-            warnings = finish(
-                model,
-                scene,
-                place=place,
-                out=made.map,
-                probabilities=soft,
-                engine=work.engine,
-                precision=work.precision,
-                device=work.device,
-                tau=work.tau,
-                prior=work.prior,
-                sieved=work.sieved,
-                progress=progress,
-            )
+            warnings = finish(model, scene, place=place, progress=progress, **wanted)
         outside = None if made.trust is None or soft is None else write_trust(model, scene, soft, made.trust)
         shape, notes = scene.grid_of(model.grid).shape, tuple(scene.notes)
     seconds = time.perf_counter() - started
@@ -182,15 +164,7 @@ def make_part(work: Work, files: SceneFiles, part: Part, place: str, *, progress
     """The tiles of a part of a scene, see `predict_part`."""
     with work.open(files) as scene:
         return predict_part(
-            work.load(),
-            scene,
-            part,
-            place=place,
-            memory=work.memory,
-            engine=work.engine,
-            precision=work.precision,
-            device=work.device,
-            progress=progress,
+            work.load(), scene, part, place=place, memory=work.memory, progress=progress, **work.of_tiles()
         )
 
 

@@ -117,7 +117,10 @@ class _Address:
             if self.get(name) is None:
                 try:
                     self._files.pipe_file(self._at(name), content, mode="create")
-                except FileExistsError:  # somebody was faster, or was killed before the mark
+                except OSError:  # of many kinds where somebody was faster, or was killed before the mark
+                    self._files.invalidate_cache(self._root)
+                    if not self._files.exists(self._at(name)):
+                        raise
                     content = self._files.cat_file(self._at(name))
                 self._files.pipe_file(self._at(name + _MARK), _mark_of(content))
 

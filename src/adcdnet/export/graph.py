@@ -14,8 +14,7 @@ operating point. Local class priors are not: they need the whole scene.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
-from math import ceil
+from math import ceil, sqrt
 
 import numpy as np
 import torch
@@ -223,21 +222,20 @@ class Graph(nn.Module):
 
     def _smoothed(self, logits: Tensor, look: Tensor, given: Tensor) -> Tensor:
         """`mapping.smoothing.smooth`, without the margin."""
-        edge, bands, counts = self.margin * self.step, look.shape[1], given.float()
-        layers = torch.cat((look, logits * counts, counts), 1)  # together: half of a graph would be slices otherwise
+        edge, counts, reach = self.margin * self.step, given.float(), ceil(self.smooth)
+        scale = 1 / (self.likeness * sqrt(2 * look.shape[1])) if self.likeness else 0.0
+        bands, values = look.shape[1], logits.shape[1] + 1
+        layers = torch.cat((look * scale, logits * counts, counts), 1)
         height, width = (n - 2 * edge for n in layers.shape[2:])
-        own = _trimmed(layers, edge)
-        total = own[:, bands:]  # of values, then of weights
-        reach = range(-ceil(self.smooth), ceil(self.smooth) + 1)
-        for down, right in product(reach, reach):
-            if (down, right) == (0, 0):
-                continue
-            there = _part(layers, (edge + down, edge + right), (height, width))
-            weight = torch.full((), -(down**2 + right**2) / (2 * self.smooth**2))
-            if self.likeness:
-                unlike = (own[:, :bands] - there[:, :bands]).square().sum(1, keepdim=True)
-                weight = weight - unlike / (2 * self.likeness**2 * bands)
-            total = total + weight.exp() * there[:, bands:]
+        own, total = _trimmed(look * scale, edge), torch.zeros(())  # total: of values, then of weights
+        across = torch.tensor([right**2 / (2 * self.smooth**2) for right in range(-reach, reach + 1)])
+        across = across[:, None, None, None, None]
+        for down in range(-reach, reach + 1):  # a row of neighbours together: every step of a graph takes long to write
+            rows = layers.narrow(2, edge + down, height)
+            shifted = torch.stack([rows.narrow(3, edge + right, width) for right in range(-reach, reach + 1)])
+            unlike = (own - shifted.narrow(2, 0, bands)).square().sum(2, keepdim=True)
+            weight = (-(across + down**2 / (2 * self.smooth**2)) - unlike).exp()
+            total = total + (weight * shifted.narrow(2, bands, values)).sum(0)
         return total[:, :-1] / total[:, -1:].clamp_min(1.0)
 
 

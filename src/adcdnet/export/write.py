@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch._dynamo.config as tracing
 import torch.fx.experimental._config as sizes
 from torch.export import Dim, ExportedProgram
 
 from adcdnet.errors import InputError
 from adcdnet.export.card import card
 from adcdnet.export.graph import Graph
-from adcdnet.files import MODEL_FILE, HeldFolder, as_json, remove_left, write_whole
+from adcdnet.files import MODEL_FILE, as_json, hidden_part, write_whole
 from adcdnet.mapping.model import Model, Run
 
 Format = Literal["onnx", "pt2"]
@@ -53,7 +54,8 @@ def export_model(
     graph, left_out = Graph(model, tau=tau, prior=prior), left_out_of(model)
     facts = facts_of(model, graph, tau=tau, prior=prior, format=format)
     with _whole_folder(out) as folder:
-        with _quiet():
+        # a memory of steps helps where steps repeat; with sizes that are free it takes longer than they do
+        with _quiet(), tracing.patch(fake_tensor_cache_enabled=False):
             program = program_of(graph, model)
             _write_graph(program, folder / f"model.{format}", format, facts)
         model.save(folder / MODEL_FILE)
@@ -134,7 +136,14 @@ def _write_graph(program: ExportedProgram, path: Path, format: Format, facts: di
         torch.export.save(program, path, extra_files={f"{_KEY}.json": said})
         return
     made = torch.onnx.export(
-        program, (), dynamo=True, verbose=False, input_names=list(INPUTS), output_names=[OUTPUT], external_data=False
+        program,
+        (),
+        dynamo=True,
+        verbose=False,
+        input_names=list(INPUTS),
+        output_names=[OUTPUT],
+        external_data=False,
+        optimize=False,  # it takes as long as all the rest, and runtimes do so when they load a graph
     )
     assert made is not None
     made.model.metadata_props[_KEY] = said
@@ -163,23 +172,14 @@ def _require_room(out: Path) -> None:
 @contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
     """A hidden folder beside `out` that gets its name when all is written; a failure leaves nothing behind."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        held = HeldFolder.make(out.parent, f".{out.name}.", ".part")
-        folder = held.path / "model"
-        folder.mkdir()
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}; name another folder") from error
-    remove_left(out.parent.glob(f".{out.name}.*.part"))
-    try:
+    with hidden_part(out.parent, f"{out.name}.") as folder:
         yield folder
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}; name another folder") from error
-    finally:
-        held.remove()
+        try:
+            if out.exists():
+                out.rmdir()
+            folder.rename(out)
+        except OSError as error:
+            raise InputError(f"{out} cannot be written: {error.strerror}; name another folder") from error
 
 
 @contextmanager

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +20,7 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
+from rasterio import _base
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.env import ensure_env_with_credentials
@@ -260,6 +264,22 @@ def files_of(path: Path) -> list[Path]:
     """
     with open_raster(path) as dataset:
         return files_behind(address_of(path), dataset.files)
+
+
+@ensure_env_with_credentials  # type: ignore[untyped-decorator]
+def headers_of(address: str) -> dict[str, str]:
+    """What an object store says of an object such as /vsis3/bucket/ms.tif or s3://bucket/ms.tif, by small names.
+
+    GDAL asks, with the rights that it reads with. Nothing is said of what is not there, nor on Windows.
+    """
+    gdal = ctypes.CDLL(_base.__file__)  # rasterio has no name for this call; its own library leads to GDAL's
+    if not hasattr(gdal, "VSIGetFileMetadata"):
+        return {}
+    gdal.VSIGetFileMetadata.restype = ctypes.POINTER(ctypes.c_char_p)
+    found = gdal.VSIGetFileMetadata(re.sub(r"^(\w+)://", r"/vsi\1/", address).encode(), b"HEADERS", None)
+    lines = [line.decode("latin-1").partition("=") for line in takewhile(bool, found or ())]
+    gdal.CSLDestroy(found)
+    return {name.lower(): value for name, _, value in lines}
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from adcdnet.errors import InputError
 from adcdnet.files import HeldFolder, remove_left, write_whole
 from adcdnet.geo.grid import Window
 from adcdnet.geo.origins import address_of
-from adcdnet.geo.raster import files_of
+from adcdnet.geo.raster import files_of, headers_of
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.memory import Sizes
 from adcdnet.mapping.model import Model
@@ -28,6 +28,7 @@ _TILES = ".tiles"  # how the folder's name ends
 _HEAD = "head.json"  # in it where tiles last: what they are of
 _SAMPLE, _SAMPLES = 2**16, 16  # bytes of a sample, and how many tell a file from others; tiles know their own pixels
 _PATIENCE = 30  # seconds that a server may take to answer
+_OF_SERVER, _OF_STORE = re.compile("https?://"), re.compile("/vsi(s3|gs|az|adls|oss)/|(s3|gs|az|oss)://")
 
 
 class Journal:
@@ -152,8 +153,9 @@ def fingerprint(model: Model, scene: Scene, settings: tuple[object, ...]) -> str
 def _pins(path: Path) -> list[tuple[str, int, str]]:
     """What tells one content of an image from another: of all files that it is read from, or of what a server has."""
     address = address_of(path)
-    if on_the_net := re.fullmatch(r"(?:/vsicurl/)?(https?://.+)", address):
-        return [_pin_of_address(on_the_net[1])]
+    remote = address.removeprefix("/vsicurl/")
+    if _OF_SERVER.match(remote) or _OF_STORE.match(remote):
+        return [_pin_of_address(remote)]
     files = files_of(path)
     # the file may lie elsewhere by now, but what is taken out of an archive or of a file of several must be the same
     taken = "" if path.is_file() else address
@@ -179,22 +181,32 @@ def _pin(file: Path) -> tuple[str, int, str]:
 def _pin_of_address(address: str) -> tuple[str, int, str]:
     """Name, size, and the version that a server tells. InputError where it tells none."""
     plain = urlsplit(address)._replace(query="", fragment="").geturl()  # what follows may be secret, and change
-    try:
-        # one byte is asked for: an address may be signed for reading alone, and not for asking about it
-        with urlopen(Request(address, headers={"Range": "bytes=0-0"}), timeout=_PATIENCE) as answer:
-            told = answer.headers
-    except (OSError, ValueError) as error:
+    told = _told_by_server(address, plain) if _OF_SERVER.match(address) else headers_of(address)
+    if not told:
         raise InputError(
-            f"{plain} cannot be asked for its version: {type(error).__name__}; copy it to a file, or leave out --resume"
-        ) from None
-    version = told["ETag"] or told["Last-Modified"]
-    size = (told["Content-Range"] or "").rpartition("/")[2] or told["Content-Length"] or ""
+            f"{plain} cannot be asked for its version; check the address and your rights, copy it to a file, or "
+            "leave out --resume"
+        )
+    version = told.get("etag") or told.get("last-modified")
+    size = told.get("content-range", "").rpartition("/")[2] or told.get("content-length", "")
     if not version or not size.isdigit():
         raise InputError(
             f"{plain} comes with neither ETag nor Last-Modified, so nobody can tell whether it has changed; "
             "copy it to a file, or leave out --resume"
         )
     return PurePosixPath(urlsplit(address).path).name, int(size), version
+
+
+def _told_by_server(address: str, plain: str) -> dict[str, str]:
+    """Headers of an answer, by small names."""
+    try:
+        # one byte is asked for: an address may be signed for reading alone, and not for asking about it
+        with urlopen(Request(address, headers={"Range": "bytes=0-0"}), timeout=_PATIENCE) as answer:
+            return {name.lower(): value for name, value in answer.headers.items()}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{plain} cannot be asked for its version: {type(error).__name__}; copy it to a file, or leave out --resume"
+        ) from None
 
 
 def _read_head(path: Path) -> dict[str, Any] | None:

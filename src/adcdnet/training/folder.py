@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from adcdnet.errors import InputError
-from adcdnet.files import MODEL_FILE, HeldFolder, WriteBehind, remove_empty, remove_left
+from adcdnet.files import MODEL_FILE, PART, WriteBehind, hidden_part, names_on_disk
 from adcdnet.mapping.model import folds_name, held_out_name, split_name
 from adcdnet.training import provenance
 
-_PART = ".part"  # how the name of a folder ends whose files are not whole yet
 _RASTERS = (split_name(), folds_name(), held_out_name(), held_out_name(soft=True))
 
 
@@ -21,7 +20,7 @@ def require_run_folder(folder: Path) -> None:
     if not folder.is_dir():
         return  # a file is refused by `whole_run`
     names = {path.name for path in folder.iterdir()}
-    left = any(name.endswith(_PART) for name in names)
+    left = any(name.endswith(PART) for name in names)
     if left or names & {MODEL_FILE, provenance.FILE} or all(name.startswith(".") for name in names):
         return
     raise InputError(f"{folder} holds files that are no run, such as {min(names)}; name a new or an empty folder")
@@ -35,25 +34,11 @@ def whole_run(folder: Path) -> Iterator[Path]:
     of the moves, the rasters, which come first, say of which model they are, and the model comes last
     (`split.parts.check_of_model`). InputError for a place that cannot be written.
     """
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = HeldFolder.make(folder, ".", _PART)
-        part = held.path / "run"
-        part.mkdir()
-    except OSError as error:
-        remove_empty(made)
-        raise InputError(f"{folder} cannot be written: {error.strerror}; choose another --out") from error
-    remove_left(folder.glob(f".*{_PART}"))
-    try:
+    with hidden_part(folder) as part:
         yield part
         with WriteBehind() as moving:  # a thread: Ctrl-C does not come between two moves
             moving.do(_move, part, folder)
             moving.finish()
-        made = []
-    finally:
-        held.remove()
-        remove_empty(made)
 
 
 def _move(part: Path, folder: Path) -> None:
@@ -65,5 +50,6 @@ def _move(part: Path, folder: Path) -> None:
                     if all(name != new.name for new in files):  # one of an older run would be taken for this one's
                         (folder / name).unlink(missing_ok=True)
             file.replace(folder / file.name)
+        names_on_disk(folder)
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}; --resume goes on from what is kept") from error
