@@ -6,7 +6,8 @@ b tiles | B, B' bands of ms and pan | r ratio | h, w in MS pixels
 
 The network sees the sharpened bands and pan at PAN resolution; labels are spread over the PAN pixels of their MS pixel,
 and the logits of these are averaged.
-Deviations: BatchNorm, padded convolutions, bilinear upsampling; half the width. Classes are weighted in the loss.
+Deviations: BatchNorm, padded convolutions, bilinear upsampling; a quarter of the width, for as many steps in the same
+time as it takes to be sure of rare classes (docs/evidence.md). Classes are weighted in the loss.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from adcdnet.geo.scene import Pixels
 from adcdnet.training.area import TrainingArea
 from adcdnet.training.borders import with_border
 
-_WIDTHS = (32, 64, 128, 256, 512)
+_WIDTHS = (16, 32, 64, 128, 256)
 _DARKEST = 0.05  # of the mean: smaller values count as this in a quotient, dark water would be torn apart
 _PAN_SIDE = 192  # PAN pixels a tile of training has, border included, as far as its ratio allows
 _SMALLEST = 16  # MS pixels a tile of training has inside its border
-_TILES = 2  # a step: with a single one BatchNorm's statistics are those of one place
+_TILES = 4  # a step: with a single one BatchNorm's statistics are those of one place
 _ANCHORS = 0.5  # tiles lie around labels of a class as often as (frequency)^0.5, as those of ADCD-Net do
 
 
@@ -105,7 +106,7 @@ class UNetClassifier(TrainedNetwork):
 
 
 def fit_unet(
-    area: TrainingArea, pixels: Pixels, bands: BandRoles, *, seed: int, steps: int = 300, side: int | None = None
+    area: TrainingArea, pixels: Pixels, bands: BandRoles, *, seed: int, steps: int = 500, side: int | None = None
 ) -> UNetClassifier:
     """Train on tiles of the area, in which test and validation ground is hidden; `pixels` and `bands` are not used.
 
