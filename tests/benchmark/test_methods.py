@@ -101,7 +101,7 @@ QUICK: dict[str, Fit] = {
     "dual-resnet": partial(replace(DUAL_RESNET, batch=16, recipe=Recipe(20, 3e-3)).fit),
     "mft": partial(replace(MFT_METHOD, batch=16, recipe=Recipe(40, 5e-3)).fit),
     "dbaf": partial(replace(DBAF, batch=8, recipe=Recipe(15, 3e-3)).fit),
-    "unet": partial(METHODS["unet"], steps=12, side=12),
+    "unet": partial(METHODS["unet"], steps=40, side=12),
 }
 HEIGHT, WIDTH, RATIO = 39, 79, 2
 COLOURS = np.array([[300, 500, 400, 100], [500, 300, 100, 400], [100, 400, 500, 300]])

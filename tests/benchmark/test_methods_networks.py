@@ -34,7 +34,7 @@ LAYOUT = Layout(ms_bands=4, pan_bands=1, ratio=4, classes=5)
         (lambda: DualResNet(LAYOUT, width=64), 22.6),
         (lambda: MFT(LAYOUT), 0.252),
         (lambda: DBAFNet(LAYOUT), 4.28),
-        (lambda: UNet(5, 5), 7.85),
+        (lambda: UNet(5, 5, width=64), 31.4),
     ],
 )
 def test_sizes_are_the_published_ones(network, millions):

@@ -29,7 +29,7 @@ from adcdnet.geo.scene import Pixels
 from adcdnet.training.area import TrainingArea
 from adcdnet.training.borders import with_border
 
-_WIDTHS = (16, 32, 64, 128, 256)
+_WIDTH = 16  # of the first of five levels; each deeper one has twice that of the one above
 _DARKEST = 0.05  # of the mean: smaller values count as this in a quotient, dark water would be torn apart
 _PAN_SIDE = 192  # PAN pixels a tile of training has, border included, as far as its ratio allows
 _SMALLEST = 16  # MS pixels a tile of training has inside its border
@@ -40,11 +40,12 @@ _ANCHORS = 0.5  # tiles lie around labels of a class as often as (frequency)^0.5
 class UNet(nn.Module):
     """x (b, channels, H, W) -> (b, K, H, W), any size from 16 on."""
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, channels: int, classes: int, width: int = _WIDTH) -> None:
         super().__init__()
-        self.down = nn.ModuleList(_double(a, b) for a, b in pairwise((channels, *_WIDTHS)))
-        self.up = nn.ModuleList(_double(a + b, a) for a, b in pairwise(_WIDTHS))
-        self.classifier = nn.Conv2d(_WIDTHS[0], classes, 1)
+        widths = [width << level for level in range(5)]
+        self.down = nn.ModuleList(_double(a, b) for a, b in pairwise((channels, *widths)))
+        self.up = nn.ModuleList(_double(a + b, a) for a, b in pairwise(widths))
+        self.classifier = nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         levels = [self.down[0](x)]
