@@ -20,3 +20,12 @@ def one_line(error: ValidationError) -> str:
     """The first complaint of a validation error: where and what."""
     first = error.errors()[0]
     return f"{'.'.join(str(part) for part in first['loc']) or 'settings'}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether NumPy, or PyTorch on a processor or on a GPU, could not have what it asked for."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )

@@ -33,7 +33,7 @@ from adcdnet.cli.scenes import scenes_command
 from adcdnet.cli.stop import signals_taken, stoppable
 from adcdnet.cli.suggest import suggest_command
 from adcdnet.cli.train import train_command
-from adcdnet.errors import InputError
+from adcdnet.errors import InputError, is_out_of_memory
 
 app = typer.Typer(
     add_completion=True,
@@ -77,7 +77,7 @@ def main() -> None:
         err.print(f"adcdnet: {one_line(str(error))}", markup=False, style="red")
         raise SystemExit(1) from None
     except (MemoryError, RuntimeError) as error:
-        if debug or not _is_out_of_memory(error):
+        if debug or not is_out_of_memory(error):
             raise
         said = f"out of memory ({(str(error).splitlines() or ['no more can be had'])[-1]})"
         err.print(
@@ -98,15 +98,6 @@ def _own_options_first(words: list[str]) -> list[str]:
         elif word != "--debug":
             rest.append(word)
     return [*first, *rest]
-
-
-def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Whether NumPy, or PyTorch on a processor or on a GPU, could not have what it asked for."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-    )
 
 
 def _print_what_can_be_printed() -> None:

@@ -37,10 +37,13 @@ class Pixels(NamedTuple):
 
     def inner(self, border: int) -> Pixels:
         """What lies at least so many MS pixels from the edges."""
-        if not border:
-            return self
+        height, width = self.ms_valid.shape
+        return self.part(Window(border, border, height - 2 * border, width - 2 * border))
+
+    def part(self, window: Window) -> Pixels:
+        """A window of it, in MS pixels from its own corner."""
         ratio = self.pan_valid.shape[0] // self.ms_valid.shape[0]
-        coarse, fine = (slice(border, -border),) * 2, (slice(border * ratio, -border * ratio),) * 2
+        coarse, fine = window.slices, window.scale(ratio).slices
         return Pixels(self.ms[:, *coarse], self.pan[:, *fine], self.ms_valid[coarse], self.pan_valid[fine])
 
     @property

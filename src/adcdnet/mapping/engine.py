@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adcdnet.config import AnswerConfig
-from adcdnet.errors import InputError
+from adcdnet.errors import InputError, is_out_of_memory
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.grid import Window, phase_words, same_phase, tiles
 from adcdnet.geo.scene import Pixels, Scene
@@ -32,6 +32,8 @@ from adcdnet.nn.tile_sharing import Rectangle
 Precision = Literal["float32", "bf16"]
 # bytes of one cell of the targets that are read together: fits a second-level cache a few times; a GPU wants more
 _AT_ONCE, _AT_ONCE_ON_GPU = 2**19, 2**25
+_IN_PARTS = "memory ran out, so tiles are worked on in smaller parts; a smaller --memory saves the failed attempts"
+_SMALLEST_PART = 8  # MS pixels per side that a tile is cut into where memory runs out
 
 
 def default_engine(*networks: Network) -> Engine:
@@ -313,11 +315,13 @@ def scene_logits(
     precision: Precision = "float32",
     windows: Sequence[Window] | None = None,
     skip: Callable[[Window, Pixels], bool] = lambda window, pixels: False,
+    tell: Callable[[str], object] | None = None,
 ) -> Iterator[tuple[Window, Pixels, NDArray[np.float32] | None]]:
     """Window, its pixels (without halo) and logits as `logits_of`, over all windows of the scene, or some.
 
     skip: whether a window needs no logits, by its pixels with their halo; they are None then. Windows are in MS pixels.
-    The next window is read while one is classified.
+    The next window is read while one is classified. tell: hears of it if memory runs out; the window, and those after
+    it, are then classified in smaller parts, whose logits are the same but for rounding. None: the error is raised.
     """
     for network in model.networks:
         _check_engine(network, engine)
@@ -328,24 +332,49 @@ def scene_logits(
         windows = list(tiles(scene.grid.height, scene.grid.width, tile))
     if not windows:
         return
+    side = max(max(window.height, window.width) for window in windows)
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(read, windows[0])
         for window, following in zip(windows, [*windows[1:], None], strict=True):
             pixels = coming.result()
             if following is not None:
                 coming = reader.submit(read, following)
-            logits = None
-            if not skip(window, pixels):
-                logits = logits_of(
-                    model,
-                    pixels,
-                    engine=engine,
-                    corner=(window.row, window.col),
-                    batch=batch,
-                    device=device,
-                    precision=precision,
-                )
+            logits, wanted = None, not skip(window, pixels)
+            while wanted and logits is None:
+                try:
+                    logits = _logits_in_parts(
+                        model,
+                        pixels,
+                        window,
+                        side,
+                        engine=engine,
+                        batch=batch,
+                        device=device,
+                        precision=precision,
+                    )
+                except (MemoryError, RuntimeError) as error:
+                    smaller = min(side, max(window.height, window.width)) // 2
+                    if tell is None or not is_out_of_memory(error) or smaller < _SMALLEST_PART:
+                        raise
+                    side = smaller
+                if logits is None and tell is not None:  # here the failed attempt holds nothing any more
+                    torch.cuda.empty_cache()
+                    tell(_IN_PARTS)
             yield window, pixels.inner(model.reach), logits
+
+
+def _logits_in_parts(model: Model, pixels: Pixels, window: Window, side: int, **how: Any) -> NDArray[np.float32]:
+    """`logits_of` a window, in parts of at most so many MS pixels per side."""
+    parts = list(tiles(window.height, window.width, side))
+    if len(parts) == 1:
+        return logits_of(model, pixels, corner=(window.row, window.col), **how)
+    step = model.step
+    logits = np.empty((len(model.classes), window.height * step, window.width * step), np.float32)
+    for part in parts:
+        own = pixels.part(part.shift(model.reach, model.reach).grow(model.reach))
+        corner = window.row + part.row, window.col + part.col
+        logits[:, *part.scale(step).slices] = logits_of(model, own, corner=corner, **how)
+    return logits
 
 
 def valid_targets(

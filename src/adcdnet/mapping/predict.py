@@ -67,7 +67,7 @@ def predict(
     until that is written: how often classes lie around a pixel is known at the end only (`local_priors`).
 
     memory: bytes of resident memory, all of the process included, that tile and batch are chosen for; on a GPU, of
-    the GPU's memory, CUDA's own not counted.
+    the GPU's memory, CUDA's own not counted. Where less can be had, tiles are worked on in parts, as a warning says.
     resume: where the call is stopped, leave the finished tiles beside the map, and go on from those that an earlier
     call with the same model, scene, bands, engine and precision left; the file is the same as from one whole call.
     sieved: give patches of the map of fewer of its pixels than this to their largest neighbour (0: none). Probabilities
@@ -84,13 +84,22 @@ def predict(
     where = pick_device(device)
     sizes = sizes_for(model, memory, engine=engine, device=where)
     made_of = fingerprint(model, scene, (engine, precision, where.type)) if resume else ""
+    notes: dict[str, None] = {}  # each once
     journal = Journal(Path(out), made_of, scene.chosen, lasting=resume)
 
     def computed() -> Generator[tuple[Window, Tile]]:
         begun = journal.begin(sizes)
         windows = list(tiles(scene.grid.height, scene.grid.width, begun.tile))
         yield from make_tiles(
-            model, scene, windows, journal, sizes=begun, engine=engine, device=where, precision=precision
+            model,
+            scene,
+            windows,
+            journal,
+            sizes=begun,
+            engine=engine,
+            device=where,
+            precision=precision,
+            tell=notes.setdefault,
         )
 
     with ExitStack() as stack:
@@ -110,7 +119,7 @@ def predict(
             progress=progress,
         )
     journal.end(whole=True)
-    return warnings
+    return [*notes, *warnings]
 
 
 def sizes_for(model: Model, memory: int, *, engine: Engine, device: torch.device) -> Sizes:
@@ -132,9 +141,10 @@ def make_tiles(
     engine: Engine,
     device: torch.device,
     precision: Precision = "float32",
+    tell: Callable[[str], object] | None = None,
 ) -> Iterator[tuple[Window, Tile]]:
     """The tiles of windows of a scene, in order: those that are kept and were made of the same pixels, as they are;
-    others are computed and kept. Afterwards the network is back where it was.
+    others are computed and kept. Afterwards the network is back where it was. tell: see `scene_logits`.
     """
     seen: dict[Window, int] = {}
     found: dict[Window, Tile] = {}
@@ -160,6 +170,7 @@ def make_tiles(
             precision=precision,
             windows=windows,
             skip=is_known,
+            tell=tell,
         )
         for window, pixels, logits in parts:
             if logits is None:
