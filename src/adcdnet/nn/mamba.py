@@ -11,7 +11,8 @@ Deviation: the output may have another width than the input (d_out).
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, overload
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -109,8 +110,28 @@ class Mamba(nn.Module):
         """Mamba's own start of A_log (A = -1..-n) and D (1). The layers inside have their own."""
         self.A_log.copy_(torch.arange(1, self.d_state + 1).log().expand(self.d_inner, -1))
         self.D.fill_(1.0)
-        for p in (self.A_log, self.D):  # here, since parameters made on "meta" are replaced when they get memory
-            p._no_weight_decay = True  # type: ignore[attr-defined]  # as mamba-ssm marks them, for optimizers that ask
+
+    def _mark(self) -> None:
+        """`_no_weight_decay` on A_log and D, as mamba-ssm marks them, for optimizers that ask."""
+        for name in ("A_log", "D"):
+            if self._parameters.get(name) is not None:
+                self._parameters[name]._no_weight_decay = True  # type: ignore[union-attr]
+
+    # the three ways in which PyTorch puts other parameters, without the mark, in the place of these
+
+    def __setattr__(self, name: str, value: Any) -> None:  # fully_shard, load_state_dict(assign=True)
+        super().__setattr__(name, value)
+        if name in ("A_log", "D"):
+            self._mark()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # deepcopy, pickle
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._mark()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mamba:  # to, half, to_empty
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._mark()
+        return self
 
     def extra_repr(self) -> str:
         return f"form={self.form!r}"
