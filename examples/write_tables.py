@@ -23,6 +23,7 @@ import dia_in_resnet
 import dia_two_sensors
 import dtm_on_resnet
 import redundancy
+import segmentation
 import sequences
 import torch
 import video
@@ -47,6 +48,12 @@ STUDIES = {
     "digits": Study(partial(sequences.run, "digits"), sequences.SETTINGS),
     "heart": Study(partial(sequences.run, "heart"), sequences.SETTINGS),
     "detection": Study(detection.run, detection.SETTINGS, partial(table, measure=detection.MEASURE)),
+    "segmentation": Study(
+        partial(segmentation.run, "attention"), segmentation.SETTINGS, partial(table, measure=segmentation.MEASURE)
+    ),
+    "supervision": Study(
+        partial(segmentation.run, "supervision"), segmentation.SETTINGS, partial(table, measure=segmentation.MEASURE)
+    ),
     "video": Study(video.run, video.SETTINGS),
     "redundancy": Study(redundancy.run, redundancy.SETTINGS, redundancy.table, redundancy.Measured),
 }

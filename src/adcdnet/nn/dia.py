@@ -47,10 +47,11 @@ class ZeroGate(nn.Module):
 
     in_channels, stride, padding = 1, 1, 1
 
-    def __init__(self) -> None:
+    def __init__(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.rand(1, 1, 3, 3))  # drawn as a convolution's, so that a seed keeps its weights
-        self.bias = nn.Parameter(torch.rand(1))
+        # drawn as a convolution's, so that a seed keeps its weights
+        self.weight = nn.Parameter(torch.rand(1, 1, 3, 3, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.rand(1, device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -69,8 +70,8 @@ class DeformableInteractiveAttention(nn.Module):
     global part leads (multispectral), the other way round where detail leads (panchromatic). Formula: top of file.
 
     channels, out_channels, in_channels: nothing depends on them; they are accepted because builders of networks pass
-    the channels of the features to every attention. ValueError for a factor outside [0, 1], for what is no number of
-    channels, and for numbers that differ.
+    the channels of the features to every attention. device, dtype: of the parameters. ValueError for a factor outside
+    [0, 1], for what is no number of channels, and for numbers that differ.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class DeformableInteractiveAttention(nn.Module):
         local_scale: float = 0.1,
         gated: bool = True,
         rectify: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         for name, scale in (("global_scale", global_scale), ("local_scale", local_scale)):
@@ -96,11 +99,12 @@ class DeformableInteractiveAttention(nn.Module):
             )
         self.global_scale, self.local_scale = global_scale, local_scale
         self.gated, self.rectify = gated, rectify
-        self.down_avg = nn.Conv2d(1, 1, 3, stride=2, padding=1)
-        self.down_max = nn.Conv2d(1, 1, 3, stride=2, padding=1)
+        self.down_avg = nn.Conv2d(1, 1, 3, stride=2, padding=1, device=device, dtype=dtype)
+        self.down_max = nn.Conv2d(1, 1, 3, stride=2, padding=1, device=device, dtype=dtype)
         if gated:
-            self.gate_avg, self.gate_max = ZeroGate(), ZeroGate()
-        self.mask = nn.Conv2d(2, 1, 3, padding=1)
+            self.gate_avg = ZeroGate(device=device, dtype=dtype)
+            self.gate_max = ZeroGate(device=device, dtype=dtype)
+        self.mask = nn.Conv2d(2, 1, 3, padding=1, device=device, dtype=dtype)
 
     @classmethod
     def from_published(

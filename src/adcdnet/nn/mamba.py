@@ -46,10 +46,12 @@ class StepProjection(nn.Module):
     Not an `nn.Linear`, so that loops which initialise every Linear leave its start alone.
     """
 
-    def __init__(self, rank: int, channels: int) -> None:
+    def __init__(
+        self, rank: int, channels: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(channels, rank))
-        self.bias = nn.Parameter(torch.empty(channels))
+        self.weight = nn.Parameter(torch.empty(channels, rank, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(channels, device=device, dtype=dtype))
         self.reset_parameters()
 
     @torch.no_grad()
@@ -68,8 +70,8 @@ class Mamba(nn.Module):
     """One Mamba block: (b, l, d_model) -> (b, l, d_out); output t depends on inputs 0..t alone.
 
     No residual and no normalisation: add them around it. d_out defaults to d_model; the other settings are those of
-    mamba-ssm, all by name, since its second one is d_state. form: of the scan, see `selective_scan`. ValueError for
-    sizes below 1 and unknown forms.
+    mamba-ssm, all by name, since its second one is d_state; device and dtype are those of the parameters. form: of the
+    scan, see `selective_scan`. ValueError for sizes below 1 and unknown forms.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Mamba(nn.Module):
         bias: bool = False,
         conv_bias: bool = True,
         form: Form = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_form(form)
@@ -93,15 +97,22 @@ class Mamba(nn.Module):
         self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
         d_out = d_model if d_out is None else d_out
         check_sizes(dt_rank=self.dt_rank, d_out=d_out)
-        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias)
+        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias, device=device, dtype=dtype)
         self.conv1d = nn.Conv1d(
-            self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1, bias=conv_bias
+            self.d_inner,
+            self.d_inner,
+            d_conv,
+            groups=self.d_inner,
+            padding=d_conv - 1,
+            bias=conv_bias,
+            device=device,
+            dtype=dtype,
         )
-        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False)
-        self.dt_proj = StepProjection(self.dt_rank, self.d_inner)
-        self.A_log = nn.Parameter(torch.empty(self.d_inner, d_state))
-        self.D = nn.Parameter(torch.empty(self.d_inner))
-        self.out_proj = nn.Linear(self.d_inner, d_out, bias=bias)
+        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False, device=device, dtype=dtype)
+        self.dt_proj = StepProjection(self.dt_rank, self.d_inner, device=device, dtype=dtype)
+        self.A_log = nn.Parameter(torch.empty(self.d_inner, d_state, device=device, dtype=dtype))
+        self.D = nn.Parameter(torch.empty(self.d_inner, device=device, dtype=dtype))
+        self.out_proj = nn.Linear(self.d_inner, d_out, bias=bias, device=device, dtype=dtype)
         self.reset_parameters()
         self.dt_proj.reset_parameters()  # drawn again behind out_proj, so that a seed keeps its weights
 
@@ -279,6 +290,8 @@ class BiMamba(nn.Module):
         bias: bool = False,
         conv_bias: bool = True,
         form: Form = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.onward, self.back = (
@@ -292,6 +305,8 @@ class BiMamba(nn.Module):
                 bias=bias,
                 conv_bias=conv_bias,
                 form=form,
+                device=device,
+                dtype=dtype,
             )
             for _ in range(2)
         )
