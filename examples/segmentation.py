@@ -121,7 +121,7 @@ def run(study: str, seeds: Sequence[int], *, samples: int, epochs: int) -> list[
             torch.manual_seed(seed)
             network = made()
             loss = both_losses if isinstance(network, Supervised) else cross_entropy
-            seconds = train(network, learn, epochs=epochs, seed=seed, batch=16, rate=4e-3, loss=loss)
+            seconds = train(network, learn, epochs=epochs, seed=seed, batch=8, rate=4e-3, loss=loss)
             size = sum(p.numel() for p in network.parameters())
             rows.append(Row(name, mean_iou(network, test), size, seconds))
     return rows
