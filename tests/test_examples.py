@@ -150,17 +150,17 @@ def test_a_supervision_that_knows_nothing_adds_lambda_log_9(supervision):
 
 
 def test_supervision_is_right_where_the_shares_of_the_classes_are():
-    """A head that answers log shares has their entropy as its loss: 0 for a level of single pixels."""
+    """A head that answers the logarithms of the shares has their entropy as its loss."""
     labels = torch.zeros(1, 16, 16, dtype=torch.long)
-    labels[:, :, 1::2] = 4  # each coarser pixel is half of class 0, half of class 4
+    labels[:, ::2, ::2] = 4  # a quarter of each coarser pixel, its corner included
+    logits = torch.full((1, 9, 4, 4), -30.0)
+    logits[:, 0], logits[:, 4] = np.log(3 / 4), np.log(1 / 4)
     network = segmentation.Supervised(segmentation.HeadOnEachLevel).eval()
-    halves = torch.full((1, 9, 4, 4), -30.0)
-    halves[:, [0, 4]] = 0
-    network.supervision = Known([halves])
+    network.supervision = Known([logits])
     x = torch.randn(1, 7, 16, 16)
     alone = nn.functional.cross_entropy(network(x), labels)
     both = segmentation.both_losses(network, (x,), labels)
-    torch.testing.assert_close(both, alone + 0.8 * np.log(2))
+    torch.testing.assert_close(both, alone + 0.8 * (np.log(4) - 3 / 4 * np.log(3)))
 
 
 def test_a_dtm_over_levels_answers_for_its_own_pixels():

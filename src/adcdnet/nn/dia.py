@@ -39,6 +39,12 @@ def scale_gradient(v: Tensor, s: float) -> Tensor:
     return still + s * (v - still)
 
 
+def maximum_over_channels(x: Tensor) -> Tensor:
+    """m (b, 1, h, w) of x (b, c, h, w); of equal maxima one gets the gradient."""
+    # which one it is costs more than half of a forward pass, and is asked for by gradients alone
+    return x.max(1, keepdim=True).values if torch.is_grad_enabled() else x.amax(1, keepdim=True)
+
+
 class ZeroGate(nn.Module):
     """3×3 convolution 1 → 1, padding 1, that starts at zero: its σ is 1/2 everywhere, so the gate is neutral.
 
@@ -152,7 +158,7 @@ class DeformableInteractiveAttention(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         """M (b, 1, h, w) of x (b, c, h, w), to be looked at."""
-        return self.mask_of(x.mean(1, keepdim=True), x.max(1, keepdim=True).values)
+        return self.mask_of(x.mean(1, keepdim=True), maximum_over_channels(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """ReLU(x·M), or x·M if not rectified, in the shape of x (b, c, h, w)."""
