@@ -1,6 +1,6 @@
 """The tables of docs/evidence/modules.md, written anew by running the examples with their own settings.
 
-python examples/write_tables.py                        # all; about half an hour of one core
+python examples/write_tables.py                        # all; about forty minutes of one core
 python examples/write_tables.py detection --seeds 0    # one seed of some; the table waits for the others
 
 A table stands between <!-- table NAME --> and <!-- end -->: mean ± standard deviation over seeds 0, 1 and 2. What a
