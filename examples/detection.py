@@ -15,18 +15,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from scipy import ndimage
-from study import Part, Row, arguments, table, train
+from study import IMAGE, Part, Row, arguments, ground, table, train
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adcdnet.benchmark.comparisons import SpatialAttention
-from adcdnet.demo.simulate import simulate
 from adcdnet.nn import DIA, DeepTemporalMamba, MapDepth, MapToken
 
 SETTINGS = {"samples": 300, "epochs": 20}  # per seed
 
 KINDS = ("water", "orchard", "settlement")
-SIDE, CELL, SMALLEST, USUAL = 64, 8, 6, 16  # pixels: of an image, a cell, the smallest box, and the usual one
+CELL, SMALLEST, USUAL = 8, 6, 16  # pixels: of a cell, the smallest box, and the usual one
 WIDTHS = (16, 32, 48)
 MEASURE = "mean average precision, %"
 ANSWERS = 5 + len(KINDS)  # is one here?, row and column in the cell, log of height and width, kind
@@ -68,7 +67,7 @@ class Coarsest(nn.Module):
 
 def at_each_cell(levels: Sequence[Tensor]) -> list[Tensor]:
     """Levels -> maps of one cell (b·8·8, c, 1, 1); finer levels are averaged."""
-    maps = [F.adaptive_avg_pool2d(level, SIDE // CELL) for level in levels]
+    maps = [F.adaptive_avg_pool2d(level, IMAGE // CELL) for level in levels]
     return [m.permute(0, 2, 3, 1).reshape(-1, m.shape[1], 1, 1) for m in maps]
 
 
@@ -82,7 +81,7 @@ class MeanOfLevels(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         tokens = [token(m) for token, m in zip(self.tokens, at_each_cell(levels), strict=True)]
-        return self.answer(torch.stack(tokens).mean(0)).view(-1, SIDE // CELL, SIDE // CELL, ANSWERS)
+        return self.answer(torch.stack(tokens).mean(0)).view(-1, IMAGE // CELL, IMAGE // CELL, ANSWERS)
 
 
 class DTMOverLevels(nn.Module):
@@ -94,7 +93,7 @@ class DTMOverLevels(nn.Module):
         self.dtm = DeepTemporalMamba(depths, d_model=width, d_out=width, num_classes=ANSWERS, token="flatten")
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        return self.dtm(at_each_cell(levels)).view(-1, SIDE // CELL, SIDE // CELL, ANSWERS)
+        return self.dtm(at_each_cell(levels)).view(-1, IMAGE // CELL, IMAGE // CELL, ANSWERS)
 
 
 VARIANTS: dict[str, Callable[[], nn.Module]] = {
@@ -108,23 +107,13 @@ VARIANTS: dict[str, Callable[[], nn.Module]] = {
 
 def images(samples: int, seed: int) -> Part:
     """Images and targets (n, 8, 8, 6): 1 where the middle of a box lies, its place, log size, and kind."""
-    inputs, targets = [], []
-    for k in range(-(-samples // 9)):
-        scene = simulate(96, 96, ratio=2, seed=(seed, k))
-        bands = np.concatenate((scene.ms.repeat(2, 1).repeat(2, 2), scene.pan)) / 1e4
-        for row in range(0, 192, SIDE):
-            for col in range(0, 192, SIDE):
-                window = slice(row, row + SIDE), slice(col, col + SIDE)
-                inputs.append(torch.tensor(bands[:, *window], dtype=torch.float32))
-                targets.append(boxes_of(scene.labels_fine[window], scene.class_table.names))
-    x = torch.stack(inputs[:samples])
-    scale = x.new_tensor([0.05, 0.05, 0.06, 0.15, 0.1, 0.1, 0.08])  # about what a band varies by
-    return Part(((x - 0.15) / scale[:, None, None],), torch.stack(targets[:samples]))
+    x, classes, names = ground(samples, seed)
+    return Part((x,), torch.stack([boxes_of(one, names) for one in classes]))
 
 
 def boxes_of(classes: np.ndarray, names: Sequence[str]) -> Tensor:
     """The target of one image: a box around each piece of a kind, small ones left out; of two in a cell the larger."""
-    target = torch.zeros(SIDE // CELL, SIDE // CELL, 6)
+    target = torch.zeros(IMAGE // CELL, IMAGE // CELL, 6)
     for kind, name in enumerate(KINDS):
         pieces, _ = ndimage.label(classes == names.index(name) + 1)
         for rows, cols in ndimage.find_objects(pieces):
@@ -148,7 +137,7 @@ def detection_loss(network: nn.Module, inputs: Sequence[Tensor], target: Tensor)
 
 def corners(cells: Tensor) -> Tensor:
     """Row, column, log height and log width of each cell (8, 8, 4) -> first and last row and column (64, 4)."""
-    axis = torch.arange(SIDE // CELL)
+    axis = torch.arange(IMAGE // CELL)
     middle = CELL * (cells[..., :2] + torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1))
     half = USUAL * cells[..., 2:4].exp() / 2
     return torch.cat((middle - half, middle + half), -1).flatten(0, 1)

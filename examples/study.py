@@ -1,4 +1,4 @@
-"""What the examples share: the digits, one training loop, and a table of mean ± sd over seeds."""
+"""What the examples share: digits, simulated images, one training loop, and a table of mean ± sd over seeds."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from adcdnet.demo.simulate import simulate
+
+IMAGE = 64  # pixels a side of an image of the simulated ground
 
 Loss = Callable[[nn.Module, Sequence[Tensor], Tensor], Tensor]
 
@@ -37,6 +42,23 @@ def digits(samples: int, seed: int) -> tuple[Part, Part]:
         Part((torch.tensor(x / 16, dtype=torch.float32).reshape(-1, 1, 8, 8),), torch.tensor(y, dtype=torch.long))
         for x, y in ((train, train_labels), (test, test_labels))
     )  # type: ignore[return-value]
+
+
+def ground(samples: int, seed: int) -> tuple[Tensor, NDArray[np.uint8], tuple[str, ...]]:
+    """Images (samples, 7, 64, 64) of 2 m, six MS bands, repeated, and PAN; their classes (samples, 64, 64), from 1 on,
+    and the names of the classes."""
+    images, classes = [], []
+    for k in range(-(-samples // 9)):
+        scene = simulate(96, 96, ratio=2, seed=(seed, k))
+        bands = np.concatenate((scene.ms.repeat(2, 1).repeat(2, 2), scene.pan)) / 1e4
+        for row in range(0, 192, IMAGE):
+            for col in range(0, 192, IMAGE):
+                window = slice(row, row + IMAGE), slice(col, col + IMAGE)
+                images.append(torch.tensor(bands[:, *window], dtype=torch.float32))
+                classes.append(scene.labels_fine[window])
+    x = torch.stack(images[:samples])
+    scale = x.new_tensor([0.05, 0.05, 0.06, 0.15, 0.1, 0.1, 0.08])  # about what a band varies by
+    return (x - 0.15) / scale[:, None, None], np.stack(classes[:samples]), scene.class_table.names
 
 
 def cross_entropy(network: nn.Module, inputs: Sequence[Tensor], labels: Tensor) -> Tensor:

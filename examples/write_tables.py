@@ -1,6 +1,6 @@
 """The tables of docs/evidence/modules.md, written anew by running the examples with their own settings.
 
-python examples/write_tables.py                        # all; about half an hour of one core
+python examples/write_tables.py                        # all; about forty minutes of one core
 python examples/write_tables.py detection --seeds 0    # one seed of some; the table waits for the others
 
 A table stands between <!-- table NAME --> and <!-- end -->: mean ± standard deviation over seeds 0, 1 and 2. What a
@@ -23,6 +23,7 @@ import dia_in_resnet
 import dia_two_sensors
 import dtm_on_resnet
 import redundancy
+import segmentation
 import sequences
 import torch
 import video
@@ -47,6 +48,12 @@ STUDIES = {
     "digits": Study(partial(sequences.run, "digits"), sequences.SETTINGS),
     "heart": Study(partial(sequences.run, "heart"), sequences.SETTINGS),
     "detection": Study(detection.run, detection.SETTINGS, partial(table, measure=detection.MEASURE)),
+    "segmentation": Study(
+        partial(segmentation.run, "attention"), segmentation.SETTINGS, partial(table, measure=segmentation.MEASURE)
+    ),
+    "supervision": Study(
+        partial(segmentation.run, "supervision"), segmentation.SETTINGS, partial(table, measure=segmentation.MEASURE)
+    ),
     "video": Study(video.run, video.SETTINGS),
     "redundancy": Study(redundancy.run, redundancy.SETTINGS, redundancy.table, redundancy.Measured),
 }

@@ -142,7 +142,10 @@ def _likeness(own: Setting, prior: Any, seed: int) -> tuple[float, ...]:
 
 
 def convergence(folder: Path, seeds: int, steps: int) -> None:
-    """Steps of stage II until the judging ground is answered nearly as well as without a prior at the end."""
+    """Steps of stage II until the judging ground is answered nearly as well as without a prior at the end.
+
+    A training that never gets there counts with all its steps; how many get there stands beside.
+    """
     conditions = {
         "learnt prior": {},
         "random prior": {"stage1": {"steps": 0}},
@@ -155,9 +158,13 @@ def convergence(folder: Path, seeds: int, steps: int) -> None:
     goals = [share * mean(curve[-1][1] for curve in curves["no prior"]) for share in (0.9, 0.97)]
     print(f"| | steps to kappa {goals[0]:.3f} | to {goals[1]:.3f} | kappa at the end | AA |\n|---|---|---|---|---|")
     for name, own in curves.items():
-        reached = [[next((s for s, k, _ in curve if k >= goal), steps) for curve in own] for goal in goals]
-        ends = ([curve[-1][n] for curve in own] for n in (1, 2))
-        print(f"| {name} | {' | '.join(_spread(v, 0) for v in reached)} | {' | '.join(map(_spread, ends))} |")
+        cells = []
+        for goal in goals:
+            there = sum(max(k for _, k, _ in curve) >= goal for curve in own)
+            first = [next((s for s, k, _ in curve if k >= goal), curve[-1][0]) for curve in own]
+            cells.append(f"{_spread(first, 0)} ({there} of {len(own)})")
+        cells += [_spread(curve[-1][n] for curve in own) for n in (1, 2)]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def factors(folder: Path, seeds: int, steps: int) -> None:

@@ -15,6 +15,7 @@ import dia_in_resnet
 import dia_two_sensors
 import dtm_on_resnet
 import redundancy
+import segmentation
 import sequences
 import video
 import write_tables
@@ -126,6 +127,62 @@ def test_average_precision_by_hand():
     assert detection.average_precision(Known(answers), test) == pytest.approx(100 / 3 * 2 / 3)
 
 
+def test_segmentation_learns_with_each_attention_and_each_supervision():
+    rows = segmentation.run("attention", [0], samples=27, epochs=2)
+    assert list(reached(rows)) == list(segmentation.VARIANTS["attention"])
+    bare, *others = (row.parameters for row in rows)
+    assert [size - bare for size in others] == [5 * 98, 5 * 59, 2 * 98, 2 * 59]
+    rows += segmentation.run("supervision", [0], samples=27, epochs=2)
+    assert list(reached(rows))[5:] == list(segmentation.VARIANTS["supervision"])
+    assert max(reached(rows).values()) > 5  # one class everywhere has at most a third of a ninth
+
+
+@pytest.mark.parametrize("supervision", [segmentation.HeadOnEachLevel, segmentation.DTMOverLevels])
+def test_a_supervision_that_knows_nothing_adds_lambda_log_9(supervision):
+    torch.manual_seed(0)
+    network = segmentation.Supervised(supervision).eval()
+    for p in network.supervision.parameters():
+        nn.init.zeros_(p)
+    x, labels = torch.randn(2, 7, 16, 16), torch.randint(9, (2, 16, 16))
+    alone = nn.functional.cross_entropy(network(x), labels)
+    both = segmentation.both_losses(network, (x,), labels)
+    torch.testing.assert_close(both, alone + 0.8 * np.log(9))
+
+
+def test_supervision_is_right_where_the_shares_of_the_classes_are():
+    """A head that answers the logarithms of the shares has their entropy as its loss."""
+    labels = torch.zeros(1, 16, 16, dtype=torch.long)
+    labels[:, ::2, ::2] = 4  # a quarter of each coarser pixel, its corner included
+    logits = torch.full((1, 9, 4, 4), -30.0)
+    logits[:, 0], logits[:, 4] = np.log(3 / 4), np.log(1 / 4)
+    network = segmentation.Supervised(segmentation.HeadOnEachLevel).eval()
+    network.supervision = Known([logits])
+    x = torch.randn(1, 7, 16, 16)
+    alone = nn.functional.cross_entropy(network(x), labels)
+    both = segmentation.both_losses(network, (x,), labels)
+    torch.testing.assert_close(both, alone + 0.8 * (np.log(4) - 3 / 4 * np.log(3)))
+
+
+def test_a_dtm_over_levels_answers_for_its_own_pixels():
+    torch.manual_seed(0)
+    dtm = segmentation.DTMOverLevels((3, 5)).eval()
+    fine, coarse = torch.randn(1, 3, 16, 16), torch.randn(1, 5, 8, 8)
+    (before,) = dtm([fine, coarse])
+    assert before.shape == (1, 9, 4, 4)
+    fine[:, :, 4:8, 8:12] += 1  # cell (1, 2)
+    changed = (dtm([fine, coarse])[0] - before).abs().sum(1)[0] > 1e-6
+    assert changed.nonzero().tolist() == [[1, 2]]
+
+
+def test_mean_iou_by_hand():
+    labels = torch.zeros(1, 2, 2, dtype=torch.long)
+    labels[0, 0] = 3
+    answers = torch.zeros(1, 9, 2, 2)
+    answers[0, 0] = 1  # class 0 everywhere: 2 of 4 right, class 3 never
+    test = Part((torch.zeros(1, 7, 2, 2),), labels)
+    assert segmentation.mean_iou(Known(answers), test) == pytest.approx(25)
+
+
 def test_clips_show_the_label_first_and_another_digit_then():
     part = Part((torch.eye(10)[:, None, :, None].expand(10, 1, 10, 8)[:, :, :8],), torch.arange(10))
     clips = video.clips(part, seed=0, noise=0.0)
@@ -164,6 +221,10 @@ def test_tables_of_the_page_have_the_rows_of_the_examples():
     tables = dict(re.findall(r"<!-- table (\w+) -->\n(.*?)<!-- end -->", text, re.DOTALL))
     assert set(tables) == set(write_tables.STUDIES)
     variants = {"detection": detection.VARIANTS, "video": video.VARIANTS, "dia_in_resnet": dia_in_resnet.VARIANTS}
+    variants |= {
+        "segmentation": segmentation.VARIANTS["attention"],
+        "supervision": segmentation.VARIANTS["supervision"],
+    }
     for name, rows in tables.items():
         first = [line.strip("| ").split(" | ")[0] for line in rows.splitlines()[2:]]
         assert first == list(variants.get(name, first))

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from adcdnet.nn import DIA, DeformableInteractiveAttention, scale_gradient
@@ -310,6 +311,27 @@ def test_of_equal_maxima_one_hears_of_the_mask(dia):
     through_mean, through_maximum = grad[3], grad - grad[3]  # the mean tells all alike
     assert through_mean != 0
     assert (through_maximum != 0).tolist() == [True, False, False, False]
+
+
+def test_without_gradients_the_mask_is_the_same_to_the_last_bit_and_no_place_of_the_maximum_is_sought(dia):
+    x = torch.randn(2, 5, 7, 9).round(decimals=1)  # with equal maxima
+    with_gradients = dia.attention(x)
+    with torch.no_grad(), Calls() as calls:
+        assert_close(dia.attention(x), with_gradients, rtol=0, atol=0)
+    assert "aten.amax.default" in calls.names
+    assert "aten.max.dim" not in calls.names
+
+
+class Calls(TorchDispatchMode):
+    """Notes which of PyTorch's operators ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("loop", [nn.init.ones_, nn.init.xavier_uniform_])

@@ -115,6 +115,18 @@ def test_modules_made_on_meta_are_initialised_in_any_order(order):
     assert network[1].mask.weight.any()
 
 
+@pytest.mark.parametrize("made", [DIA, lambda **given: Mamba(6, **given), lambda **given: BiMamba(6, **given)])
+def test_device_and_dtype_are_those_of_all_parameters_and_change_no_start(made):
+    """As timm and mamba-ssm pass them."""
+    assert {(p.device.type, p.dtype) for p in made(device="meta", dtype=torch.float64).parameters()} == {
+        ("meta", torch.float64)
+    }
+    torch.manual_seed(0)
+    plain = made().state_dict()
+    torch.manual_seed(0)
+    assert_close(made(device="cpu", dtype=torch.float32).state_dict(), plain, rtol=0, atol=0)
+
+
 def test_every_parameter_receives_a_gradient():
     mamba = Mamba(6, d_out=3)
     mamba(torch.randn(2, 9, 6)).square().sum().backward()

@@ -218,3 +218,23 @@ def test_refusals_name_the_setting(changes, says):
 def test_differences_are_named():
     mine, theirs = TileArchitecture(), TileArchitecture(stream=8)
     assert differences(mine, theirs) == ["stream 32 against 8"]
+
+
+def test_a_branch_reads_what_stands_at_its_target():
+    """Finer maps are averaged over the MS pixel, coarser ones give the cell that it lies in."""
+    made = network(2, context_branch=0.0)
+    ms, pan = images(16, 16)
+    read: dict[str, list[torch.Tensor]] = {}
+    for sensor, dtm in made.dtm.items():
+        dtm.register_forward_pre_hook(lambda _, given, sensor=sensor: read.update({sensor: [*given[0], given[1]]}))
+    targets = Targets(torch.tensor([0]), torch.tensor([5]), torch.tensor([14]))
+    shared = made.share(ms, pan, border=0)
+    made.classify_branches(shared, targets)
+    for i, sensor in enumerate(("ms", "pan")):
+        *tokens, prior = read[sensor]
+        assert len(tokens) == len(shared.depths[i])
+        for token, depth in zip(tokens, shared.depths[i], strict=True):
+            finer, coarser = max(1, depth.shape[2] // 16), max(1, 16 // depth.shape[2])
+            rows, cols = (slice(k // coarser * finer, (k // coarser + 1) * finer) for k in (5, 14))
+            assert_close(token[0, :, 0, 0], depth[0, :, rows, cols].mean((1, 2)))
+        assert_close(prior, made.prior_token[sensor](shared.prior[i][:, :, 5, 14][:, :, None, None]))

@@ -1,6 +1,7 @@
 """What trainings wrap around modules changes no answer and no gradient; the pages name a test for what they say."""
 
 import copy
+import pickle
 import re
 from pathlib import Path
 
@@ -84,6 +85,39 @@ def test_recomputed_from_a_checkpoint(pair):
     y = checkpoint(module, x, use_reentrant=False)
     y.square().sum().backward()
     assert_as_plain(y, [p.grad for p in module.parameters()], plain, x)
+
+
+def undecayed(network: nn.Module) -> set[str]:
+    return {name for name, p in network.named_parameters() if getattr(p, "_no_weight_decay", False)}
+
+
+def assigned(mamba):
+    mamba.load_state_dict({name: p.detach().clone() for name, p in mamba.state_dict().items()}, assign=True)
+    return mamba
+
+
+OTHER_PARAMETERS = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda mamba: pickle.loads(pickle.dumps(mamba)),
+    "half": lambda mamba: copy.deepcopy(mamba).half(),
+    "meta and back": lambda mamba: mamba.to("meta").to_empty(device="cpu"),
+    "load_state_dict(assign=True)": assigned,
+}
+
+
+@pytest.mark.parametrize("way", OTHER_PARAMETERS)
+def test_marks_against_weight_decay_survive_where_parameters_are_exchanged(way):
+    assert undecayed(OTHER_PARAMETERS[way](Mamba(6))) == {"A_log", "D"}
+
+
+@pytest.mark.skipif(not hasattr(fsdp, "fully_shard"), reason="PyTorch has it from 2.6 on")
+def test_marks_against_weight_decay_survive_sharding_and_a_step(alone):
+    network = Head()
+    fsdp.fully_shard(network, mesh=init_device_mesh("cpu", (1,)))
+    marked = {"head.reader.A_log", "head.reader.D"}
+    assert undecayed(network) == marked
+    network(torch.randn(2, 3, 7, 9)).sum().backward()
+    assert undecayed(network) == marked
 
 
 def works_with(page: str) -> list[tuple[str, str]]:

@@ -39,6 +39,12 @@ def scale_gradient(v: Tensor, s: float) -> Tensor:
     return still + s * (v - still)
 
 
+def maximum_over_channels(x: Tensor) -> Tensor:
+    """m (b, 1, h, w) of x (b, c, h, w); of equal maxima one gets the gradient."""
+    # which one it is costs more than half of a forward pass, and is asked for by gradients alone
+    return x.max(1, keepdim=True).values if torch.is_grad_enabled() else x.amax(1, keepdim=True)
+
+
 class ZeroGate(nn.Module):
     """3×3 convolution 1 → 1, padding 1, that starts at zero: its σ is 1/2 everywhere, so the gate is neutral.
 
@@ -47,10 +53,11 @@ class ZeroGate(nn.Module):
 
     in_channels, stride, padding = 1, 1, 1
 
-    def __init__(self) -> None:
+    def __init__(self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.rand(1, 1, 3, 3))  # drawn as a convolution's, so that a seed keeps its weights
-        self.bias = nn.Parameter(torch.rand(1))
+        # drawn as a convolution's, so that a seed keeps its weights
+        self.weight = nn.Parameter(torch.rand(1, 1, 3, 3, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.rand(1, device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -69,8 +76,8 @@ class DeformableInteractiveAttention(nn.Module):
     global part leads (multispectral), the other way round where detail leads (panchromatic). Formula: top of file.
 
     channels, out_channels, in_channels: nothing depends on them; they are accepted because builders of networks pass
-    the channels of the features to every attention. ValueError for a factor outside [0, 1], for what is no number of
-    channels, and for numbers that differ.
+    the channels of the features to every attention. device, dtype: of the parameters. ValueError for a factor outside
+    [0, 1], for what is no number of channels, and for numbers that differ.
     """
 
     def __init__(
@@ -83,6 +90,8 @@ class DeformableInteractiveAttention(nn.Module):
         local_scale: float = 0.1,
         gated: bool = True,
         rectify: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         for name, scale in (("global_scale", global_scale), ("local_scale", local_scale)):
@@ -96,11 +105,12 @@ class DeformableInteractiveAttention(nn.Module):
             )
         self.global_scale, self.local_scale = global_scale, local_scale
         self.gated, self.rectify = gated, rectify
-        self.down_avg = nn.Conv2d(1, 1, 3, stride=2, padding=1)
-        self.down_max = nn.Conv2d(1, 1, 3, stride=2, padding=1)
+        self.down_avg = nn.Conv2d(1, 1, 3, stride=2, padding=1, device=device, dtype=dtype)
+        self.down_max = nn.Conv2d(1, 1, 3, stride=2, padding=1, device=device, dtype=dtype)
         if gated:
-            self.gate_avg, self.gate_max = ZeroGate(), ZeroGate()
-        self.mask = nn.Conv2d(2, 1, 3, padding=1)
+            self.gate_avg = ZeroGate(device=device, dtype=dtype)
+            self.gate_max = ZeroGate(device=device, dtype=dtype)
+        self.mask = nn.Conv2d(2, 1, 3, padding=1, device=device, dtype=dtype)
 
     @classmethod
     def from_published(
@@ -148,7 +158,7 @@ class DeformableInteractiveAttention(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         """M (b, 1, h, w) of x (b, c, h, w), to be looked at."""
-        return self.mask_of(x.mean(1, keepdim=True), x.max(1, keepdim=True).values)
+        return self.mask_of(x.mean(1, keepdim=True), maximum_over_channels(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """ReLU(x·M), or x·M if not rectified, in the shape of x (b, c, h, w)."""

@@ -11,7 +11,8 @@ Deviation: the output may have another width than the input (d_out).
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, overload
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +46,12 @@ class StepProjection(nn.Module):
     Not an `nn.Linear`, so that loops which initialise every Linear leave its start alone.
     """
 
-    def __init__(self, rank: int, channels: int) -> None:
+    def __init__(
+        self, rank: int, channels: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(channels, rank))
-        self.bias = nn.Parameter(torch.empty(channels))
+        self.weight = nn.Parameter(torch.empty(channels, rank, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(channels, device=device, dtype=dtype))
         self.reset_parameters()
 
     @torch.no_grad()
@@ -67,8 +70,8 @@ class Mamba(nn.Module):
     """One Mamba block: (b, l, d_model) -> (b, l, d_out); output t depends on inputs 0..t alone.
 
     No residual and no normalisation: add them around it. d_out defaults to d_model; the other settings are those of
-    mamba-ssm, all by name, since its second one is d_state. form: of the scan, see `selective_scan`. ValueError for
-    sizes below 1 and unknown forms.
+    mamba-ssm, all by name, since its second one is d_state; device and dtype are those of the parameters. form: of the
+    scan, see `selective_scan`. ValueError for sizes below 1 and unknown forms.
     """
 
     def __init__(
@@ -83,6 +86,8 @@ class Mamba(nn.Module):
         bias: bool = False,
         conv_bias: bool = True,
         form: Form = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_form(form)
@@ -92,15 +97,22 @@ class Mamba(nn.Module):
         self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
         d_out = d_model if d_out is None else d_out
         check_sizes(dt_rank=self.dt_rank, d_out=d_out)
-        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias)
+        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias, device=device, dtype=dtype)
         self.conv1d = nn.Conv1d(
-            self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1, bias=conv_bias
+            self.d_inner,
+            self.d_inner,
+            d_conv,
+            groups=self.d_inner,
+            padding=d_conv - 1,
+            bias=conv_bias,
+            device=device,
+            dtype=dtype,
         )
-        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False)
-        self.dt_proj = StepProjection(self.dt_rank, self.d_inner)
-        self.A_log = nn.Parameter(torch.empty(self.d_inner, d_state))
-        self.D = nn.Parameter(torch.empty(self.d_inner))
-        self.out_proj = nn.Linear(self.d_inner, d_out, bias=bias)
+        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False, device=device, dtype=dtype)
+        self.dt_proj = StepProjection(self.dt_rank, self.d_inner, device=device, dtype=dtype)
+        self.A_log = nn.Parameter(torch.empty(self.d_inner, d_state, device=device, dtype=dtype))
+        self.D = nn.Parameter(torch.empty(self.d_inner, device=device, dtype=dtype))
+        self.out_proj = nn.Linear(self.d_inner, d_out, bias=bias, device=device, dtype=dtype)
         self.reset_parameters()
         self.dt_proj.reset_parameters()  # drawn again behind out_proj, so that a seed keeps its weights
 
@@ -109,8 +121,28 @@ class Mamba(nn.Module):
         """Mamba's own start of A_log (A = -1..-n) and D (1). The layers inside have their own."""
         self.A_log.copy_(torch.arange(1, self.d_state + 1).log().expand(self.d_inner, -1))
         self.D.fill_(1.0)
-        for p in (self.A_log, self.D):  # here, since parameters made on "meta" are replaced when they get memory
-            p._no_weight_decay = True  # type: ignore[attr-defined]  # as mamba-ssm marks them, for optimizers that ask
+
+    def _mark(self) -> None:
+        """`_no_weight_decay` on A_log and D, as mamba-ssm marks them, for optimizers that ask."""
+        for name in ("A_log", "D"):
+            if self._parameters.get(name) is not None:
+                self._parameters[name]._no_weight_decay = True  # type: ignore[union-attr]
+
+    # the three ways in which PyTorch puts other parameters, without the mark, in the place of these
+
+    def __setattr__(self, name: str, value: Any) -> None:  # fully_shard, load_state_dict(assign=True)
+        super().__setattr__(name, value)
+        if name in ("A_log", "D"):
+            self._mark()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # deepcopy, pickle
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._mark()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mamba:  # to, half, to_empty
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._mark()
+        return self
 
     def extra_repr(self) -> str:
         return f"form={self.form!r}"
@@ -258,6 +290,8 @@ class BiMamba(nn.Module):
         bias: bool = False,
         conv_bias: bool = True,
         form: Form = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.onward, self.back = (
@@ -271,6 +305,8 @@ class BiMamba(nn.Module):
                 bias=bias,
                 conv_bias=conv_bias,
                 form=form,
+                device=device,
+                dtype=dtype,
             )
             for _ in range(2)
         )
