@@ -141,9 +141,9 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(fault.wait)
         parts = urlsplit(self.path)
         if parts.path.startswith("/files/"):
-            with self._counted(parts.path):
+            with self._counted(parts.path):  # and not until the answer is sent: who has it may ask for the next already
                 time.sleep(self.site.delay)
-                return self._file(parts.path, parts.query, cut=fault is not None and fault.kind == "cut")
+            return self._file(parts.path, parts.query, cut=fault is not None and fault.kind == "cut")
         if parts.path.startswith("/token/"):
             return self._json(self.site.new_token())
         query = json.loads(body) if body else {k: v[0] for k, v in parse_qs(parts.query).items()}

@@ -116,7 +116,7 @@ def test_tiles_of_an_item_that_was_made_anew_are_not_used(site, acquire, tmp_pat
 def test_no_more_files_are_read_at_once_than_jobs_allow(site, acquire, jobs):
     add_sentinel(site, "S2A_T32", "2024-06-15", WIDE)
     add_sentinel(site, "S2B_T32", "2024-06-20", WIDE)
-    site.delay = 0.01
+    site.delay = 0.05
     assert acquire("--jobs", jobs)[0] == 0
     assert site.most == jobs
 
