@@ -276,7 +276,7 @@ def gone(work: Work, desk: Path, found: Sum, every: int, rng: random.Random) -> 
         return DONE
 
     for moment, ended, said in tried(work, desk, found, moments, every, decide):
-        if away.exists() and ended:  # otherwise it made the folder anew, and all in it
+        if away.exists() and (ended or not desk.exists()):  # otherwise it made the folder anew, and all in it
             shutil.rmtree(desk, ignore_errors=True)
             away.rename(desk)
         shutil.rmtree(away, ignore_errors=True)
