@@ -10,6 +10,7 @@ from adcdnet.errors import InputError
 from adcdnet.geo.band_statistics import BandStatistics
 from adcdnet.geo.classes import ClassTable
 from adcdnet.geo.raster import read_band
+from adcdnet.mapping import engine
 from adcdnet.mapping.engine import scene_logits
 from adcdnet.mapping.memory import sizes_within
 from adcdnet.mapping.model import Model
@@ -36,12 +37,28 @@ def tile_model(*, smooth: float = 2.0, **changes) -> Model:
     return Model.of_network(network, statistics, table, shares, shares, answers=AnswerConfig(smooth=smooth))
 
 
-def whole(model, scene, tile):
+def whole(model, scene, tile, tell=None):
     step = model.network.config.targets_per_pixel(2)
     logits = np.zeros((3, scene.grid.height * step, scene.grid.width * step))
-    for window, _, values in scene_logits(model, scene, engine="dense", tile=tile):
+    for window, _, values in scene_logits(model, scene, engine="dense", tile=tile, tell=tell):
         logits[:, *window.scale(step).slices] = values
     return logits
+
+
+@pytest.mark.parametrize("grid", ["coarse", "fine"])
+def test_logits_are_the_same_where_memory_runs_out(tiny_scene, grid, monkeypatch):
+    model, notes, classify = tile_model(grid=grid), [], engine.logits_of
+    expected = whole(model, tiny_scene, 200)
+
+    def limited(model, pixels, **how):
+        if max(pixels.ms_valid.shape) - 2 * model.reach > 13:
+            raise MemoryError
+        return classify(model, pixels, **how)
+
+    monkeypatch.setattr(engine, "logits_of", limited)
+    found = whole(model, tiny_scene, 21, notes.append)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert len(notes) == 1
 
 
 @pytest.mark.parametrize("grid", ["coarse", "fine"])
