@@ -20,8 +20,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import geopandas
 import numpy as np
@@ -165,29 +166,34 @@ def other_number(text: bytes, rng: np.random.Generator) -> bytes:
 DAMAGES: tuple[Callable[[bytes, np.random.Generator], bytes], ...] = (flip, cut, swap, insert, header)
 
 
+def end_as(words: Sequence[str], said: Path) -> NoReturn:
+    """Be the command, in this process, and end as it does; its words go to a file. For forked processes."""
+    with said.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = ["adcdnet", *words]
+    sys.stdout, sys.stderr = io.TextIOWrapper(os.fdopen(1, "wb")), io.TextIOWrapper(os.fdopen(2, "wb"))
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except BaseException as error:
+        print(f"Traceback: {error!r}", file=sys.stderr)
+        code = 99
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
 def call(words: tuple[str, ...], said: Path) -> tuple[str, float, int]:
     """What became of a command in a process of its own, its seconds and its most resident memory in bytes."""
     started = time.monotonic()
     child = os.fork()
     if child == 0:
-        with said.open("w") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        sys.argv = ["adcdnet", *words]
-        sys.stdout, sys.stderr = io.TextIOWrapper(os.fdopen(1, "wb")), io.TextIOWrapper(os.fdopen(2, "wb"))
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        except BaseException as error:
-            print(f"Traceback: {error!r}", file=sys.stderr)
-            code = 99
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+        end_as(words, said)
     while True:
         ended, status, used = os.wait4(child, os.WNOHANG)
         if ended:

@@ -16,9 +16,7 @@ kept at every step, and tiles are of 16 pixels, so that there are many moments. 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
-import io
 import os
 import random
 import shutil
@@ -27,13 +25,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 import traced
+from attack_files import end_as
 from traced import DONE, Call, Verdict
 
-from adcdnet import cli
 from adcdnet.config import TrainConfig
 from adcdnet.demo.run import SCENE, write_scene
 from adcdnet.files import MODEL_FILE
@@ -123,36 +122,11 @@ def prepare(folder: Path) -> dict[str, Work]:
     return {"train": train, "predict": maps}
 
 
-def work_of(words: Sequence[str], said: Path) -> Callable[[], None]:
-    """The command in this process, which it ends; its words go to a file outside the folder of the work."""
-
-    def work() -> None:
-        with said.open("wb") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        sys.argv = ["adcdnet", *words]
-        sys.stdout, sys.stderr = io.TextIOWrapper(os.fdopen(1, "wb")), io.TextIOWrapper(os.fdopen(2, "wb"))
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        except BaseException as error:
-            print(f"Traceback: {error!r}", file=sys.stderr)
-            code = 99
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-
-    return work
-
-
 def call(words: Sequence[str], said: Path) -> tuple[int, str]:
     """Exit code and words of a command that nobody disturbs, in a process of its own."""
     child = os.fork()
     if not child:
-        work_of(words, said)()
+        end_as(words, said)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status), said.read_text("utf-8", "replace")
 
@@ -216,7 +190,7 @@ def moments_of(work: Work, desk: Path) -> list[Call]:
         return DONE
 
     folder = fresh(work, desk)
-    ended = traced.run(work_of(work.command(folder), desk.parent / "said"), folder, look)
+    ended = traced.run(partial(end_as, work.command(folder), desk.parent / "said"), folder, look)
     assert not ended, (desk.parent / "said").read_text()
     assert judge(work, folder) == "the new one is there", judge(work, folder)
     return calls
@@ -233,7 +207,7 @@ def tried(
         def at_moment(one: Call, number: int = moment.number) -> Verdict:
             return decide(one) if one.number >= number else DONE
 
-        ended = traced.run(work_of(work.command(folder), said), folder, at_moment)
+        ended = traced.run(partial(end_as, work.command(folder), said), folder, at_moment)
         yield moment, ended, said.read_text("utf-8", "replace").strip()
 
 
