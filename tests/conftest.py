@@ -5,8 +5,11 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -289,3 +292,16 @@ def few_trials() -> Iterator[None]:
 def quick_run(labelled_pair: LabelledPair, few_trials: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """What one short training on the labelled pair left, in a folder called run; to be looked at only."""
     return labelled_pair.train(tmp_path_factory.mktemp("quick") / "run")
+
+
+@contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[None]:
+    """The server answers meanwhile, in a thread of this process."""
+    with server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()

@@ -2,10 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -99,15 +96,3 @@ class _Answers(BaseHTTPRequestHandler):
 def _key_of(key: str, tag: str = "Deleted") -> str:
     inner = f"<Key>{escape(key)}</Key>"
     return f"<{tag}>{inner}</{tag}>" if tag else inner
-
-
-@contextmanager
-def object_store() -> Iterator[ObjectStore]:
-    with ObjectStore() as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()

@@ -1,7 +1,7 @@
 """Images and tiles in an object store, by a server on this machine that speaks S3."""
 
 import pytest
-from object_store import object_store
+from object_store import ObjectStore
 
 from adcdnet.cluster.parts import Part, finish, predict_part
 from adcdnet.cluster.store import store_at
@@ -9,6 +9,7 @@ from adcdnet.errors import InputError
 from adcdnet.geo.raster import headers_of
 from adcdnet.geo.scene import Scene
 from adcdnet.mapping.predict import predict
+from conftest import serving
 
 KINDS = ("/vsis3/", "s3://", "/vsigs/")
 
@@ -16,7 +17,8 @@ KINDS = ("/vsis3/", "s3://", "/vsigs/")
 @pytest.fixture
 def store(monkeypatch, tmp_path):
     """Where GDAL and s3fs look for S3, and GDAL for Google's storage."""
-    with object_store() as server:
+    server = ObjectStore()
+    with serving(server):
         for name, value in {
             "AWS_S3_ENDPOINT": server.endpoint.removeprefix("http://"),
             "AWS_HTTPS": "NO",

@@ -3,15 +3,14 @@
 import base64
 import hashlib
 import json
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 import yaml
 
 from adcdnet.export import write
 from adcdnet.export.write import export_model
+from conftest import serving
 
 hub = pytest.importorskip("huggingface_hub")
 REPO = "someone/land-cover"
@@ -80,18 +79,6 @@ class Answers(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def served():
-    with Hub() as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.fixture
 def handed(quick_run, tmp_path, monkeypatch):
     """A folder with all but a true graph, which other tests are about."""
@@ -104,7 +91,8 @@ def handed(quick_run, tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the Hub's library
 def test_the_folder_is_uploaded_as_it_is_and_its_card_is_read(handed, monkeypatch, quick_run):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    with served() as server:
+    server = Hub()
+    with serving(server):
         api = hub.HfApi(endpoint=server.url, token="hf_any")
         api.create_repo(REPO)
         api.upload_folder(repo_id=REPO, folder_path=handed)
